@@ -1,0 +1,137 @@
+"""What is saved of a training, so that a killed run goes on as if nothing had happened.
+
+A checkpoint is a numbered folder of safetensors and JSON, then a pointer file that is replaced atomically: whoever
+kills the process leaves the previous checkpoint or the new one, never half of one. No pickle is written or read.
+
+    last/current                     the name of the newest complete folder
+    last/step-00001000/weights.safetensors      nets, key "<net>/<parameter>"
+                       averages.safetensors     moving averages of nets, same keys
+                       optimizers.safetensors   key "<player>/<parameter number>/<state name>"
+                       state.json               step, parameter groups, best validation figure
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from scansynth.errors import InputError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def flatten(nets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Parameters and buffers of several nets, key `<net>/<name>`."""
+    return {
+        f"{net}/{name}": tensor.detach().contiguous().cpu()
+        for net, module in nets.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def restore(nets: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Load `flatten`'s tensors back; every net must find exactly its own.
+
+    Raises:
+        InputError: if a name or shape differs: the weights are of another method or other settings.
+    """
+    for net, module in nets.items():
+        prefix = f"{net}/"
+        own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        if expected != found:
+            differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            raise InputError(
+                f"{source}: its weights do not fit the network {net!r} (first difference: {differing[0]}); "
+                "use a run of the same method, contrasts and network settings"
+            )
+        module.load_state_dict(own)
+
+
+def current(folder: Path) -> Path | None:
+    """The newest complete checkpoint under `last/` or `best/`, or None."""
+    pointer = folder / "current"
+    return folder / pointer.read_text().strip() if pointer.is_file() else None
+
+
+def save(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    """Write a checkpoint `folder/step-…`, point to it, and remove the ones before it.
+
+    Args:
+        folder: `last/` or `best/` of a run.
+        step: training steps finished.
+        files: name → tensors of one safetensors file.
+        state: JSON-able rest.
+    """
+    name = f"step-{step:08d}"
+    temporary, final = folder / f"{name}.tmp", folder / name
+    for leftover in (temporary, final):
+        if leftover.exists() and current(folder) != leftover:
+            shutil.rmtree(leftover)
+    if not final.exists():
+        temporary.mkdir(parents=True)
+        for file, tensors in files.items():
+            save_file(dict(tensors), temporary / f"{file}.safetensors")
+        write_atomically(temporary / "state.json", json.dumps({"step": step, **state}, indent=1))
+        os.replace(temporary, final)
+    write_atomically(folder / "current", name)
+    for other in folder.glob("step-*"):
+        if other != final:
+            shutil.rmtree(other)
+    return final
+
+
+def load(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by file name, and the state, of one checkpoint folder.
+
+    Raises:
+        InputError: if the folder is damaged.
+    """
+    try:
+        state = json.loads((checkpoint / "state.json").read_text())
+        files = {path.stem: load_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    except Exception as error:
+        raise InputError(f"{checkpoint}: the checkpoint cannot be read ({error}); restore it or train anew") from error
+    return files, state
+
+
+def pack_optimizers(optimizers: Mapping[str, Optimizer]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as tensors (for safetensors) and its parameter groups (for JSON)."""
+    tensors: dict[str, Tensor] = {}
+    groups: dict[str, Any] = {}
+    for player, optimizer in optimizers.items():
+        state = optimizer.state_dict()
+        groups[player] = state["param_groups"]
+        for number, values in state["state"].items():
+            for name, value in values.items():
+                tensors[f"{player}/{number}/{name}"] = torch.as_tensor(value).detach().contiguous().cpu()
+    return tensors, groups
+
+
+def unpack_optimizers(
+    optimizers: Mapping[str, Optimizer], tensors: Mapping[str, Tensor], groups: Mapping[str, Any]
+) -> None:
+    """Put `pack_optimizers`' output back."""
+    for player, optimizer in optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            owner, number, name = key.split("/")
+            if owner == player:
+                state.setdefault(int(number), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": groups[player]})

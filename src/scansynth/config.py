@@ -1,0 +1,153 @@
+"""Settings of a run: frozen dataclasses, written into the run folder as YAML and read back strictly.
+
+The docstring under each field is its help text on the command line.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+
+from scansynth.data.augmentation import Augmentation
+from scansynth.engine import Precision
+from scansynth.errors import InputError
+from scansynth.methods import find_method
+
+MethodConfig = TypeVar("MethodConfig")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which slices are trained on."""
+
+    min_foreground: float = 0.1
+    """Slices with a smaller share of foreground are left out of training."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Random changes of the training images; all off by default."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and in what portions a run trains."""
+
+    steps: int = 100_000
+    """Training steps in all. A finished run trains on when it is started again with more."""
+    minutes: float = 0.0
+    """Train for about so many wall minutes instead: the rate is measured first and converted to steps, so that
+    the run is the same as one by steps. 0: by steps."""
+    batch_size: int = 4
+    """Samples a step."""
+    precision: Precision = "float32"
+    """What the networks compute in; losses and weights are always float32."""
+    gradient_clip: float = 0.0
+    """Largest norm of a player's gradient; 0 for no limit."""
+    log_every: int = 50
+    """Steps between two lines of metrics.jsonl; each gives the mean since the last."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    validate_every: int = 1000
+    """Steps between two validations with pictures."""
+    validation_slices: int = 8
+    """Slices of each validation subject, spread over its foreground."""
+
+
+@dataclass(frozen=True)
+class RunConfig(Generic[MethodConfig]):
+    """Everything that determines a run, beside the data."""
+
+    method: str
+    """Name of the method (`scansynth methods`)."""
+    settings: MethodConfig
+    """Settings of the method."""
+    contrasts: tuple[str, ...] = ()
+    """Contrasts of the run; empty for all of the cohort."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """Which slices are trained on."""
+    training: Training = field(default_factory=Training)
+    """How long and in what portions."""
+    seed: int = 0
+    """Of weights, order of the data and noise."""
+
+
+def to_yaml(config: RunConfig[Any]) -> str:
+    """The resolved settings as YAML."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        return [plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+    return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def read_yaml(path: Path) -> RunConfig[Any]:
+    """Read settings written by `to_yaml` or by hand; what is left out has its default.
+
+    Raises:
+        InputError: for a file that cannot be read, an unknown key, or a value of the wrong type.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such settings file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a YAML settings file ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or "method" not in content:
+        raise InputError(f"{path}: a settings file needs the key 'method' (see `scansynth methods`)")
+    config_type = find_method(str(content["method"])).Config
+    return build(RunConfig[config_type], {"settings": {}, **content}, str(path))
+
+
+def build(wanted: Any, value: Any, where: str) -> Any:
+    """Turn plain YAML values into a dataclass, checking every key and type.
+
+    Args:
+        wanted: a dataclass (perhaps of a generic), `tuple[…]`, `Literal`, a union, or a plain type.
+        value: what YAML gave.
+        where: file and key, for messages.
+
+    Raises:
+        InputError: for an unknown or missing key or a value of another type.
+    """
+    origin, arguments = typing.get_origin(wanted) or wanted, typing.get_args(wanted)
+    if dataclasses.is_dataclass(origin):
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: expected a group of settings, got {value!r}")
+        fields = {item.name: item for item in dataclasses.fields(origin)}
+        if unknown := [key for key in value if key not in fields]:
+            raise InputError(f"{where}: unknown key {unknown[0]!r}; known keys: {', '.join(fields)}")
+        hints = typing.get_type_hints(origin)
+        parameters = dict(zip(getattr(origin, "__parameters__", ()), arguments, strict=False))
+        return origin(
+            **{key: build(parameters.get(hints[key], hints[key]), part, f"{where}: {key}") for key, part in value.items()}
+        )
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where}: expected a list, got {value!r}")
+        kinds = [arguments[0]] * len(value) if arguments[1:] == (Ellipsis,) else list(arguments)
+        if len(kinds) != len(value):
+            raise InputError(f"{where}: expected {len(kinds)} values, got {len(value)}")
+        return tuple(build(kind, part, where) for kind, part in zip(kinds, value, strict=True))
+    if origin in (typing.Union, types.UnionType):
+        for kind in arguments:
+            try:
+                return build(kind, value, where)
+            except InputError:
+                continue
+    elif origin is type(None) or origin is None:
+        if value is None:
+            return None
+    elif origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
+        return value
+    names = ", ".join(getattr(kind, "__name__", str(kind)) for kind in (arguments or (wanted,)))
+    raise InputError(f"{where}: {value!r} is not of type {names}")

@@ -1,0 +1,153 @@
+"""A prepared cohort on disk, read slice by slice (`build_cohort.py` writes it).
+
+cohort.json                        contrasts, settings, statistics, splits, subjects; written last
+preparation.json                   the settings, written first
+scans/<subject>/<contrast>.b2nd    float32 (X, Y, Z) after the own half of the normalisation, one block a slice
+scans/<subject>/<contrast>.json    the scan's record: grid, own half, foreground by slice, source file
+scans/<subject>/mask_<name>.b2nd   uint8
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+
+from scansynth.data.intensity import ContrastStatistics
+from scansynth.data.layouts import SPLITS
+from scansynth.data.prepare import Preparation
+from scansynth.errors import InputError
+
+FORMAT = 1
+"""Goes up when what is written, or how it is computed, changes."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A prepared cohort; `Cohort.open(folder)`."""
+
+    folder: Path
+    index: Mapping[str, Any]
+    """`cohort.json` as read."""
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Cohort":
+        """Open a prepared cohort.
+
+        Raises:
+            InputError: if the folder holds none, or one of another format.
+        """
+        path = Path(folder) / "cohort.json"
+        if not path.is_file():
+            raise InputError(f"{folder}: no finished prepared cohort (cohort.json is missing): run `prepare` on it")
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            found = index["format"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not readable as a cohort ({error!r}): run `prepare` again") from error
+        if found != FORMAT:
+            raise InputError(f"{path}: format {found}, this version reads {FORMAT}: prepare the cohort again")
+        return cls(Path(folder), index)
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """All contrasts of the cohort."""
+        return tuple(self.index["contrasts"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of settings, subjects, splits and statistics."""
+        return self.index["fingerprint"]
+
+    @cached_property
+    def settings(self) -> Preparation:
+        """How the scans were prepared."""
+        return read_settings(self.index["settings"])
+
+    @cached_property
+    def statistics(self) -> dict[str, ContrastStatistics]:
+        """Training statistics by contrast."""
+        return {contrast: ContrastStatistics(**values) for contrast, values in self.index["statistics"].items()}
+
+    def subjects(self, split: str | None = None) -> list[str]:
+        """Names of the subjects of a split (train, val, test), or of all."""
+        assert split is None or split in SPLITS, split
+        return [name for name in self.index["subjects"] if split is None or self.split_of(name) == split]
+
+    def split_of(self, subject: str) -> str:
+        """Split of a subject."""
+        return self.index["splits"][subject]
+
+    def available(self, subject: str) -> tuple[str, ...]:
+        """Contrasts that a subject has."""
+        scans = self.index["subjects"][subject]["scans"]
+        return tuple(contrast for contrast in self.contrasts if contrast in scans)
+
+    def masks(self, subject: str) -> tuple[str, ...]:
+        """Masks that a subject has."""
+        return tuple(self.index["subjects"][subject]["masks"])
+
+    def registered(self, subject: str) -> bool:
+        """Whether all scans of a subject lie on one grid."""
+        return self.index["subjects"][subject]["registered"]
+
+    def shape(self, subject: str, contrast: str) -> tuple[int, int, int]:
+        """(X, Y, Z) of a prepared scan."""
+        x, y, z = self._scan(subject, contrast)["shape"]
+        return x, y, z
+
+    def affine(self, subject: str, contrast: str) -> np.ndarray:
+        """(4, 4) RAS+ affine of a prepared scan, mm."""
+        return np.asarray(self._scan(subject, contrast)["affine"], dtype=np.float64)
+
+    def foreground(self, subject: str, contrast: str) -> np.ndarray:
+        """Share of each axial slice that is foreground, (Z,) in [0, 1]."""
+        return np.asarray(self._scan(subject, contrast)["foreground"], dtype=np.float64)
+
+    def acquisition(self, subject: str, contrast: str) -> dict[str, Any]:
+        """What the scan's JSON sidecar said about the acquisition (BIDS fields, seconds and degrees)."""
+        return dict(self._scan(subject, contrast)["acquisition"])
+
+    def source(self, subject: str, contrast: str) -> Path:
+        """The file that a scan was prepared from."""
+        return Path(self._scan(subject, contrast)["source"])
+
+    def read(self, subject: str, contrast: str, z: int | slice | None = None) -> np.ndarray:
+        """A prepared scan or some of its axial slices.
+
+        Args:
+            subject: name of the subject.
+            contrast: one that the subject has.
+            z: a slice number gives (X, Y), a range (X, Y, n), None the whole (X, Y, Z).
+
+        Returns:
+            float32, in [0, 1] over the training subjects.
+        """
+        n = self._read(subject, f"{contrast}.b2nd", z)
+        return self.statistics[contrast].to_image(n)
+
+    def read_mask(self, subject: str, name: str) -> np.ndarray:
+        """A mask on the prepared grid, (X, Y, Z) uint8."""
+        return self._read(subject, f"mask_{name}.b2nd", None)
+
+    def _scan(self, subject: str, contrast: str) -> dict[str, Any]:
+        return self.index["subjects"][subject]["scans"][contrast]
+
+    def _read(self, subject: str, name: str, z: int | slice | None) -> np.ndarray:
+        path = self.folder / "scans" / subject / name
+        # One thread: a slice is one block, and blosc2's thread pool does not survive the fork of a loader's workers.
+        try:
+            stored: Any = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+            return np.asarray(stored[:] if z is None else stored[:, :, z])
+        except (FileNotFoundError, RuntimeError) as error:
+            # `prepare` keeps what has a record, so a damaged file has to go.
+            raise InputError(f"{path}: missing or damaged: delete it and run `prepare` on the cohort again") from error
+
+
+def read_settings(values: Mapping[str, Any]) -> Preparation:
+    """`Preparation` from JSON values."""
+    return Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])

@@ -1,0 +1,198 @@
+"""Training samples and whole subjects from a prepared cohort, in the range [−1, 1] that networks see."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scansynth.data.augmentation import Augmentation
+from scansynth.data.cohort import Cohort
+from scansynth.errors import InputError
+
+Values = TypeVar("Values", Tensor, np.ndarray)
+Place = tuple[str, int]
+"""Subject and axial slice."""
+
+
+def to_network(image: Values) -> Values:
+    """Prepared [0, 1] → [−1, 1]. Only this function and its inverse know the networks' range."""
+    return 2 * image - 1
+
+
+def from_network(x: Values) -> Values:
+    """[−1, 1] → prepared [0, 1]."""
+    return (x + 1) / 2
+
+
+class SliceDataset(Dataset[dict[str, Tensor]]):
+    """Axial slices of a split, in an endless order of epochs.
+
+    Sample i of the training (i counts on over the epochs, and is not bounded by `len`) depends on `seed` and i alone,
+    so that workers, processes and a resume change nothing.
+
+    Paired: a sample shows one slice of one subject in all contrasts that the subject has. Unpaired: each contrast has
+    its own list of slices and its own order, so that which slices meet tells nothing; shorter lists come round sooner.
+
+    Args:
+        cohort: the prepared cohort.
+        contrasts: the run's K contrasts, in the order of the channels.
+        split: train, val or test.
+        paired: see above.
+        seed: of order and augmentation.
+        min_foreground: slices with a smaller share of foreground are left out (paired: if it is smaller in all of
+            the subject's contrasts).
+        augmentation: random changes, or None.
+
+    Raises:
+        InputError: if a contrast has no slices, the slices' sizes differ, or (paired) scans are not registered.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        contrasts: Sequence[str],
+        split: str,
+        paired: bool,
+        seed: int,
+        min_foreground: float = 0.0,
+        augmentation: Augmentation | None = None,
+    ):
+        self.cohort, self.contrasts, self.split = cohort, tuple(contrasts), split
+        self.paired, self.seed, self.augmentation = paired, seed, augmentation
+        self.size = _in_plane_size(cohort, self.contrasts, split)
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}
+        if paired:
+            places = paired_places(cohort, self.contrasts, split, min_foreground)
+            self._places = {"": places}
+            shown = {contrast for subject, _ in places for contrast in cohort.available(subject)}
+        else:
+            self._places = {name: slice_places(cohort, name, split, min_foreground) for name in self.contrasts}
+            shown = {name for name, places in self._places.items() if places}
+        for contrast in self.contrasts:
+            if contrast not in shown:
+                raise InputError(
+                    f"{cohort.folder}: no {split} slices of {contrast}{' beside another contrast' if paired else ''} "
+                    f"with a foreground of {min_foreground:g}: lower min_foreground or leave the contrast out"
+                )
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return max(len(places) for places in self._places.values())
+
+    def places(self, i: int) -> dict[str, Place]:
+        """Which subject and slice sample i shows in each contrast."""
+        if self.paired:
+            place = self._draw("", i)
+            available = self.cohort.available(place[0])
+            return {contrast: place for contrast in self.contrasts if contrast in available}
+        return {contrast: self._draw(contrast, i) for contrast in self.contrasts}
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool."""
+        images, available = (
+            torch.zeros(len(self.contrasts), *self.size),
+            torch.zeros(len(self.contrasts), dtype=torch.bool),
+        )
+        places = self.places(i)
+        for k, contrast in enumerate(self.contrasts):
+            if contrast in places:
+                subject, z = places[contrast]
+                images[k] = torch.from_numpy(self.cohort.read(subject, contrast, z))
+                available[k] = True
+        if self.augmentation is not None:
+            images[available] = self._augment(images[available], i, self.augmentation)
+        images[available] = to_network(images[available])
+        return {"images": images, "available": available}
+
+    def _augment(self, images: Tensor, i: int, augmentation: Augmentation) -> Tensor:
+        generator = _generator(self.seed, "augmentation", i)
+        if self.paired:
+            return augmentation.apply(images, generator)
+        return torch.cat([augmentation.apply(image[None], generator) for image in images])
+
+    def _draw(self, key: str, i: int) -> Place:
+        """The i-th place of a list that is permuted anew each time it comes round."""
+        places = self._places[key]
+        turn, number = divmod(i, len(places))
+        if key not in self._orders or self._orders[key][0] != turn:
+            self._orders[key] = turn, _generator(self.seed, "order", key, turn).permutation(len(places))
+        return places[self._orders[key][1][number]]
+
+
+def paired_places(cohort: Cohort, contrasts: Sequence[str], split: str, min_foreground: float) -> list[Place]:
+    """Slices of the subjects that have at least two of the contrasts (or the only one, if one is asked).
+
+    Raises:
+        InputError: if such a subject's scans lie on different grids.
+    """
+    places = []
+    for subject in cohort.subjects(split):
+        shown = [contrast for contrast in contrasts if contrast in cohort.available(subject)]
+        if len(shown) < min(2, len(contrasts)):
+            continue
+        _check_registered(cohort, subject)
+        share = np.max([cohort.foreground(subject, contrast) for contrast in shown], axis=0)
+        places += [(subject, int(z)) for z in np.flatnonzero(share >= min_foreground)]
+    return places
+
+
+def slice_places(cohort: Cohort, contrast: str, split: str, min_foreground: float) -> list[Place]:
+    """Slices of one contrast."""
+    return [
+        (subject, int(z))
+        for subject in cohort.subjects(split)
+        if contrast in cohort.available(subject)
+        for z in np.flatnonzero(cohort.foreground(subject, contrast) >= min_foreground)
+    ]
+
+
+def whole_subject(cohort: Cohort, subject: str, contrasts: Sequence[str]) -> dict[str, Tensor]:
+    """One subject's prepared scans as a batch of one.
+
+    Returns:
+        `images` (1, K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (1, K) bool.
+
+    Raises:
+        InputError: if the subject has none of the contrasts, or has them on different grids.
+    """
+    shown = [contrast for contrast in contrasts if contrast in cohort.available(subject)]
+    if not shown:
+        raise InputError(f"{cohort.folder}: subject {subject} has none of {', '.join(contrasts)}")
+    _check_registered(cohort, subject)
+    images = torch.zeros(1, len(contrasts), *cohort.shape(subject, shown[0]))
+    for k, contrast in enumerate(contrasts):
+        if contrast in shown:
+            images[0, k] = to_network(torch.from_numpy(cohort.read(subject, contrast)))
+    return {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
+
+
+def _check_registered(cohort: Cohort, subject: str) -> None:
+    if not cohort.registered(subject):
+        raise InputError(
+            f"{cohort.folder}: the scans of {subject} lie on different grids: register and resample them to one of "
+            "them and prepare again, or leave the subject out"
+        )
+
+
+def _in_plane_size(cohort: Cohort, contrasts: Sequence[str], split: str) -> tuple[int, int]:
+    sizes = {
+        cohort.shape(subject, contrast)[:2]
+        for subject in cohort.subjects(split)
+        for contrast in contrasts
+        if contrast in cohort.available(subject)
+    }
+    if len(sizes) > 1:
+        found = ", ".join(f"{x}×{y}" for x, y in sorted(sizes))
+        raise InputError(f"{cohort.folder}: slices of different sizes ({found}): prepare with a `size` in plane")
+    if not sizes:
+        raise InputError(f"{cohort.folder}: no {split} scans of {', '.join(contrasts)}: change the split or contrasts")
+    return sizes.pop()
+
+
+def _generator(*key: str | int) -> np.random.Generator:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))

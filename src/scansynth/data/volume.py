@@ -1,0 +1,229 @@
+"""Volumes: a NIfTI file in, an RAS+ array; an array of the same grid out, in the file's own orientation.
+
+Arrays are (X, Y, Z), each axis pointing right, anterior, superior (RAS+) as nearly as the scan's own axes allow:
+axes are permuted and flipped, never resampled, so an oblique scan stays oblique and writing back is exact.
+"""
+
+import contextlib
+import gzip
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+
+from scansynth.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])
+_GRID_TOLERANCE = 1e-3  # of an affine's entries; files keep them as float32, converters round them
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scan in RAS+ and what writing it back needs."""
+
+    array: np.ndarray
+    """(X, Y, Z) float32, in the file's units."""
+    affine: np.ndarray
+    """(4, 4) float64: voxel of `array` → mm in RAS+ world space."""
+    native_affine: np.ndarray
+    """(4, 4) float64: voxel of the file's own array → mm."""
+    native_orientation: np.ndarray
+    """(3, 2): for each axis of the file its RAS+ axis and 1, or -1 where it is flipped (nibabel's convention)."""
+    header: Nifti1Header
+    """The file's header, NIfTI-1 or NIfTI-2."""
+    path: Path | None
+    """The file that was read; None for a volume that was not read from one."""
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Volume":
+        """Read a NIfTI file, compressed or not; `scl_slope` and `scl_inter` are applied.
+
+        Raises:
+            InputError: if the file is missing, not NIfTI, truncated or corrupt, not 3D (trailing singleton dimensions
+                are dropped), not in mm, without real numbers, empty, constant, or holds NaN or infinite voxels.
+        """
+        path = Path(path)
+        image = _load(path)
+        shape = image.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        extent = "×".join(map(str, image.shape))
+        if len(shape) != 3:
+            raise InputError(
+                f"{path} is {len(image.shape)}D ({extent}): one 3D volume is needed, split or merge it first"
+            )
+        if 0 in shape:
+            raise InputError(f"{path} has an empty axis ({extent}): export it again")
+        kind = np.dtype(image.get_data_dtype())
+        if kind.fields is not None or kind.kind not in "iuf":
+            raise InputError(
+                f"{path} holds {'colours' if kind.fields else kind}, not intensities: export a grey-value image"
+            )
+        native_affine = _affine(path, image)
+        native_array = _intensities(path, image).reshape(shape)
+
+        orientation = io_orientation(native_affine)
+        array = np.ascontiguousarray(apply_orientation(native_array, orientation))
+        affine = native_affine @ inv_ornt_aff(orientation, shape)
+        return cls(array, affine, native_affine, orientation, image.header.copy(), path)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of neighbouring voxels along the axes of `array`, mm."""
+        x, y, z = voxel_sizes(self.affine)
+        return float(x), float(y), float(z)
+
+    @property
+    def grid(self) -> str:
+        """Shape and spacing as text for messages: `240×240×155, 1×1×1 mm`."""
+        return f"{'×'.join(map(str, self.array.shape))}, {'×'.join(f'{size:.3g}' for size in self.spacing)} mm"
+
+    def same_grid(self, other: "Volume") -> bool:
+        """Whether voxel (x, y, z) of both arrays is the same place: equal shapes, affines equal to 1e-3."""
+        equal_shapes = self.array.shape == other.array.shape
+        return equal_shapes and bool(np.allclose(self.affine, other.affine, rtol=0, atol=_GRID_TOLERANCE))
+
+    def write_array(self, path: str | Path, array: np.ndarray, description: str) -> None:
+        """Write an array of this volume's grid as float32, in the file's own orientation and with its affine.
+
+        Forms, codes and units of the header stay bit by bit. What describes the source's intensities or acquisition
+        (display window, intent, header extensions) is not handed on. The file appears whole or not at all; its
+        folder is made where it is missing, an existing file is replaced.
+
+        Args:
+            path: the new file, `.nii` or `.nii.gz`.
+            array: (X, Y, Z), RAS+, finite.
+            description: goes into the header's `descrip`, cut to the 79 bytes that fit.
+
+        Raises:
+            InputError: if the name is not a NIfTI name or the file cannot be written.
+        """
+        path = Path(path)
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            raise InputError(f"cannot write {path}: give a file name that ends in .nii or .nii.gz")
+        array = np.asarray(array, dtype=np.float32)
+        assert array.shape == self.array.shape, f"array {array.shape} is not on the grid {self.array.shape}"
+        assert np.isfinite(array).all(), "array holds NaN or infinite voxels"
+
+        header = self.header.copy()
+        header.extensions.clear()
+        header.set_data_dtype(np.float32)
+        header.set_intent("none")
+        header["cal_min"] = header["cal_max"] = 0
+        header["aux_file"] = b""
+        header["descrip"] = description.encode()[:79].decode(errors="ignore").encode()  # never half a character
+        native = apply_orientation(array, ornt_transform(_RAS, self.native_orientation))
+        image_class = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+        # nibabel leaves the header's forms alone because the affine equals the one they give.
+        image = image_class(native, self.native_affine, header)
+
+        temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix tells nibabel whether to compress
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.to_filename(temporary)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path} ({error.strerror or error}): check the folder and its space"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def check_same_grid(volumes: Mapping[str, Volume]) -> None:
+    """Check that all volumes lie on one grid.
+
+    Args:
+        volumes: contrast → its volume.
+
+    Raises:
+        InputError: naming the first volume, the one that differs, and both grids.
+    """
+    names = list(volumes)
+    for name in names[1:]:
+        first, other = volumes[names[0]], volumes[name]
+        if first.same_grid(other):
+            continue
+        texts = [f"{key} ({volume.path or 'in memory'}: {volume.grid})" for key, volume in
+                 ((names[0], first), (name, other))]  # fmt: skip
+        how = ""
+        if first.array.shape == other.array.shape:
+            how = f" (same shape, up to {_largest_shift(first, other):.3g} mm apart)"
+        raise InputError(f"{texts[0]} and {texts[1]} lie on different grids{how}: register and resample them first")
+
+
+def _load(path: Path) -> Nifti1Image:
+    """Open by content, not by name. Decompressed in full, since only then gzip's checksum is compared."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a NIfTI file (.nii or .nii.gz)")
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: check the path") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{path} is truncated or corrupt: copy it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
+    if not data:
+        raise InputError(f"{path} is truncated or corrupt: copy it again")
+    for image_class in (Nifti1Image, Nifti2Image):
+        # A .hdr file begins alike, but its voxels stand in an .img file.
+        if path.suffix.lower() != ".hdr" and image_class.header_class.may_contain_header(data):
+            try:
+                return image_class.from_bytes(data)
+            except (HeaderDataError, ImageFileError, ValueError, OSError):
+                raise InputError(f"{path} is truncated or corrupt: copy it again") from None
+    raise InputError(
+        f"{path} is not a single NIfTI file: convert it to .nii.gz first (DICOM, for example, with dcm2niix)"
+    )
+
+
+def _affine(path: Path, image: Nifti1Image) -> np.ndarray:
+    """The file's affine, (4, 4) float64 in mm, checked."""
+    units = image.header.get_xyzt_units()[0]
+    if units not in ("mm", "unknown"):
+        raise InputError(f"{path} states its voxel size in {units}: convert its affine and xyzt_units to mm first")
+    affine = np.array(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise InputError(f"{path} has an affine that spans no volume (voxel sizes of 0?): mend its qform and sform")
+    if not image.header["qform_code"] and not image.header["sform_code"]:
+        axes = "".join(map(str, aff2axcodes(affine)))
+        logger.warning("%s states no orientation (qform and sform codes are 0): its axes are taken as %s", path, axes)
+    return affine
+
+
+def _intensities(path: Path, image: Nifti1Image) -> np.ndarray:
+    """The file's voxels as float32, checked."""
+    try:
+        # What is beyond float32 becomes inf here and are reported below, so numpy need not warn.
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except (OSError, ValueError):  # fewer voxels than the header says
+        raise InputError(f"{path} is truncated or corrupt: copy it again") from None
+    wrong = array.size - int(np.isfinite(array).sum())
+    if wrong:
+        raise InputError(f"{path} holds {wrong} NaN or infinite voxels of {array.size}: replace them (by 0, say) first")
+    if array.min() == array.max():
+        raise InputError(f"{path} is constant (every voxel is {array.flat[0]:g}): leave it out or export it again")
+    return array
+
+
+def _largest_shift(first: Volume, other: Volume) -> float:
+    """Largest distance in mm between equal corners of two grids of one shape."""
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.subtract(first.array.shape, 1), 1)
+    return float(np.linalg.norm(corners @ (first.affine - other.affine).T, axis=1).max())

@@ -1,0 +1,105 @@
+"""Samplers: functions of a denoiser, a list of times and noise.
+
+`denoise(x_t, t) -> x0` takes images (B, C, *S) and times (B,) and returns an estimate of the clean images; guidance and
+windows wrap it. At every step the estimate is used with both times, so a list may leave out any times.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from scansynth.diffusion.gaussian import q_posterior
+from scansynth.diffusion.schedule import Schedule, expand
+from scansynth.errors import InputError
+from scansynth.method import Noise
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+def times(T: int, count: int) -> list[int]:
+    """`count` evenly spaced times from T down, 0 not included: 1000, 750, 500, 250 for T = 1000 and count = 4.
+
+    Args:
+        T: the last time.
+        count: number of times, which is the number of calls of the denoiser.
+
+    Raises:
+        InputError: if `count` is not in 1 … T.
+    """
+    if not 1 <= count <= T:
+        raise InputError(f"sampling steps {count}: must be 1 to {T}, the steps of the noise schedule")
+    return [T - i * T // count for i in range(count)]
+
+
+def ancestral(schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence[int], noise: Noise) -> Tensor:
+    """Sample x_0 by drawing each x_s from q(x_s | x_t, x̂_0) (SynDiff, Eqs. 15, 19 and 20; DDPM, Eq. 7).
+
+    Args:
+        schedule: ᾱ.
+        denoise: (x_t, t) → x̂_0. Where it draws from p(x_0 | x_t), as SynDiff's does, the steps may be few.
+        x_T: standard normal noise, (B, C, *S).
+        times: falling, the first is T, the last above 0; time 0 follows by itself.
+        noise: its draws are named by the time t that a step leaves, `t=750`.
+
+    Returns:
+        (B, C, *S).
+    """
+    x = x_T
+    for t, s in _steps(schedule, times):
+        t_batch, s_batch = _batch(t, x), _batch(s, x)
+        mean, variance = q_posterior(schedule, denoise(x, t_batch), x, t_batch, s_batch)
+        # The variance of the last step is 0.
+        x = mean + variance.sqrt() * _draw(noise, t, x) if s else mean
+    return x
+
+
+def ddim(
+    schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence[int], noise: Noise, eta: float = 0.0
+) -> Tensor:
+    """Sample x_0 by the non-Markovian process of DDIM (Song, Meng and Ermon 2021, Eqs. 12 and 16).
+
+    Args:
+        schedule: ᾱ.
+        denoise: (x_t, t) → x̂_0.
+        x_T: standard normal noise, (B, C, *S).
+        times: falling, the first is T, the last above 0; time 0 follows by itself.
+        noise: its draws are named by the time t that a step leaves, `t=750`; none is drawn at η = 0.
+        eta: η in [0, 1]; 0 is deterministic, 1 has the variance of `ancestral`.
+
+    Returns:
+        (B, C, *S).
+    """
+    assert 0 <= eta <= 1, f"eta {eta} is not in [0, 1]"
+    x = x_T
+    for t, s in _steps(schedule, times):
+        t_batch, s_batch = _batch(t, x), _batch(s, x)
+        x0 = denoise(x, t_batch)
+        alpha_bar_t, alpha_bar_s = schedule.lookup(t_batch), schedule.lookup(s_batch)
+        # Eq. 16, respaced: σ² = η² (1 − ᾱ_s)/(1 − ᾱ_t) (1 − ᾱ_t/ᾱ_s), 0 in the last step
+        variance = eta**2 * (1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s)
+        # Eq. 12, its predicted noise written with x̂_0
+        eps = (x - expand(alpha_bar_t.sqrt(), x) * x0) * expand((1 - alpha_bar_t).rsqrt(), x)
+        x = expand(alpha_bar_s.sqrt(), x) * x0 + expand((1 - alpha_bar_s - variance).sqrt(), x) * eps
+        if eta and s:
+            x = x + expand(variance.sqrt(), x) * _draw(noise, t, x)
+    return x
+
+
+def _steps(schedule: Schedule, times: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The pairs (t, s) of a list of times."""
+    path = [*times, 0]
+    assert path[0] == schedule.steps, f"times start at {path[0]}, the schedule ends at {schedule.steps}"
+    assert all(t > s for t, s in pairwise(path)), f"times {list(times)} do not fall to a last one above 0"
+    return pairwise(path)
+
+
+def _batch(t: int, x: Tensor) -> Tensor:
+    return torch.full((len(x),), t, device=x.device)
+
+
+def _draw(noise: Noise, t: int, like: Tensor) -> Tensor:
+    drawn = noise.normal(f"t={t}", like.shape[1:])
+    assert drawn.shape == like.shape, f"noise for {len(drawn)} samples, images for {len(like)}"
+    return drawn.to(like)

@@ -1,0 +1,93 @@
+"""How much of the clean image is left at each time."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scansynth.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Noise schedule: x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε for t = 0 … T.
+
+    Raises:
+        InputError: if `alpha_bar` does not start at 1 and fall strictly, staying above 0.
+    """
+
+    alpha_bar: Tensor
+    """ᾱ_t for t = 0 … T, (T+1,) float64; `alpha_bar[0]` is 1, the clean image. Never changed in place."""
+
+    def __post_init__(self):
+        alpha_bar = self.alpha_bar
+        assert alpha_bar.dtype == torch.float64, f"alpha_bar is {alpha_bar.dtype}, not float64"
+        assert alpha_bar.ndim == 1, f"alpha_bar has shape {tuple(alpha_bar.shape)}, not (T+1,)"
+        falls = bool((alpha_bar.diff() < 0).all())
+        if len(alpha_bar) < 2 or alpha_bar[0] != 1 or not falls or not alpha_bar[-1] > 0:
+            raise InputError("noise schedule: alpha_bar must start at 1 and fall with every step, staying above 0")
+
+    @classmethod
+    def linear(cls, steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> "Schedule":
+        """β_t rises linearly from `beta_start` at t = 1 to `beta_end` at t = T (DDPM, section 4).
+
+        Args:
+            steps: T.
+            beta_start: β_1.
+            beta_end: β_T.
+
+        Raises:
+            InputError: if there is no step, or a β is not in (0, 1).
+        """
+        if steps < 1 or not 0 < beta_start < 1 or not 0 < beta_end < 1:
+            raise InputError(
+                f"linear noise schedule: steps {steps} must be at least 1, beta {beta_start} to {beta_end} in (0, 1)"
+            )
+        beta = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        return cls(torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)]))
+
+    @classmethod
+    def variance_preserving(cls, steps: int, beta_min: float = 0.1, beta_max: float = 20.0) -> "Schedule":
+        """ᾱ_t = exp(−β_min t/T − (β_max − β_min) t²/(2T²)) (SynDiff, Eq. 10; Song et al. 2021, Eq. 33).
+
+        The variance of SynDiff's step from t − k to t is γ_t = 1 − ᾱ_t/ᾱ_{t−k}.
+
+        Args:
+            steps: T.
+            beta_min: rate at t = 0, over the whole process.
+            beta_max: rate at t = T.
+
+        Raises:
+            InputError: if there is no step, or the rates are not 0 < beta_min, 0 < beta_max.
+        """
+        if steps < 1 or not beta_min > 0 or not beta_max > 0:
+            raise InputError(
+                f"variance-preserving noise schedule: steps {steps} must be at least 1, beta_min {beta_min} and "
+                f"beta_max {beta_max} above 0"
+            )
+        fraction = torch.arange(steps + 1, dtype=torch.float64) / steps
+        return cls(torch.exp(-beta_min * fraction - (beta_max - beta_min) * fraction.square() / 2))
+
+    @property
+    def steps(self) -> int:
+        """T, the last time."""
+        return len(self.alpha_bar) - 1
+
+    def lookup(self, t: Tensor) -> Tensor:
+        """ᾱ at integer times `t` (B,), as (B,) float64: what coefficients are computed from."""
+        assert not t.is_floating_point(), f"times are {t.dtype}, not integers"
+        if t.device.type == "mps":  # it has no float64
+            t = t.cpu()
+        if t.device.type == "cpu":  # elsewhere the check would wait for the device
+            assert ((t >= 0) & (t <= self.steps)).all(), f"times {t.tolist()} are not all in 0 … {self.steps}"
+        return self.alpha_bar.to(t.device)[t]
+
+    def at(self, t: Tensor, like: Tensor) -> Tensor:
+        """ᾱ at integer times `t` (B,), as (B, 1, …) with rank, type and device of `like` (B, C, *S)."""
+        return expand(self.lookup(t), like)
+
+
+def expand(values: Tensor, like: Tensor) -> Tensor:
+    """Coefficients (B,) → (B, 1, …) with rank, type and device of `like` (B, C, *S), to be multiplied with it."""
+    assert len(values) == len(like), f"{len(values)} times for {len(like)} images"
+    return values.to(like.dtype).to(like.device).reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,175 @@
+"""Devices, precision, and the one function that changes weights: `Engine.update`.
+
+Lightning Fabric finds the device. Networks may compute in bfloat16; equations, losses and weights stay float32:
+the cast lives inside each network's forward and nowhere else.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from scansynth import checkpoint
+from scansynth.errors import InputError
+from scansynth.method import Method, Progress
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a `--device` flag: `auto`, `cpu`, `cuda`, `mps`.
+
+    Raises:
+        InputError: if this machine has no such device.
+    """
+    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}.get(name)
+    if accelerator is None:
+        raise InputError(f"device {name!r}: use auto, cpu, cuda or mps")
+    try:
+        return Fabric(accelerator=accelerator, devices=1).device
+    except Exception as error:
+        raise InputError(f"device {name!r} is not available here ({error}); use --device cpu or auto") from error
+
+
+def _to_float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    return type(value)(_to_float32(part) for part in value) if isinstance(value, tuple | list) else value
+
+
+def compute_in(nets: Mapping[str, nn.Module], precision: Precision, device: torch.device) -> None:
+    """Let the nets compute in `precision` inside their forward; what comes out is float32."""
+    if precision == "float32":
+        return
+    for net in nets.values():
+        forward = net.forward
+
+        def cast_forward(*args: Any, forward: Any = forward) -> Any:
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                return _to_float32(forward(*args))
+
+        net.forward = cast_forward
+
+
+class Engine:
+    """Optimisers, moving averages and logged losses of one method.
+
+    Args:
+        method: the method to train; moved to `device`.
+        device: where it computes.
+        precision: what its networks compute in.
+        gradient_clip: largest norm of a player's gradient; 0 for none.
+    """
+
+    def __init__(self, method: Method, device: torch.device, precision: Precision, gradient_clip: float = 0.0):
+        self.method = method.to(device)
+        self.device = device
+        self.gradient_clip = gradient_clip
+        self.averages = nn.ModuleDict({name: copy.deepcopy(method.nets[name]) for name in method.averaged})
+        self.averages.requires_grad_(False)
+        # ModuleDict is not a Mapping in its annotations; .items() is all that is used.
+        compute_in(dict(method.nets.items()), precision, device)
+        self.optimizers = method.optimizers()
+        self._base_rates = {
+            player: [group["lr"] for group in optimizer.param_groups] for player, optimizer in self.optimizers.items()
+        }
+        self.progress = Progress(0, 1, 0.0)
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def parameters_of(self, player: str) -> list[nn.Parameter]:
+        """Parameters that a player's update changes."""
+        return [parameter for net in self.method.players[player] for parameter in self.method.nets[net].parameters()]
+
+    def update(self, player: str, losses: Mapping[str, Tensor]) -> None:
+        """One optimisation step of `player` on the sum of `losses` (`method.Update`)."""
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        if not torch.isfinite(total):
+            raise InputError(
+                f"step {self.progress.step}: the loss of player {player!r} is not finite "
+                f"({', '.join(f'{name} {loss.item():.3g}' for name, loss in losses.items())}); "
+                "go on from the last checkpoint with a lower learning rate or in float32"
+            )
+        parameters = self.parameters_of(player)
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True
+        ):
+            parameter.grad = gradient
+        if self.gradient_clip:
+            nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
+        optimizer = self.optimizers[player]
+        factor = self.method.lr_factor(player, self.progress)
+        for group, rate in zip(optimizer.param_groups, self._base_rates[player], strict=True):
+            group["lr"] = rate * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self._move_averages(player)
+        for name, loss in losses.items():
+            key = f"{player}/{name}"
+            self._sums[key] = self._sums.get(key, torch.zeros((), device=self.device)) + loss.detach().float()
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    @torch.no_grad()
+    def _move_averages(self, player: str) -> None:
+        # A young average forgets its random start quickly: the decay grows to its final value over the first steps.
+        decay = min(self.method.average_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        for name in self.method.players[player]:
+            if name in self.averages:
+                live, average = self.method.nets[name].state_dict(), self.averages[name].state_dict()
+                for key, tensor in average.items():
+                    if tensor.is_floating_point():
+                        tensor.lerp_(live[key], 1 - decay)
+                    else:
+                        tensor.copy_(live[key])
+
+    def mean_losses(self) -> dict[str, float]:
+        """Mean of every logged loss since the last call."""
+        means = {key: (total / self._counts[key]).item() for key, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Inside, the method's averaged nets hold their averages: for validation."""
+        live = {name: copy.deepcopy(self.method.nets[name].state_dict()) for name in self.averages}
+        self.method.eval()
+        try:
+            for name, average in self.averages.items():
+                self.method.nets[name].load_state_dict(average.state_dict())
+            yield
+        finally:
+            for name, state in live.items():
+                self.method.nets[name].load_state_dict(state)
+            self.method.train()
+
+    def save(self, folder: Path, step: int, state: Mapping[str, Any]) -> None:
+        """Write everything that a resume needs."""
+        tensors, groups = checkpoint.pack_optimizers(self.optimizers)
+        files = {
+            "weights": checkpoint.flatten(dict(self.method.nets.items())),
+            "averages": checkpoint.flatten(dict(self.averages.items())),
+            "optimizers": tensors,
+        }
+        checkpoint.save(folder, step, files, {"groups": groups, **state})
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Put a saved training back; returns its state."""
+        files, state = checkpoint.load(folder)
+        checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
+        checkpoint.restore(dict(self.averages.items()), files.get("averages", {}), folder)
+        checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state["groups"])
+        return state
+
+    def synthesis_weights(self) -> dict[str, Tensor]:
+        """Weights that synthesis uses: averages where there are any, the nets themselves elsewhere."""
+        return checkpoint.flatten({**dict(self.method.nets.items()), **dict(self.averages.items())})
+
+    def start_from(self, weights: Mapping[str, Tensor], source: Path) -> None:
+        """Begin with another run's synthesis weights (fine-tuning)."""
+        checkpoint.restore(dict(self.method.nets.items()), weights, source)
+        checkpoint.restore(dict(self.averages.items()), weights, source)

@@ -1,0 +1,274 @@
+"""Comparison tables: figures of runs on subjects, summed up and written for people and for programs.
+
+The subject is the primary unit: a subject's figure is the mean over its slices, a row's figure is mean ± standard
+deviation over subjects. The same over all slices stands beside, for papers that count slices. Standard deviations
+are those of a sample (n − 1); with a single value there is none.
+"""
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scansynth.errors import InputError
+from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol
+
+log = logging.getLogger(__name__)
+
+COPIED_SOURCE = "copied source"
+"""Label of the row that any method must beat: the source itself, measured as if it were the synthesis."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run on one subject."""
+
+    label: str
+    """Method or run; `COPIED_SOURCE` for the source itself."""
+    sources: tuple[str, ...]
+    target: str
+    subject: str
+    measurement: Measurement
+
+    @property
+    def direction(self) -> str:
+        """Sources and target, `T1w+FLAIR→T2w`."""
+        return f"{'+'.join(self.sources)}→{self.target}"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (NaN with one value, or where the mean is infinite)."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row of a comparison: one run and direction."""
+
+    label: str
+    direction: str
+    n_subjects: int
+    n_slices: int
+    """Slices of all subjects together."""
+    psnr: Spread
+    """Over subjects, dB."""
+    ssim: Spread
+    """Over subjects, per cent."""
+    gradient_energy_ratio: Spread
+    """Over subjects."""
+    psnr_slices: Spread
+    """Over slices, dB."""
+    ssim_slices: Spread
+    """Over slices, per cent."""
+
+
+def summarise(results: Sequence[Result]) -> list[Summary]:
+    """One row a run and direction: targets in the order given; for each the copied sources first, then the runs.
+
+    Raises:
+        InputError: if a subject stands twice in a row.
+    """
+    summaries = []
+    for row in _rows(results):
+        measurements = [result.measurement for result in row]
+        summaries.append(
+            Summary(
+                label=row[0].label,
+                direction=row[0].direction,
+                n_subjects=len(row),
+                n_slices=sum(measurement.slices.size for measurement in measurements),
+                psnr=_spread([measurement.mean_psnr for measurement in measurements]),
+                ssim=_spread([measurement.mean_ssim for measurement in measurements]),
+                gradient_energy_ratio=_spread([measurement.gradient_energy_ratio for measurement in measurements]),
+                psnr_slices=_spread(np.concatenate([measurement.psnr for measurement in measurements])),
+                ssim_slices=_spread(np.concatenate([measurement.ssim for measurement in measurements])),
+            )
+        )
+    return summaries
+
+
+def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None:
+    """Write `table.md`, `table.csv` (a line a subject), `slices.csv` (a line a slice) and `table.json`.
+
+    Each names the protocol with its version and the numbers of subjects and slices. Each file is replaced as a
+    whole: a reader never sees half of one. In JSON an infinite figure is the text "inf", a missing one null.
+
+    Args:
+        results: what to write, at least one.
+        folder: where to; made if missing.
+        protocol: name of the protocol that all results were measured with.
+
+    Raises:
+        InputError: without results, with results of another protocol or version, or a subject twice in a row.
+    """
+    definition = find_protocol(protocol)
+    if not results:
+        raise InputError(f"{folder}: there is no result to write")
+    for result in results:
+        measurement = result.measurement
+        if (measurement.protocol, measurement.protocol_version) != (definition.name, definition.version):
+            raise InputError(
+                f"{result.label}, {result.subject}: measured with protocol {measurement.protocol} version"
+                f" {measurement.protocol_version}, the table is of {definition.name} version {definition.version};"
+                " measure it again"
+            )
+    summaries = summarise(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "table.md", _markdown(results, summaries, definition))
+    _replace(folder / "table.csv", _csv(_subject_records(results)))
+    _replace(folder / "slices.csv", _csv(_slice_records(results)))
+    _replace(folder / "table.json", _json(results, summaries, definition))
+
+
+def _rows(results: Sequence[Result]) -> list[list[Result]]:
+    """Results by row, in the order of the table; the subjects of a row keep the order given."""
+    targets = list(dict.fromkeys(result.target for result in results))
+    rows: dict[tuple[str, str], list[Result]] = {}
+    for result in sorted(results, key=lambda result: (targets.index(result.target), result.label != COPIED_SOURCE)):
+        row = rows.setdefault((result.label, result.direction), [])
+        if any(other.subject == result.subject for other in row):
+            raise InputError(f"{result.label}, {result.direction}: subject {result.subject} stands twice; drop one")
+        row.append(result)
+    return list(rows.values())
+
+
+def _spread(values: Sequence[float] | np.ndarray) -> Spread:
+    values = np.asarray(values, dtype=np.float64)
+    std = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else math.nan
+    return Spread(float(values.mean()), std)
+
+
+def _same_units(results: Sequence[Result]) -> bool:
+    """Whether all rows of each target were measured on the same slices of the same subjects."""
+    units: dict[str, set[frozenset]] = {}
+    for row in _rows(results):
+        measured = frozenset((result.subject, tuple(result.measurement.slices.tolist())) for result in row)
+        units.setdefault(row[0].target, set()).add(measured)
+    return all(len(sets) == 1 for sets in units.values())
+
+
+def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol) -> str:
+    lines = [
+        f"Protocol `{protocol.name}`, version {protocol.version}.",
+        "",
+        "| method | direction | subjects | slices | PSNR (dB) | SSIM (%) | gradient energy"
+        " | PSNR by slice (dB) | SSIM by slice (%) |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in summaries:
+        cells = (
+            row.label.replace("|", "\\|"),
+            row.direction.replace("|", "\\|"),
+            str(row.n_subjects),
+            str(row.n_slices),
+            _text(row.psnr, 2),
+            _text(row.ssim, 2),
+            _text(row.gradient_energy_ratio, 3),
+            _text(row.psnr_slices, 2),
+            _text(row.ssim_slices, 2),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "PSNR, SSIM and gradient energy: mean ± standard deviation over subjects, a subject being the mean of its "
+        "slices; “by slice”: over all slices. Gradient energy: in-plane, synthesis over reference (below 1: smoother "
+        "than the truth).",
+        "",
+        f"- Unit: {protocol.unit}.",
+        f"- Intensities: {protocol.intensities}.",
+        f"- Mask: {protocol.mask}.",
+        f"- Range: {protocol.data_range:g}.",
+        f"- Test of differences that the protocol names: {protocol.test}. This table gives none.",
+    ]
+    if not _same_units(results):
+        warning = "rows of one target were measured on different subjects or slices: they cannot be compared"
+        log.warning("%s", warning)
+        lines += ["", f"**Note:** {warning}."]
+    return "\n".join(lines) + "\n"
+
+
+def _text(spread: Spread, digits: int) -> str:
+    mean = f"{spread.mean:.{digits}f}"
+    return mean if math.isnan(spread.std) else f"{mean} ± {spread.std:.{digits}f}"
+
+
+def _subject_records(results: Sequence[Result]) -> list[dict[str, object]]:
+    return [
+        {
+            "protocol": result.measurement.protocol,
+            "protocol_version": result.measurement.protocol_version,
+            "label": result.label,
+            "sources": "+".join(result.sources),
+            "target": result.target,
+            "n_subjects": len(row),
+            "subject": result.subject,
+            "n_slices": result.measurement.slices.size,
+            "psnr_db": result.measurement.mean_psnr,
+            "ssim_percent": result.measurement.mean_ssim,
+            "gradient_energy_ratio": result.measurement.gradient_energy_ratio,
+        }
+        for row in _rows(results)
+        for result in row
+    ]
+
+
+def _slice_records(results: Sequence[Result]) -> list[dict[str, object]]:
+    ordered = [result for row in _rows(results) for result in row]
+    names = ("protocol", "protocol_version", "label", "sources", "target", "n_subjects", "subject", "n_slices")
+    return [
+        {**{name: record[name] for name in names}, "slice": index, "psnr_db": psnr, "ssim_percent": ssim}
+        for result, record in zip(ordered, _subject_records(results), strict=True)
+        for index, psnr, ssim in zip(
+            result.measurement.slices.tolist(),
+            result.measurement.psnr.tolist(),
+            result.measurement.ssim.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _csv(records: Sequence[dict[str, object]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def _json(results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol) -> str:
+    rows = []
+    for row in summaries:
+        spreads = {name: value for name, value in vars(row).items() if isinstance(value, Spread)}
+        plain = {name: value for name, value in vars(row).items() if name not in spreads}
+        rows.append(plain | {name: {key: _number(v) for key, v in vars(s).items()} for name, s in spreads.items()})
+    subjects = [
+        {name: _number(value) if isinstance(value, float) else value for name, value in record.items()}
+        for record in _subject_records(results)
+    ]
+    content = {"protocol": protocol.description(), "rows": rows, "subjects": subjects}
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _number(value: float) -> float | str | None:
+    """JSON knows no infinity and no NaN."""
+    return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file under another name in its folder, then put it in place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

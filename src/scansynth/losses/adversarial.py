@@ -1,0 +1,43 @@
+"""Adversarial losses: the non-saturating pair and the gradient penalty R1."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def generator_loss(logit_fake: Tensor) -> Tensor:
+    """Non-saturating loss of the generator, the mean of -log D = softplus(-logit) (SynDiff, Eqs. 11 and 17).
+
+    Args:
+        logit_fake: the discriminator's logits of made images, (B,).
+    """
+    return functional.softplus(-logit_fake).mean()
+
+
+def discriminator_loss(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
+    """Loss of the discriminator, the mean of -log D(real) - log(1 - D(fake)) (SynDiff, Eqs. 12 and 18).
+
+    The penalty of Eq. 12 is `r1_penalty`.
+
+    Args:
+        logit_real: logits of real images, (B,).
+        logit_fake: logits of made images, detached from their generator, (B,).
+    """
+    return functional.softplus(-logit_real).mean() + functional.softplus(logit_fake).mean()
+
+
+def r1_penalty(logit_real: Tensor, x: Tensor) -> Tensor:
+    """Squared gradient of the logit on real images (Mescheder et al. 2018; last term of SynDiff, Eq. 12, without η).
+
+    The gradient is taken with respect to `x` alone. What else the discriminator sees (SynDiff: x_t and t) must have
+    been joined to `x` after `x.requires_grad_()`. It can be differentiated again.
+
+    Args:
+        logit_real: logits of real images, (B,), each a function of its own row of `x` (no batch statistics).
+        x: the real images they were computed from, (B, C, *S), requiring gradients.
+
+    Returns:
+        A scalar: the squared norm summed over channels and pixels, averaged over the batch.
+    """
+    (gradient,) = torch.autograd.grad(logit_real.sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()

@@ -1,0 +1,176 @@
+"""The contract of a method: what the engine and the synthesis ask of it, and what they give it.
+
+A method is one paper in one file. It knows its losses, the order of its updates and its synthesis; it knows no
+device, process, precision, logging or file. `docs/design.md` explains the choices.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Batch = Mapping[str, Any]
+"""What a method gets. `images`: (B, K, *S) float32 in [-1, 1], 0 where unavailable; `available`: (B, K) bool."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method trains on."""
+
+    unit: Literal["slice"]
+    """What one sample is. `slice`: an axial slice, S = (H, W)."""
+    paired: bool
+    """True: the contrasts of a sample show one subject and slice. False: each contrast is drawn on its own."""
+    size_multiple: int = 1
+    """Both sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is; it survives a resume."""
+
+    step: int
+    """Training steps finished before this one."""
+    steps: int
+    """Training steps in all."""
+    epoch: float
+    """Passes over the training samples finished."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training that is done, in [0, 1)."""
+        return self.step / max(self.steps, 1)
+
+
+class Noise:
+    """Random numbers of a batch, keyed by what is sampled and never by when or where.
+
+    Each sample has a key of its own: in training (seed, step, place in the global batch), in synthesis (seed,
+    subject, sample number). With the name of the draw it seeds a generator, so that batch size, processes,
+    windows, device and resume do not change a number. Two draws of one name are equal.
+
+    Args:
+        keys: one key a sample of the batch; any tuple of strings and integers.
+        device: where the numbers are put. They are always drawn on the CPU.
+    """
+
+    def __init__(self, keys: Sequence[tuple[str | int, ...]], device: torch.device | str = "cpu"):
+        self.keys = list(keys)
+        self.device = torch.device(device)
+
+    def _draw(self, name: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        samples = []
+        for key in self.keys:
+            digest = hashlib.blake2b(repr((*key, name)).encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+            samples.append(draw(generator))
+        return torch.stack(samples).to(self.device)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers, (B, *shape) float32."""
+        return self._draw(name, lambda generator: torch.randn(tuple(shape), generator=generator))
+
+    def uniform(self, name: str, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform numbers in [0, 1), (B, *shape) float32."""
+        return self._draw(name, lambda generator: torch.rand(tuple(shape), generator=generator))
+
+    def integers(self, name: str, low: int, high: int, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform integers in [low, high), (B, *shape) int64."""
+        return self._draw(name, lambda generator: torch.randint(low, high, tuple(shape), generator=generator))
+
+
+class Update(Protocol):
+    """`update(player, losses)`: one optimisation step of one player."""
+
+    def __call__(self, player: str, losses: Mapping[str, Tensor]) -> None:
+        """Back-propagate the sum of the named losses into that player's parameters only, and step.
+
+        Clips, steps, and moves the averages of that player's networks. The names are what is logged.
+        """
+        ...
+
+
+class Windows(Protocol):
+    """How a volume is cut up for the networks and put together again (`diffusion/windows.py`)."""
+
+    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """Apply `function` to the windows of the volumes, (1, C, *S) each, and blend what it returns.
+
+        A volume whose side is 1 along a cut axis is given whole to every window.
+        """
+        ...
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods.
+
+    Args:
+        config: the method's settings, an instance of its `Config`.
+        contrasts: names of the K contrasts of a batch, in the order of its channels.
+
+    Raises:
+        InputError: if the method cannot work with these contrasts.
+    """
+
+    Config: ClassVar[type]
+    """Frozen dataclass of settings; the defaults are the paper's. `Config.tiny()` gives a seconds-long one for tests."""
+    needs: Needs
+    nets: nn.ModuleDict
+    """What is trained and saved."""
+    averaged: tuple[str, ...] = ()
+    """Names of nets with an exponential moving average; synthesis uses the averages."""
+    average_decay: float = 0.999
+
+    def __init__(self, config: Any, contrasts: Sequence[str]):
+        super().__init__()
+        self.config = config
+        self.contrasts = tuple(contrasts)
+
+    @property
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """Contrasts that this method can make."""
+
+    @property
+    @abstractmethod
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the nets that each player's update trains; every net belongs to one player."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two samples of one subject differ."""
+        return True
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, Optimizer]:
+        """A fresh optimiser for each player."""
+
+    def lr_factor(self, player: str, progress: Progress) -> float:
+        """What the player's learning rate is multiplied by."""
+        return 1.0
+
+    @abstractmethod
+    def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
+        """One training step: compute losses and call `update` for each player, in the paper's order."""
+
+    @abstractmethod
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+        """Make the target of one subject's whole prepared volume.
+
+        Args:
+            batch: `images` (1, K, X, Y, Z) and `available` (1, K); the target's channel is 0 and unavailable.
+            target: name of the contrast to make.
+            windows: cuts the volume for the networks.
+            noise: its key names seed, subject and sample number.
+
+        Returns:
+            (1, 1, X, Y, Z) in [-1, 1].
+
+        Raises:
+            InputError: if this method needs a source that is not available.
+        """

@@ -1,0 +1,47 @@
+"""The table of methods: one paper, one file, one line here."""
+
+import importlib
+from dataclasses import dataclass
+
+from scansynth.errors import InputError
+from scansynth.method import Method
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method in the table."""
+
+    location: str
+    """`module:class`, imported when it is asked for."""
+    description: str
+    citation: str
+
+    def load(self) -> type[Method]:
+        """Import the method's class."""
+        module, name = self.location.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+METHODS = {
+    "regression": Entry(
+        "scansynth.methods.regression:Regression",
+        "U-Net with an L1 loss, any subset of sources to any target: the plain reference of every comparison",
+        "Ronneberger, Fischer & Brox, MICCAI 2015 (U-Net)",
+    ),
+    "syndiff": Entry(
+        "scansynth.methods.syndiff:SynDiff",
+        "adversarial diffusion between two contrasts, unpaired or supervised, both directions from one run",
+        "Özbey et al., IEEE Transactions on Medical Imaging 42(12), 2023",
+    ),
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        InputError: if the table has no such method.
+    """
+    if name not in METHODS:
+        raise InputError(f"method {name!r} is unknown: choose from {', '.join(METHODS)}")
+    return METHODS[name].load()

@@ -1,0 +1,149 @@
+"""Regression: a U-Net trained with L1 on any subset of sources, the plain reference of every comparison.
+
+Source: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
+with the residual blocks of `networks/unet.py`. It is no paper's method: it is what a diffusion model has to beat.
+
+Symbol | meaning
+------ | -------
+x      | target image, (B, 1, *S)
+y      | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from scansynth.errors import InputError
+from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
+from scansynth.networks.unet import UNet
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """Settings of the regression U-Net."""
+
+    channels: int = 32
+    """Base width of the U-Net."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    """Width of each level over the base width."""
+    blocks: int = 1
+    """Residual blocks a level."""
+    targets: tuple[str, ...] = ()
+    """Contrasts to make; empty for every contrast of the run in turn."""
+    learning_rate: float = 5e-4
+    """Of AdamW, at the start; it falls to zero along a cosine."""
+
+    @classmethod
+    def tiny(cls) -> "RegressionConfig":
+        """A network that trains in seconds, for tests."""
+        return cls(channels=8, multipliers=(1, 2), learning_rate=2e-3)
+
+
+class Regression(Method):
+    """x̂ = f(y, which sources, which target), trained with ‖x − x̂‖₁."""
+
+    Config = RegressionConfig
+    averaged = ("unet",)
+
+    def __init__(self, config: RegressionConfig, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        if len(self.contrasts) < 2:
+            raise InputError(f"regression needs at least two contrasts, got {', '.join(self.contrasts) or 'none'}")
+        if unknown := [target for target in config.targets if target not in self.contrasts]:
+            raise InputError(f"regression: target {unknown[0]!r} is not among {', '.join(self.contrasts)}")
+        self.needs = Needs(unit="slice", paired=True, size_multiple=2 ** (len(config.multipliers) - 1))
+        unet = UNet(
+            2,
+            3 * len(self.contrasts),  # sources, planes that say which are given, planes that say which is asked for
+            1,
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention_levels=(),
+        )
+        self.nets = nn.ModuleDict({"unet": unet})
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The configured targets, or every contrast."""
+        return self.config.targets or self.contrasts
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """One player."""
+        return {"G": ("unet",)}
+
+    @property
+    def stochastic(self) -> bool:
+        """The same sources give the same target."""
+        return False
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """AdamW."""
+        return {"G": AdamW(self.nets.parameters(), lr=self.config.learning_rate, weight_decay=1e-4)}
+
+    def lr_factor(self, player: str, progress: Progress) -> float:
+        """A cosine from one to zero."""
+        return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress.fraction)).item())
+
+    def predict(self, y: Tensor, is_source: Tensor, is_target: Tensor) -> Tensor:
+        """The estimate x̂ in [-1, 1].
+
+        Args:
+            y: sources, (B, K, *S), 0 where not given.
+            is_source: (B, K) bool.
+            is_target: (B, K) bool, one true a row.
+
+        Returns:
+            (B, 1, *S).
+        """
+        planes = torch.cat([is_source, is_target], dim=1).to(y.dtype)
+        planes = planes.reshape(*planes.shape, *[1] * (y.ndim - 2)).expand(-1, -1, *y.shape[2:])
+        return torch.tanh(self.nets["unet"](torch.cat([y, planes], dim=1)))
+
+    def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
+        """Draw a target and a subset of sources for each sample, then one L1 update."""
+        images, available = batch["images"], batch["available"]
+        is_source, is_target = self.draw(available, noise)
+        x = (images * spread(is_target, images)).sum(1, keepdim=True)
+        x_hat = self.predict(images * spread(is_source, images), is_source, is_target)
+        update("G", {"l1": (x_hat - x).abs().mean()})
+
+    def draw(self, available: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Any available target, and any non-empty subset of the other available contrasts.
+
+        Args:
+            available: (B, K) bool, at least two true a row.
+            noise: random numbers.
+
+        Returns:
+            is_source, is_target: (B, K) bool, never both true.
+        """
+        allowed = torch.tensor([contrast in self.targets for contrast in self.contrasts], device=available.device)
+        score = noise.uniform("target", available.shape[1:]).masked_fill(~(available & allowed), -1.0)
+        is_target = torch.zeros_like(available).scatter_(1, score.argmax(1, keepdim=True), True)
+        score = noise.uniform("sources", available.shape[1:]).masked_fill(~available | is_target, -1.0)
+        # Each other contrast is given with probability 1/2; the one that scores highest always is.
+        best = torch.zeros_like(available).scatter_(1, score.argmax(1, keepdim=True), True)
+        return (score > 0.5) | best, is_target
+
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+        """One forward pass for each window; nothing is drawn."""
+        images, available = batch["images"], batch["available"]
+        index = self.contrasts.index(target)
+        is_source = available.clone()
+        is_source[:, index] = False
+        if not is_source.any():
+            raise InputError(f"regression: no source is given for {target}; give at least one other contrast")
+        is_target = torch.zeros_like(available)
+        is_target[:, index] = True
+        y = images * spread(is_source, images)
+        return windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
+
+
+def spread(mask: Tensor, images: Tensor) -> Tensor:
+    """A mask (B, K) as factors for images (B, K, *S)."""
+    return mask.reshape(*mask.shape, *[1] * (images.ndim - 2)).to(images.dtype)

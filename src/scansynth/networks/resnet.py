@@ -1,0 +1,69 @@
+"""Residual translator of images, SynDiff's non-diffusive generator."""
+
+from torch import Tensor, nn
+
+from scansynth.errors import InputError
+
+
+class _Residual(nn.Module):
+    """Two 3×3 convolutions with instance norm, added to the input (Johnson et al. 2016, supplement)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False),
+            nn.InstanceNorm2d(channels, affine=True),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False),
+            nn.InstanceNorm2d(channels, affine=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class ResNetTranslator(nn.Module):
+    """Three encoding, six residual, three decoding blocks (Johnson et al. 2016; SynDiff, section IV-B.1).
+
+    Paper: Johnson et al. upsample with 3×3 fractionally strided convolutions. Here: 4×4, because then every output
+    pixel gets the same number of taps and no checkerboard starts.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        channels: width at full resolution; it doubles twice.
+        residual_blocks: number of residual blocks.
+    """
+
+    size_multiple = 4
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1, channels: int = 64, residual_blocks: int = 6):
+        super().__init__()
+
+        def normed(convolution: nn.Module, width: int) -> list[nn.Module]:
+            # The norm takes the mean away again: the convolutions need no bias.
+            return [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
+
+        c = channels
+        encode = [
+            *normed(nn.Conv2d(in_channels, c, 7, padding=3, padding_mode="reflect", bias=False), c),
+            *normed(nn.Conv2d(c, 2 * c, 3, stride=2, padding=1, padding_mode="reflect", bias=False), 2 * c),
+            *normed(nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1, padding_mode="reflect", bias=False), 4 * c),
+        ]
+        decode = [
+            *normed(nn.ConvTranspose2d(4 * c, 2 * c, 4, stride=2, padding=1, bias=False), 2 * c),
+            *normed(nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1, bias=False), c),
+            nn.Conv2d(c, out_channels, 7, padding=3, padding_mode="reflect"),
+            nn.Tanh(),
+        ]
+        self.layers = nn.Sequential(*encode, *[_Residual(4 * c) for _ in range(residual_blocks)], *decode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate images `x` (B, in_channels, H, W) into (B, out_channels, H, W) in [-1, 1].
+
+        Raises:
+            InputError: if a side is not a multiple of 4, or is below 8 (reflection padding needs 2 pixels inside).
+        """
+        if any(side % self.size_multiple or side < 8 for side in x.shape[2:]):
+            raise InputError(f"ResNet translator: image size {tuple(x.shape[2:])}: pad to multiples of 4, at least 8")
+        return self.layers(x)

@@ -1,0 +1,144 @@
+"""U-Net of residual blocks with time, latent and attention by level, after NCSN++ and DDPM."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scansynth.errors import InputError
+from scansynth.networks.blocks import Resample, ResidualBlock, SelfAttention, convolution, group_norm
+from scansynth.networks.embedding import TimeEmbedding
+
+
+class _Layer(nn.Module):
+    """A residual block, and self-attention after it where there is any."""
+
+    def __init__(self, residual: ResidualBlock, attention: nn.Module):
+        super().__init__()
+        self.residual = residual
+        self.attention = attention
+
+    def forward(self, h: Tensor, time: Tensor | None, w: Tensor | None) -> Tensor:
+        return self.attention(self.residual(h, time, w))
+
+
+class UNet(nn.Module):
+    """U-Net in the form of NCSN++ (Song et al. 2021, appendix H) and DDPM (Ho et al. 2020, appendix B).
+
+    Every level has `blocks` residual blocks on the way down and one more on the way up, which read the outputs of the
+    way down by concatenation. Residual blocks resample. The last convolution is plain: a method bounds its output.
+
+    Args:
+        dims: 2 or 3.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        channels: base width.
+        multipliers: width of each level over the base width; level 0 is the full resolution, level n is 2^n smaller.
+        blocks: residual blocks a level.
+        attention_levels: levels with self-attention. SynDiff: the level that is 16 when the input is 256, so 4.
+        bottleneck_attention: whether the bottleneck has self-attention.
+        time_width: width of the time embedding; 0: the network sees no time.
+        latent_width: width of the latent w (the output of a `MappingNetwork`); 0: none.
+
+    Raises:
+        InputError: if there is no such attention level, or a width is not positive.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: int = 64,
+        multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4),
+        blocks: int = 2,
+        attention_levels: Sequence[int] = (4,),
+        bottleneck_attention: bool = True,
+        time_width: int = 0,
+        latent_width: int = 0,
+    ):
+        super().__init__()
+        levels = len(multipliers)
+        if missing := [level for level in attention_levels if not 0 <= level < levels]:
+            raise InputError(
+                f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
+            )
+        if levels < 1 or min(channels, blocks, *multipliers) < 1:
+            raise InputError(f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}: all > 0")
+        self.size_multiple = 2 ** (levels - 1)
+        self.time = TimeEmbedding(time_width) if time_width else None
+        self.latent_width = latent_width
+        widths = [channels * multiplier for multiplier in multipliers]
+
+        def layer(
+            channels_in: int, channels_out: int, attend: bool = False, resample: Resample | None = None
+        ) -> _Layer:
+            residual = ResidualBlock(dims, channels_in, channels_out, time_width, latent_width, resample)
+            return _Layer(residual, SelfAttention(dims, channels_out) if attend else nn.Identity())
+
+        self.first = convolution(dims, in_channels, channels, kernel=3)
+        width = channels
+        kept = [width]  # widths of the features that the way up reads
+        self.down = nn.ModuleList()
+        for level in range(levels):
+            for _ in range(blocks):
+                self.down.append(layer(width, widths[level], attend=level in attention_levels))
+                width = widths[level]
+                kept.append(width)
+            if level < levels - 1:
+                self.down.append(layer(width, width, resample="down"))
+                kept.append(width)
+
+        self.bottleneck = nn.ModuleList([layer(width, width, attend=bottleneck_attention), layer(width, width)])
+
+        self.up = nn.ModuleList()
+        self.up_reads: list[bool] = []  # which of them read features of the way down; the resampling ones do not
+        for level in reversed(range(levels)):
+            for block in range(blocks + 1):
+                # As in NCSN++, one attention a level on the way up, after the level's last block.
+                attend = level in attention_levels and block == blocks
+                self.up.append(layer(width + kept.pop(), widths[level], attend))
+                self.up_reads.append(True)
+                width = widths[level]
+            if level:
+                self.up.append(layer(width, width, resample="up"))
+                self.up_reads.append(False)
+        assert not kept
+        self.norm = group_norm(width)
+        self.last = convolution(dims, width, out_channels, kernel=3)
+
+    def forward(self, x: Tensor, t: Tensor | None = None, w: Tensor | None = None) -> Tensor:
+        """Apply the network.
+
+        Args:
+            x: images, (B, in_channels, *S); every side is a multiple of `size_multiple`.
+            t: time steps, (B,), where `time_width` > 0.
+            w: latents, (B, latent_width), where `latent_width` > 0.
+
+        Returns:
+            (B, out_channels, *S).
+
+        Raises:
+            InputError: if a side is not a multiple of `size_multiple`.
+        """
+        if any(side % self.size_multiple for side in x.shape[2:]):
+            raise InputError(
+                f"U-Net: image size {tuple(x.shape[2:])}: pad every side to a multiple of {self.size_multiple}"
+            )
+        assert (t is None) == (self.time is None), "t goes with time_width > 0"
+        assert (w is None) == (self.latent_width == 0), "w goes with latent_width > 0"
+        time = None if self.time is None or t is None else self.time(t)
+
+        h = self.first(x)
+        kept = [h]
+        for layer in self.down:
+            h = layer(h, time, w)
+            kept.append(h)
+        for layer in self.bottleneck:
+            h = layer(h, time, w)
+        for layer, reads in zip(self.up, self.up_reads, strict=True):
+            if reads:
+                h = torch.cat([h, kept.pop()], dim=1)
+            h = layer(h, time, w)
+        return self.last(functional.silu(self.norm(h)))

@@ -1,0 +1,365 @@
+"""The training loop: data in the order of the seed, updates, validation, checkpoints; killed, it goes on.
+
+Running the same command again resumes. A step's samples and noise are functions of (seed, step, place in the batch)
+alone, so a resumed run equals an uninterrupted one.
+"""
+
+import copy
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+import scansynth
+from scansynth import checkpoint
+from scansynth.config import RunConfig, read_yaml, to_yaml
+from scansynth.data.cohort import Cohort
+from scansynth.data.datasets import SliceDataset, from_network, whole_subject
+from scansynth.diffusion.windows import SliceWindows
+from scansynth.engine import Engine
+from scansynth.errors import InputError
+from scansynth.evaluation.montage import validation_picture
+from scansynth.method import Method, Noise, Progress
+from scansynth.methods import find_method
+from scansynth.data.record import PreparationRecord
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps finished, steps in all, newest figures)."""
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """Slices of one validation subject with one target left out."""
+
+    subject: str
+    target: str
+    batch: dict[str, torch.Tensor]
+    truth: torch.Tensor  # (X, Y, n) in [0, 1]
+
+
+def make_method(config: RunConfig[Any]) -> Method:
+    """The method of a run with its first weights, which the seed determines."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return find_method(config.method)(config.settings, config.contrasts)
+
+
+def train(
+    config: RunConfig[Any],
+    cohort: Cohort,
+    run: Path,
+    device: torch.device,
+    init: Path | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> RunConfig[Any]:
+    """Train a run to its end, from the start or from its last checkpoint.
+
+    Args:
+        config: settings; empty `contrasts` take all of the cohort.
+        cohort: prepared scans.
+        run: the run folder, made if need be.
+        device: where to compute.
+        init: another run whose weights are the start (fine-tuning); ignored when the run resumes.
+        overwrite: throw away a run that is there.
+        report: told of every step.
+
+    Returns:
+        The resolved settings, as in the run's `config.yaml`.
+
+    Raises:
+        InputError: if the cohort does not fit the method, or the folder holds a run of other settings.
+    """
+    config = replace(config, contrasts=config.contrasts or cohort.contrasts)
+    if unknown := [name for name in config.contrasts if name not in cohort.contrasts]:
+        raise InputError(f"contrast {unknown[0]!r} is not in the cohort, which has {', '.join(cohort.contrasts)}")
+    method = make_method(config)
+    dataset = SliceDataset(
+        cohort,
+        config.contrasts,
+        split="train",
+        paired=method.needs.paired,
+        seed=config.seed,
+        min_foreground=config.data.min_foreground,
+        augmentation=config.data.augmentation,
+    )
+    check_size(method, dataset)
+    resumed, config = open_run(config, cohort, run, overwrite, lambda config: measured(config, dataset, device))
+    engine = Engine(method, device, config.training.precision, config.training.gradient_clip)
+    start, best = 0, -np.inf
+    if resumed:
+        state = engine.load(resumed)
+        start, best = state["step"], state["best"] if state["best"] is not None else -np.inf
+        log.info("%s: going on at step %d", run, start)
+    elif init:
+        weights, source = load_weights(init)
+        check_same_networks(config, init)
+        engine.start_from(weights, source)
+    _cut_back(run / "metrics.jsonl", start)
+    loop = _Loop(config, cohort, run, engine, dataset, best)
+    loop.run_steps(start, report)
+    return config
+
+
+def check_size(method: Method, dataset: SliceDataset) -> None:
+    """Raise InputError if the networks cannot take the cohort's slices."""
+    size, multiple = tuple(dataset[0]["images"].shape[1:]), method.needs.size_multiple
+    if any(side % multiple for side in size):
+        raise InputError(
+            f"prepared slices are {size[0]}×{size[1]}, the networks need multiples of {multiple}: "
+            "prepare the cohort with another --size"
+        )
+
+
+def open_run(
+    config: RunConfig[Any],
+    cohort: Cohort,
+    run: Path,
+    overwrite: bool,
+    resolve: Callable[[RunConfig[Any]], RunConfig[Any]],
+) -> tuple[Path | None, RunConfig[Any]]:
+    """Make the run folder or find the run in it.
+
+    Returns:
+        The checkpoint to go on from (None at the start), and the resolved settings.
+    """
+    settings = run / "config.yaml"
+    if overwrite and settings.exists():
+        import shutil
+
+        shutil.rmtree(run)
+    if not settings.exists():
+        if run.exists() and any(run.iterdir()):
+            raise InputError(f"{run}: the folder holds other files and no run; choose another --run")
+        config = resolve(config)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "environment.json").write_text(json.dumps(environment(), indent=1))
+        PreparationRecord.of(cohort, config.contrasts).write(run)
+        checkpoint.write_atomically(settings, to_yaml(config))
+        return None, config
+    stored = read_yaml(settings)
+    if stored.method != config.method:
+        raise InputError(f"{run}: holds a run of {stored.method!r}, not {config.method!r}; choose another --run")
+    PreparationRecord.read(run).check_same(cohort, run)
+    # The end may be moved, and how often things are shown; all else would make it another run.
+    steps = stored.training.steps if config.training.minutes else max(config.training.steps, stored.training.steps)
+    wanted = replace(config, training=replace(config.training, steps=steps, minutes=stored.training.minutes))
+    movable = {"steps": steps, "minutes": stored.training.minutes}
+    if to_yaml(replace(stored, training=replace(stored.training, **movable))) != to_yaml(wanted):
+        raise InputError(
+            f"{run}: holds a run with other settings (see {settings}); choose another --run, or --overwrite to start anew"
+        )
+    checkpoint.write_atomically(settings, to_yaml(wanted))
+    return checkpoint.current(run / "last"), wanted
+
+
+def measured(config: RunConfig[Any], dataset: SliceDataset, device: torch.device) -> RunConfig[Any]:
+    """Convert `training.minutes` to steps by the rate of a trial on a copy of the method.
+
+    The trial takes a twentieth of the time, or five steps; what it trains is thrown away.
+    """
+    minutes, batch_size = config.training.minutes, config.training.batch_size
+    if not minutes:
+        return config
+    engine = Engine(make_method(config), device, config.training.precision, config.training.gradient_clip)
+    seconds: list[float] = []
+    begun = time.perf_counter()
+    while len(seconds) < 5 or time.perf_counter() - begun < 60 * minutes / 20:
+        before = time.perf_counter()
+        items = [dataset[len(seconds) * batch_size + place] for place in range(batch_size)]
+        batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+        step(engine, batch, config, len(seconds), Progress(0, 1, 0.0))
+        seconds.append(time.perf_counter() - before)
+    rest = 60 * minutes - (time.perf_counter() - begun)
+    steps = max(1, round(rest / float(np.mean(seconds[1:]))))
+    log.info("%.3f s a step: %d steps in %.1f minutes", float(np.mean(seconds[1:])), steps, minutes)
+    return replace(config, training=replace(config.training, steps=steps))
+
+
+def step(engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress) -> None:
+    """One training step on a batch."""
+    keys = [(config.seed, number, place) for place in range(len(batch["images"]))]
+    engine.progress = progress
+    on_device = {key: value.to(engine.device) for key, value in batch.items()}
+    engine.method.training_step(on_device, engine.update, progress, Noise(keys, engine.device))
+
+
+class _Loop:
+    """The steps of one run."""
+
+    def __init__(
+        self, config: RunConfig[Any], cohort: Cohort, run: Path, engine: Engine, dataset: SliceDataset, best: float
+    ):
+        self.config, self.run, self.engine, self.dataset, self.best = config, run, engine, dataset, best
+        self.validation = validation_cases(cohort, engine.method, config)
+        if not self.validation:
+            log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
+
+    def batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
+        training = self.config.training
+        numbers = range(start * training.batch_size, training.steps * training.batch_size)
+        return iter(DataLoader(self.dataset, batch_size=training.batch_size, sampler=numbers))
+
+    def run_steps(self, start: int, report: Report | None) -> None:
+        """Train from `start` to the end."""
+        training, engine = self.config.training, self.engine
+        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
+        clock, clock_step = time.perf_counter(), start
+        figures: dict[str, float] = {}
+        engine.method.train()
+        for number, batch in enumerate(self.batches(start), start):
+            epoch = number * training.batch_size / len(self.dataset)
+            step(engine, batch, self.config, number, Progress(number, training.steps, epoch))
+            done = number + 1
+            at_end = done == training.steps
+            save = at_end or done % training.checkpoint_every == 0
+            # A line at each checkpoint too, so that what was summed up to it is not lost with a kill after it.
+            if save or done % training.log_every == 0:
+                seconds = (time.perf_counter() - clock) / (done - clock_step)
+                figures = engine.mean_losses()
+                self.write(writer, done, {**figures, "seconds_per_step": seconds})
+            if self.validation and (at_end or done % training.validate_every == 0):
+                figures = {**figures, **self.validate(writer, done)}
+            if save:
+                engine.save(self.run / "last", done, {"best": self.best if np.isfinite(self.best) else None})
+            if save or done % training.log_every == 0:
+                clock, clock_step = time.perf_counter(), done
+            if report:
+                report(done, training.steps, figures)
+        writer.close()
+
+    def write(self, writer: SummaryWriter, done: int, figures: dict[str, float]) -> None:
+        """Put figures into metrics.jsonl and TensorBoard."""
+        with (self.run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": done, **figures}) + "\n")
+        for name, value in figures.items():
+            writer.add_scalar(name, value, done)
+
+    def validate(self, writer: SummaryWriter, done: int) -> dict[str, float]:
+        """PSNR (dB, range 1) of the averaged nets on the validation slices; keeps the best weights; draws a picture."""
+        engine, scores = self.engine, {}
+        with engine.averaged_weights():
+            for case in self.validation:
+                synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device)
+                error = (synthesis - case.truth).square().mean().clamp_min(1e-10)
+                scores.setdefault(case.target, []).append(-10 * torch.log10(error).item())
+                if case.subject == self.validation[0].subject:
+                    sources = case_sources(engine.method, case)
+                    path = self.run / "validation" / f"step-{done:08d}_{case.target}.png"
+                    path.parent.mkdir(exist_ok=True)
+                    picture = validation_picture(path, sources, synthesis.numpy(), case.truth.numpy())
+                    writer.add_image(f"validation/{case.target}", picture, done, dataformats="HWC")
+        figures = {f"validation/{target}/psnr": float(np.mean(values)) for target, values in scores.items()}
+        figures["validation/psnr"] = float(np.mean(list(figures.values())))
+        self.write(writer, done, figures)
+        if figures["validation/psnr"] > self.best:
+            self.best = figures["validation/psnr"]
+            checkpoint.save(
+                self.run / "best", done, {"weights": engine.synthesis_weights()}, {"validation_psnr": self.best}
+            )
+        return figures
+
+
+def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[ValidationCase]:
+    """Every validation subject with every target that it has together with a source."""
+    cases = []
+    for subject in cohort.subjects("val"):
+        if not cohort.registered(subject):
+            continue
+        whole = whole_subject(cohort, subject, config.contrasts)
+        foreground = np.max([cohort.foreground(subject, name) for name in cohort.available(subject)], axis=0)
+        tissue = np.flatnonzero(foreground >= config.data.min_foreground)
+        if not len(tissue):
+            continue
+        spread = np.linspace(0, len(tissue) - 1, config.training.validation_slices + 2)[1:-1]
+        z = torch.as_tensor(np.unique(tissue[spread.round().astype(int)]))
+        for target in method.targets:
+            index = config.contrasts.index(target)
+            available = whole["available"].clone()
+            if not available[0, index] or available.sum() < 2:
+                continue
+            images = whole["images"][..., z].clone()
+            truth = from_network(images[0, index].clone())
+            images[:, index], available[:, index] = 0, False
+            cases.append(ValidationCase(subject, target, {"images": images, "available": available}, truth))
+    return cases
+
+
+@torch.no_grad()
+def synthesise_case(method: Method, case: ValidationCase, seed: int, device: torch.device) -> torch.Tensor:
+    """The synthesis of a validation case, (X, Y, n) in [0, 1]."""
+    batch = {key: value.to(device) for key, value in case.batch.items()}
+    noise = Noise([(seed, case.subject, 0)], device)
+    made = method.translate(batch, case.target, SliceWindows(), noise)
+    return from_network(made)[0, 0].clamp(0, 1).cpu()
+
+
+def case_sources(method: Method, case: ValidationCase) -> dict[str, np.ndarray]:
+    """The available contrasts of a validation case, (X, Y, n) in [0, 1]."""
+    return {
+        name: from_network(case.batch["images"][0, index]).numpy()
+        for index, name in enumerate(method.contrasts)
+        if case.batch["available"][0, index]
+    }
+
+
+def load_weights(run: Path) -> tuple[dict[str, torch.Tensor], Path]:
+    """Synthesis weights of a run: the best ones, or the last where nothing was validated.
+
+    Raises:
+        InputError: if the run has no checkpoint yet.
+    """
+    if best := checkpoint.current(run / "best"):
+        return checkpoint.load(best)[0]["weights"], best
+    if last := checkpoint.current(run / "last"):
+        files, _ = checkpoint.load(last)
+        return {**files["weights"], **files["averages"]}, last
+    raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")
+
+
+def check_same_networks(config: RunConfig[Any], init: Path) -> None:
+    """Raise InputError if the run to start from is of another method or other contrasts."""
+    other = read_yaml(init / "config.yaml")
+    if (other.method, other.contrasts) != (config.method, config.contrasts):
+        raise InputError(
+            f"--init {init}: a run of {other.method} on {', '.join(other.contrasts)} cannot start one of "
+            f"{config.method} on {', '.join(config.contrasts)}"
+        )
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for environment.json."""
+    return {
+        "scansynth": scansynth.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _cut_back(metrics: Path, step: int) -> None:
+    """Drop lines of metrics.jsonl that a resumed run will write again."""
+    if metrics.exists():
+        kept = []
+        for line in metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:  # a line that a kill cut short
+                continue
+        checkpoint.write_atomically(metrics, "".join(kept))

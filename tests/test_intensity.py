@@ -1,0 +1,114 @@
+"""Normalisations: their figures by hand, their undoing, and what they must not depend on."""
+
+from dataclasses import asdict
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scansynth.data.intensity import NORMALISATIONS, ContrastStatistics, Scaling, foreground_threshold
+from scansynth.data.volume import Volume
+from scansynth.errors import InputError
+
+
+def volume(array):
+    array = np.asarray(array, dtype=np.float32)
+    ornt = np.array([[0, 1], [1, 1], [2, 1]])
+    return Volume(array, np.eye(4), np.eye(4), ornt, nib.Nifti1Header(), None)
+
+
+def head(seed=0, pad=0, contrast="T1w"):
+    """A bright cube with texture in an empty box."""
+    rng = np.random.default_rng(seed)
+    array = np.full((12 + 2 * pad,) * 3, -1000.0 if contrast == "CT" else 0.0)
+    inside = rng.uniform(-100, 1500, (8, 8, 8)) if contrast == "CT" else rng.uniform(100, 300, (8, 8, 8))
+    array[(slice(2 + pad, 10 + pad),) * 3] = inside
+    return volume(array)
+
+
+def own_statistics(name, scan, contrast):
+    """Statistics of a training set that is this one scan, so that the way back meets its own half."""
+    normalisation = NORMALISATIONS[name]
+    own = normalisation.own(scan, contrast)
+    n = normalisation.apply_own(scan.array, own)
+    return n, normalisation.fit(contrast, [own], [(float(n.min()), float(n.max()))])
+
+
+@pytest.mark.parametrize(("name", "contrast"), [("syndiff", "T1w"), ("syndiff", "CT"), ("z-score", "T1w"),
+                                                ("z-score", "CT"), ("hu-window", "CT")])  # fmt: skip
+def test_undo_of_a_training_scan_gives_it_back(name, contrast):
+    scan = head(contrast=contrast)
+    n, statistics = own_statistics(name, scan, contrast)
+    image = statistics.to_image(n)
+    assert image.dtype == np.float32
+    assert image.min() >= -1e-6
+    assert image.max() <= 1 + 1e-6
+    np.testing.assert_allclose(statistics.to_units(image), scan.array, rtol=1e-5, atol=1e-3)
+
+
+def test_percentiles_clip_and_come_back_inside_them():
+    scan = head()
+    n, statistics = own_statistics("percentile", scan, "T1w")
+    low, high = np.percentile(scan.array[2:10, 2:10, 2:10], (0.5, 99.5))
+    assert n.min() == 0
+    assert n.max() == 1
+    np.testing.assert_allclose(statistics.to_units(n), np.clip(scan.array, low, high), rtol=1e-5, atol=1e-3)
+
+
+def test_syndiff_by_hand():
+    array = np.zeros((4, 4, 4))
+    array[0, 0, 0], array[0, 0, 1] = 100, 300  # mean 6.25, an eighth of it 0.78
+    n, statistics = own_statistics("syndiff", volume(array), "T1w")
+    assert n[0, 0, 0] == pytest.approx(0.5)  # foreground mean 200
+    assert statistics.scale_cohort == pytest.approx(1.5)
+    # A test scan may exceed the training maximum and is kept.
+    assert statistics.to_image(np.float32([3.0]))[0] == pytest.approx(2.0)
+
+
+def test_ct_below_air_is_air():
+    scan = head(contrast="CT")
+    scan.array[0, 0, 0] = -3024  # what scanners put outside their field of view
+    n, _ = own_statistics("syndiff", scan, "CT")
+    assert n[0, 0, 0] == 0 == n[1, 1, 1]
+    assert foreground_threshold(scan.array, "CT") == pytest.approx(
+        -1000 + (np.maximum(scan.array, -1000) + 1000).mean() / 8, rel=1e-6
+    )
+
+
+def test_hu_window_is_the_same_for_every_scan():
+    _, statistics = own_statistics("hu-window", head(contrast="CT"), "CT")
+    assert statistics.unit == "HU"
+    np.testing.assert_allclose(statistics.to_units(np.array([0.0, 1 / 3, 1.0])), [-1000, 0, 2000])
+    with pytest.raises(InputError, match="for CT, not T1w"):
+        NORMALISATIONS["hu-window"].own(head(), "T1w")
+
+
+@pytest.mark.parametrize("name", ["syndiff", "percentile", "z-score"])
+def test_empty_margin_does_not_move_the_own_half(name):
+    """Twice the field of view, the same head: the same scaling. The mean over the grid would fall eightfold."""
+    near, far = (NORMALISATIONS[name].own(head(pad=pad), "T1w") for pad in (0, 8))
+    assert far.scale == pytest.approx(near.scale, rel=1e-6)
+    assert far.offset == pytest.approx(near.offset, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["syndiff", "percentile", "z-score"])
+def test_scanner_gain_cancels(name):
+    scan, louder = head(), volume(head().array * 7)
+    n, _ = own_statistics(name, scan, "T1w")
+    same, _ = own_statistics(name, louder, "T1w")
+    np.testing.assert_allclose(same, n, rtol=1e-4, atol=1e-5)
+
+
+def test_typical_values_are_medians_and_statistics_survive_json():
+    statistics = NORMALISATIONS["z-score"].fit(
+        "T1w", [Scaling(1, 10), Scaling(2, 30), Scaling(90, 20)], [(-1, 2), (-3, 1), (0, 4)]
+    )
+    assert (statistics.typical_scale, statistics.typical_offset) == (2, 20)
+    assert (statistics.offset_cohort, statistics.scale_cohort) == (-3, 7)
+    assert statistics.scans == 3
+    assert ContrastStatistics(**asdict(statistics)) == statistics
+
+
+def test_negative_image_is_refused():
+    with pytest.raises(InputError, match="cannot be normalised as T1w"):
+        NORMALISATIONS["syndiff"].own(volume(-1000 + head().array), "T1w")

@@ -1,0 +1,251 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scansynth.errors import InputError
+from scansynth.losses.adversarial import r1_penalty
+from scansynth.networks.blocks import ResidualBlock, SelfAttention, downsample, group_norm, upsample
+from scansynth.networks.discriminator import Discriminator
+from scansynth.networks.embedding import MappingNetwork, TimeEmbedding, sinusoidal
+from scansynth.networks.resnet import ResNetTranslator
+from scansynth.networks.unet import UNet
+
+T_BATCH = torch.tensor([250, 1000])
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def tiny_unet(dims: int = 2, **settings) -> UNet:
+    settings = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), **settings}
+    return UNet(dims, 2, 1, time_width=8, latent_width=6, **settings)
+
+
+def shake(net: nn.Module) -> nn.Module:
+    """Take every parameter off its initial value."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+def assert_all_get_gradients(net: nn.Module, output: Tensor) -> None:
+    (output * torch.randn_like(output)).sum().backward()
+    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not dead, f"no gradient: {dead}"
+
+
+# U-Net
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(2, (16, 24)), (3, (8, 8, 4))])
+def test_unet_keeps_the_size_and_trains_every_parameter(dims, shape):
+    net = tiny_unet(dims)
+    output = shake(net)(torch.randn(2, 2, *shape), T_BATCH, torch.randn(2, 6))
+    assert output.shape == (2, 1, *shape)
+    assert_all_get_gradients(net, output)
+
+
+def test_unet_trains_every_parameter_from_its_first_values():
+    net = tiny_unet()
+    assert_all_get_gradients(net, net(torch.randn(2, 2, 16, 16), T_BATCH, torch.randn(2, 6)))
+
+
+def test_time_and_latent_matter_and_samples_do_not_mix():
+    net, x, w = shake(tiny_unet()), torch.randn(2, 2, 16, 16), torch.randn(2, 6)
+    with torch.no_grad():
+        output = net(x, T_BATCH, w)
+        torch.testing.assert_close(net(x[:1], T_BATCH[:1], w[:1]), output[:1])
+        later = net(x, torch.tensor([500, 1000]), w)
+        other = net(x, T_BATCH, torch.stack([w[0], w[1] + 1]))
+    torch.testing.assert_close(later[1], output[1])
+    assert (later[0] - output[0]).abs().max() > 1e-3
+    torch.testing.assert_close(other[0], output[0])
+    assert (other[1] - output[1]).abs().max() > 1e-3
+
+
+def test_unet_without_time_and_latent():
+    net = UNet(2, 1, 3, channels=8, multipliers=(1, 2), blocks=1, attention_levels=(), bottleneck_attention=False)
+    assert net(torch.randn(1, 1, 8, 8)).shape == (1, 3, 8, 8)
+    with pytest.raises(AssertionError, match="time_width"):
+        net(torch.randn(1, 1, 8, 8), t=torch.tensor([1]))
+    with pytest.raises(AssertionError, match="latent_width"):
+        tiny_unet()(torch.randn(1, 2, 8, 8), torch.tensor([1]))
+
+
+def test_attention_is_placed_by_level_and_a_missing_level_is_an_error():
+    def widths(**settings) -> list[int]:
+        net = tiny_unet(multipliers=(1, 2, 4), **settings)
+        return [module.norm.num_channels for module in net.modules() if isinstance(module, SelfAttention)]
+
+    # on the way down after every block of the level, in the bottleneck, on the way up once
+    assert widths(attention_levels=(1,), blocks=2) == [16, 16, 32, 16]
+    assert widths(attention_levels=(), blocks=2) == [32]
+    assert widths(attention_levels=(), bottleneck_attention=False) == []
+    for level in (3, -1):
+        with pytest.raises(InputError, match=f"no attention level {level}: 3 multipliers give levels 0 to 2"):
+            widths(attention_levels=(level,))
+
+
+def test_unet_sizes():
+    net = tiny_unet(multipliers=(1, 1, 1))
+    assert net.size_multiple == 4
+    with pytest.raises(InputError, match=r"\(16, 18\).*multiple of 4"):
+        net(torch.randn(1, 2, 16, 18), torch.tensor([1]), torch.randn(1, 6))
+    with pytest.raises(InputError, match="channels 0"):
+        tiny_unet(channels=0)
+
+
+def test_unet_of_the_paper_reaches_the_whole_image():
+    """Six levels and attention: every output pixel depends on every corner."""
+    net = UNet(2, 2, 1, channels=4, attention_levels=(4,), blocks=1)
+    x = torch.randn(1, 2, 64, 64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(shake(net)(x)[0, 0, 0, 0], x)
+    assert gradient[0, :, -1, -1].abs().max() > 0
+
+
+# Blocks
+
+
+def test_groups_of_group_norm():
+    groups = {channels: group_norm(channels).num_groups for channels in (2, 4, 16, 20, 36, 64, 128, 192, 256)}
+    assert groups == {2: 1, 4: 1, 16: 4, 20: 5, 36: 9, 64: 16, 128: 32, 192: 32, 256: 32}
+
+
+def test_a_new_residual_block_is_close_to_its_shortcut():
+    x, time, w = torch.randn(2, 8, 8, 8), torch.randn(2, 5), torch.randn(2, 6)
+    block = ResidualBlock(2, 8, 8, time_width=5, latent_width=6)
+    torch.testing.assert_close(block(x, time, w) * 2**0.5, x, rtol=0, atol=0.1)
+
+
+def test_time_is_a_bias_and_the_latent_scales_and_shifts():
+    x, time, w = torch.randn(2, 8, 8, 8), torch.randn(2, 5), torch.randn(2, 6)
+    block = ResidualBlock(2, 8, 12, time_width=5, latent_width=6)
+    shake(block)
+    assert block.time is not None
+    assert block.latent is not None
+    silu = nn.functional.silu
+    h = block.conv1(silu(block.norm1(x))) + block.time(silu(time))[:, :, None, None]
+    scale, shift = block.latent(w)[:, :12, None, None], block.latent(w)[:, 12:, None, None]
+    h = block.conv2(silu(block.norm2(h) * (1 + scale) + shift))
+    torch.testing.assert_close(block(x, time, w), (block.shortcut(x) + h) / 2**0.5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_resampling(dims):
+    x = torch.randn(2, 8, *[4] * dims)
+    assert ResidualBlock(dims, 8, 12, resample="down")(x).shape == (2, 12, *[2] * dims)
+    assert ResidualBlock(dims, 8, 12, resample="up")(x).shape == (2, 12, *[8] * dims)
+    torch.testing.assert_close(downsample(upsample(x)), x)
+    corner = x[(..., *[slice(2)] * dims)].flatten(2).mean(2)
+    torch.testing.assert_close(downsample(x).flatten(2)[..., 0], corner)
+
+
+def test_attention_is_that_of_the_paper_and_moves_with_its_places():
+    """The heads written out by hand, and no notion of order: permuted places give permuted outputs."""
+    net, x = SelfAttention(2, 8, heads=2), torch.randn(2, 8, 3, 5)
+    shake(net)
+    q, k, v = net.qkv(net.norm(x)).flatten(2).chunk(3, dim=1)
+    heads = []
+    for part in (slice(0, 4), slice(4, 8)):
+        weights = torch.softmax(q[:, part].transpose(1, 2) @ k[:, part] / 2, dim=-1)  # √(8 / 2) = 2
+        heads.append((weights @ v[:, part].transpose(1, 2)).transpose(1, 2))
+    expected = (x + net.out(torch.cat(heads, dim=1).reshape(x.shape))) / 2**0.5
+    torch.testing.assert_close(net(x), expected)
+    order = torch.randperm(15)
+    permuted = x.flatten(2)[..., order].reshape(x.shape)
+    torch.testing.assert_close(net(permuted).flatten(2), net(x).flatten(2)[..., order])
+
+
+# Embeddings
+
+
+def test_sinusoidal_encoding():
+    encoding = sinusoidal(torch.tensor([0, 3, 1000]), 32)
+    assert encoding.shape == (3, 32)
+    assert encoding.dtype == torch.float32
+    torch.testing.assert_close(encoding[0], torch.cat([torch.ones(16), torch.zeros(16)]))
+    angle = 3 * 10_000 ** (-1 / 16)
+    assert encoding[1, [1, 17]].tolist() == pytest.approx([math.cos(angle), math.sin(angle)], rel=1e-5)
+    torch.testing.assert_close(encoding.square().sum(1), torch.full((3,), 16.0))
+
+
+def test_time_embedding_and_mapping_network():
+    assert TimeEmbedding(24)(torch.tensor([0.5, 7])).shape == (2, 24)
+    mapping, z = MappingNetwork(16, 12, 3), torch.randn(4, 16)
+    w = mapping(z)
+    assert w.shape == (4, 12)
+    torch.testing.assert_close(mapping(5 * z), w)  # pixel norm: only the direction counts
+    assert w.std(0).mean() > 0.1
+    assert sum(isinstance(module, nn.Linear) for module in mapping.modules()) == 3
+
+
+# Translator
+
+
+def test_translator_keeps_the_size_and_trains_every_parameter():
+    net = ResNetTranslator(channels=4, residual_blocks=2)
+    output = net(torch.randn(2, 1, 12, 16))
+    assert output.shape == (2, 1, 12, 16)
+    assert output.abs().max() <= 1
+    assert_all_get_gradients(net, output)
+
+
+@pytest.mark.parametrize("size", [(14, 16), (16, 4)])
+def test_translator_refuses_sizes_that_it_cannot_take(size):
+    with pytest.raises(InputError, match="multiples of 4"):
+        ResNetTranslator(channels=4)(torch.randn(1, 1, *size))
+
+
+def test_translator_of_the_paper():
+    """6-block translators at 64 channels have 7.8 M parameters."""
+    net = ResNetTranslator()
+    assert sum(isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) for module in net.modules()) == 2 + 12
+    assert sum(parameter.numel() for parameter in net.parameters()) / 1e6 == pytest.approx(8, rel=0.1)
+
+
+# Discriminator
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(2, (16, 24)), (3, (8, 8, 8))])
+def test_discriminator_gives_a_logit_an_image_and_trains_every_parameter(dims, shape):
+    net = Discriminator(2, channels=4, blocks=3, time_width=8, dims=dims)
+    logits = net(torch.randn(2, 2, *shape), T_BATCH)
+    assert logits.shape == (2,)
+    assert_all_get_gradients(net, logits)
+
+
+def test_logits_depend_on_time_and_on_their_own_image_only():
+    net, x = Discriminator(2, channels=4, blocks=2, time_width=8), torch.randn(2, 2, 8, 8)
+    logits = net(x, T_BATCH)
+    torch.testing.assert_close(net(x[:1], T_BATCH[:1]), logits[:1])
+    changed = net(x, torch.tensor([250, 500]))
+    torch.testing.assert_close(changed[0], logits[0])
+    assert (changed[1] - logits[1]).abs() > 1e-5
+
+
+def test_discriminator_can_be_differentiated_twice():
+    net, x = Discriminator(1, channels=4, blocks=3), torch.randn(2, 1, 16, 16, requires_grad=True)
+    penalty = r1_penalty(net(x), x)
+    penalty.backward()
+    assert penalty > 0
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
+    for name, gradient in gradients.items():
+        if name.endswith("weight"):
+            assert gradient is not None, name
+            assert gradient.isfinite().all(), name
+            assert gradient.abs().max() > 0, name
+
+
+def test_widths_double_up_to_eight_times_the_base():
+    net = Discriminator(1, channels=4, blocks=6)
+    assert [len(block.get_parameter("conv2.weight")) for block in net.blocks] == [4, 8, 16, 32, 32, 32]
+
+
+def test_more_blocks_than_the_image_can_take():
+    with pytest.raises(InputError, match=r"4 blocks.*at least 16.*\(8, 16\)"):
+        Discriminator(1, channels=4, blocks=4)(torch.randn(1, 1, 8, 16))

@@ -1,0 +1,209 @@
+"""The samplers against a Gaussian target N(m, s²), whose exact denoiser is known.
+
+With it each sampler is an affine function of x_T and its draws. `affine` reads the coefficients off, so that mean and
+variance of the samples are exact in float64, without Monte Carlo.
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from scansynth.diffusion.samplers import ancestral, ddim, times
+from scansynth.diffusion.schedule import Schedule
+from scansynth.errors import InputError
+from scansynth.method import Noise
+
+M, S = 0.3, 0.5
+SCHEDULES = {"linear": Schedule.linear(1000), "variance preserving": Schedule.variance_preserving(1000)}
+LISTS = {"one": [1000], "four": times(1000, 4), "uneven": [1000, 990, 400, 3, 1], "fifty": times(1000, 50)}
+
+
+@pytest.fixture(params=SCHEDULES.values(), ids=list(SCHEDULES))
+def schedule(request) -> Schedule:
+    return request.param
+
+
+class UnitDraws(Noise):
+    """In draw i, 1 for sample i and 0 for the others: what a sample differs by is the coefficient of that draw."""
+
+    def __init__(self, samples: int, first: int):
+        super().__init__([(i,) for i in range(samples)])
+        self.names = [""] * first
+
+    def normal(self, name, shape):
+        assert name not in self.names, f"{name} drawn twice: two draws of one name are equal"
+        drawn = torch.zeros(len(self.keys), *shape, dtype=torch.float64)
+        drawn[len(self.names)] = 1
+        self.names.append(name)
+        return drawn
+
+
+def conditional_mean(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
+    """E[x_0 | x_t] for x_0 ~ N(M, S²)."""
+    a = schedule.at(t, x_t)
+    return M + a.sqrt() * S**2 / (a * S**2 + 1 - a) * (x_t - a.sqrt() * M)
+
+
+def conditional_std(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
+    a = schedule.at(t, x_t)
+    return (S**2 * (1 - a) / (a * S**2 + 1 - a)).sqrt()
+
+
+def affine(schedule: Schedule, sampler, path: list[int], draw_x0: bool = False, **settings) -> tuple[float, ...]:
+    """(constant, coefficient of x_T, variance that the draws add) of the samples."""
+    samples = 2 + 2 * len(path)  # 0: all zero; 1: x_T is one; others: one draw is one
+    x_T = torch.zeros(samples, 1, dtype=torch.float64)
+    x_T[1] = 1
+    noise = UnitDraws(samples, first=2)
+
+    def denoise(x_t, t):
+        x0 = conditional_mean(schedule, x_t, t)
+        if draw_x0:
+            x0 = x0 + conditional_std(schedule, x_t, t) * noise.normal(f"x0 t={t[0]}", x_t.shape[1:])
+        return x0
+
+    x0 = sampler(schedule, denoise, x_T, path, noise, **settings).flatten()
+    of = x0[1:] - x0[0]
+    return x0[0].item(), of[0].item(), of[1:].square().sum().item()
+
+
+def bayes_recursion(schedule: Schedule, path: list[int]) -> tuple[float, float]:
+    """Mean and variance of the ancestral sampler with E[x_0 | x_t], each step by precisions."""
+    a = schedule.alpha_bar.tolist()
+    mean, variance = 0.0, 1.0
+    for t, s in pairwise([*path, 0]):
+        gain = math.sqrt(a[t]) * S**2 / (a[t] * S**2 + 1 - a[t])
+        x0_mean = M + gain * (mean - math.sqrt(a[t]) * M)
+        if s == 0:
+            return x0_mean, gain**2 * variance
+        kept = a[t] / a[s]
+        posterior = 1 / (1 / (1 - a[s]) + kept / (1 - kept))
+        of_x0, of_x = posterior * math.sqrt(a[s]) / (1 - a[s]), posterior * math.sqrt(kept) / (1 - kept)
+        mean, variance = of_x0 * x0_mean + of_x * mean, (of_x0 * gain + of_x) ** 2 * variance + posterior
+    raise AssertionError
+
+
+def deterministic_recursion(schedule: Schedule, path: list[int]) -> tuple[float, float]:
+    """Mean and variance of DDIM with η = 0: each step scales the distance from the process's mean √ᾱ M."""
+    a = schedule.alpha_bar.tolist()
+    scale = 1.0
+    for t, s in pairwise([*path, 0]):
+        covariance = math.sqrt(a[s] * a[t]) * S**2 + math.sqrt((1 - a[s]) * (1 - a[t]))
+        scale *= covariance / (a[t] * S**2 + 1 - a[t])
+    return M - scale * math.sqrt(a[path[0]]) * M, scale**2
+
+
+@pytest.mark.parametrize("path", LISTS.values(), ids=list(LISTS))
+def test_ancestral_equals_its_recursion(schedule, path):
+    mean, of_x_T, added = affine(schedule, ancestral, path)
+    assert (mean, of_x_T**2 + added) == pytest.approx(bayes_recursion(schedule, path), rel=1e-11)
+
+
+@pytest.mark.parametrize("path", LISTS.values(), ids=list(LISTS))
+def test_ddim_equals_its_recursion(schedule, path):
+    mean, of_x_T, added = affine(schedule, ddim, path)
+    assert added == 0
+    assert (mean, of_x_T**2) == pytest.approx(deterministic_recursion(schedule, path), rel=1e-11)
+
+
+@pytest.mark.parametrize("path", LISTS.values(), ids=list(LISTS))
+def test_ddim_with_eta_one_is_ancestral(schedule, path):
+    assert affine(schedule, ddim, path, eta=1.0) == pytest.approx(affine(schedule, ancestral, path), rel=1e-10)
+
+
+def test_eta_scales_the_noise_of_ddim(schedule):
+    """One draw, at t = 1000; what follows it does not depend on η."""
+    added = [affine(schedule, ddim, [1000, 500], eta=eta)[2] for eta in (0.0, 0.5, 1.0)]
+    assert added[2] > 0
+    assert added == pytest.approx([0, 0.25 * added[2], added[2]], rel=1e-12)
+
+
+@pytest.mark.parametrize("settings", [(ancestral, {}), (ddim, {}), (ddim, {"eta": 0.5}), (ddim, {"eta": 1.0})])
+def test_samplers_tend_to_the_target(schedule, settings):
+    sampler, options = settings
+    errors = []
+    for count in (4, 20, 100, 1000):
+        _, of_x_T, added = affine(schedule, sampler, times(1000, count), **options)
+        errors.append(abs(math.sqrt(of_x_T**2 + added) - S))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.01 * S
+    # x_T is drawn with mean 0 where the process has √ᾱ_T M: all that is left of the error of the mean
+    mean, of_x_T, _ = affine(schedule, sampler, times(1000, 1000), **options)
+    assert mean - M == pytest.approx(-of_x_T * math.sqrt(schedule.alpha_bar[-1].item()) * M, abs=1e-12)
+    assert mean == pytest.approx(M, abs=0.01)
+
+
+def test_respaced_ancestral_does_not_inflate_the_variance():
+    """50 of 1000 steps, target 0.5: a library that steps back to t - 1 between its times gives 0.94."""
+    _, of_x_T, added = affine(Schedule.linear(1000), ancestral, times(1000, 50))
+    std = math.sqrt(of_x_T**2 + added)
+    assert 0.85 * S < std < S  # below: E[x_0 | x_t] leaves the conditional variance out
+
+
+@pytest.mark.parametrize("path", LISTS.values(), ids=list(LISTS))
+def test_ancestral_is_exact_at_any_number_of_steps_when_x0_is_drawn(schedule, path):
+    mean, of_x_T, added = affine(schedule, ancestral, path, draw_x0=True)
+    a = schedule.alpha_bar[-1].item()  # x_T ~ N(√ᾱ M, ᾱ S² + 1 − ᾱ), the process's own
+    assert mean + of_x_T * math.sqrt(a) * M == pytest.approx(M, rel=1e-12)
+    assert of_x_T**2 * (a * S**2 + 1 - a) + added == pytest.approx(S**2, rel=1e-12)
+
+
+def test_ancestral_with_real_noise():
+    """Monte Carlo: the named draws are independent of each other and over pixels."""
+    schedule, pixels = SCHEDULES["variance preserving"], 200_000
+    noise = Noise([("a",), ("b",)])
+
+    def denoise(x_t, t):
+        drawn = noise.normal(f"x0 t={t[0]}", x_t.shape[1:])
+        return conditional_mean(schedule, x_t, t) + conditional_std(schedule, x_t, t) * drawn
+
+    x0 = ancestral(schedule, denoise, noise.normal("x_T", (1, pixels)), times(1000, 4), noise)
+    assert x0.dtype == torch.float32
+    for sample in x0:
+        assert sample.mean().item() == pytest.approx(M, abs=5 * S / pixels**0.5)
+        assert sample.std().item() == pytest.approx(S, abs=5 * S / (2 * pixels) ** 0.5)
+    assert abs(torch.corrcoef(x0.flatten(1))[0, 1]) < 5 / pixels**0.5
+
+
+@pytest.mark.parametrize(("sampler", "settings"), [(ancestral, {}), (ddim, {"eta": 1.0})])
+def test_samples_do_not_depend_on_their_batch(sampler, settings):
+    schedule, keys = SCHEDULES["linear"], [("seed", i) for i in range(3)]
+
+    def sample(some):
+        noise = Noise(some)
+        x_T = noise.normal("x_T", (1, 4, 4))
+        return sampler(schedule, lambda x, t: x.tanh(), x_T, times(1000, 5), noise, **settings)
+
+    together = sample(keys)
+    assert torch.equal(together, torch.cat([sample([key]) for key in keys]))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_the_denoiser_is_called_with_the_given_times_once_each():
+    seen = []
+
+    def denoise(x, t):
+        seen.append(t.tolist())
+        return x
+
+    ancestral(SCHEDULES["linear"], denoise, torch.zeros(2, 1), [1000, 300, 7], Noise([(0,), (1,)]))
+    assert seen == [[1000, 1000], [300, 300], [7, 7]]
+
+
+def test_times():
+    assert times(1000, 4) == [1000, 750, 500, 250]
+    assert times(10, 10) == list(range(10, 0, -1))
+    assert times(10, 3) == [10, 7, 4]
+    assert times(7, 1) == [7]
+    for count in (0, 11):
+        with pytest.raises(InputError, match=f"sampling steps {count}"):
+            times(10, count)
+
+
+@pytest.mark.parametrize("path", [[], [999, 5], [1000, 5, 5], [1000, 0], [1000, 5, 6]])
+def test_lists_of_times_that_do_not_fall_from_the_last_time_are_our_own_mistake(path):
+    with pytest.raises(AssertionError, match="times"):
+        ddim(SCHEDULES["linear"], lambda x, t: x, torch.zeros(1, 1), path, Noise([(0,)]))
