@@ -6,8 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scansynth.data.build_cohort import build_cohort, choose_splits, dry_run
+from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
+from scansynth.data.dry_run import dry_run
 from scansynth.data.intensity import foreground_threshold
 from scansynth.data.layouts import Listing, Subject
 from scansynth.data.prepare import Preparation, grid_for, to_grid
@@ -235,32 +236,3 @@ def test_a_damaged_file_is_named_and_can_be_prepared_again(listing, tmp_path, ke
         cohort.read("s1", "T1w")
     again = build_cohort(listing, tmp_path / "out", SETTINGS)
     np.testing.assert_array_equal(again.read("s1", "T1w"), whole)
-
-
-def subject(name, split=None):
-    return Subject(name, {}, {}, split, {})
-
-
-def test_drawn_splits():
-    people = [subject(f"p{number}") for number in range(10)]
-    drawn = choose_splits(people, (0.7, 0.1, 0.2), 0)
-    assert sorted(drawn.values()) == ["test"] * 2 + ["train"] * 7 + ["val"]
-    assert choose_splits(people[::-1], (0.7, 0.1, 0.2), 0) == drawn
-    assert choose_splits(people, (0.7, 0.1, 0.2), 1) != drawn
-    assert set(choose_splits(people[:1], (0, 0.5, 0.5), 0).values()) == {"train"}
-    with pytest.raises(InputError, match="add up to 1"):
-        choose_splits(people, (0.7, 0.7, 0.2), 0)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_visits_of_one_person_stay_together(seed):
-    visits = [subject(f"sub-{person}_ses-{visit}") for person in range(9) for visit in range(3)]
-    drawn = choose_splits(visits, (0.5, 0.2, 0.3), seed)
-    for person in range(9):
-        assert len({drawn[f"sub-{person}_ses-{visit}"] for visit in range(3)}) == 1
-
-
-def test_given_splits_hold_and_must_be_complete():
-    assert choose_splits([subject("a", "test"), subject("b", "train")], (1, 0, 0), 0) == {"a": "test", "b": "train"}
-    with pytest.raises(InputError, match="without a split"):
-        choose_splits([subject("a", "test"), subject("b")], (1, 0, 0), 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Extension
 
-from scansynth.data.volume import Volume, check_same_grid
+from scansynth.data.volume import Volume, check_same_grid, read_labels, same_grid
 from scansynth.errors import InputError
 
 SHAPE = (4, 5, 6)
@@ -275,11 +275,31 @@ def test_same_grid_compares_space_not_storage(tmp_path):
     volume = Volume.read(save(tmp_path / "a.nii", array, affine))
     for permutation, flips in [((2, 0, 1), (-1, 1, -1)), ((0, 1, 2), (-1, -1, 1))]:
         native, native_affine = reoriented(array, affine, permutation, flips)
-        assert volume.same_grid(Volume.read(save(tmp_path / "b.nii", native, native_affine)))
-    for shift, same in [(5e-4, True), (2e-3, False)]:
+        assert same_grid(volume.space, Volume.read(save(tmp_path / "b.nii", native, native_affine)).space)
+    tenth = min(volume.spacing) / 10
+    for shift, same in [(0.9 * tenth, True), (1.1 * tenth, False)]:
         moved = oblique_affine(origin=(-80.5 + shift, -110.25, 31.0))
-        assert volume.same_grid(Volume.read(save(tmp_path / "c.nii", array, moved))) is same
-    assert not volume.same_grid(Volume.read(save(tmp_path / "d.nii", intensities((4, 5, 7)), affine)))
+        assert same_grid(volume.space, Volume.read(save(tmp_path / "c.nii", array, moved)).space) is same
+    other = Volume.read(save(tmp_path / "d.nii", intensities((4, 5, 7)), affine))
+    assert not same_grid(volume.space, other.space)
+
+
+def test_same_grid_counts_what_a_rotation_does_at_the_far_corner():
+    """An angle that moves a small grid by nothing moves a large one by voxels."""
+    turned = np.eye(4)
+    turned[:2, :2] = [[1, -5e-4], [5e-4, 1]]
+    assert same_grid(((32, 32, 8), np.eye(4)), ((32, 32, 8), turned))
+    assert not same_grid(((512, 512, 8), np.eye(4)), ((512, 512, 8), turned))
+
+
+def test_labels_may_be_empty_but_must_be_labels(tmp_path):
+    empty = np.zeros((4, 5, 6), np.uint8)
+    labels, _ = read_labels(save(tmp_path / "empty.nii", empty, np.eye(4)))
+    assert labels.dtype == np.uint8
+    assert not labels.any()
+    for wrong in (empty - 1.0, empty + 0.5, empty + 256.0, empty + np.nan, np.zeros((4, 5, 6, 2))):
+        with pytest.raises(InputError, match=r"wrong\.nii"):
+            read_labels(save(tmp_path / "wrong.nii", wrong.astype(np.float32), np.eye(4)))
 
 
 def test_different_grids_are_named(tmp_path):

@@ -23,16 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scansynth.errors import InputError
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+from scansynth.files import write_text
 
 
 def flatten(nets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -88,24 +79,24 @@ def save(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], sta
         temporary.mkdir(parents=True)
         for file, tensors in files.items():
             save_file(dict(tensors), temporary / f"{file}.safetensors")
-        write_atomically(temporary / "state.json", json.dumps({"step": step, **state}, indent=1))
+        write_text(temporary / "state.json", json.dumps({"step": step, **state}, indent=1))
         os.replace(temporary, final)
-    write_atomically(folder / "current", name)
+    write_text(folder / "current", name)
     for other in folder.glob("step-*"):
         if other != final:
             shutil.rmtree(other)
     return final
 
 
-def load(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by file name, and the state, of one checkpoint folder.
+def load(checkpoint: Path, *names: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors of the files named, and the state, of one checkpoint folder.
 
     Raises:
-        InputError: if the folder is damaged.
+        InputError: if the folder is damaged or lacks a file.
     """
     try:
         state = json.loads((checkpoint / "state.json").read_text())
-        files = {path.stem: load_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+        files = {name: load_file(checkpoint / f"{name}.safetensors") for name in names}
     except Exception as error:
         raise InputError(f"{checkpoint}: the checkpoint cannot be read ({error}); restore it or train anew") from error
     return files, state

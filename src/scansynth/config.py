@@ -4,6 +4,7 @@ The docstring under each field is its help text on the command line.
 """
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from scansynth.errors import InputError
 from scansynth.methods import find_method
 
 MethodConfig = TypeVar("MethodConfig")
+
+_EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
+"""A number as people write it and YAML 1.1 takes it for a text: `1e-4`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,14 @@ class Training:
     """Steps between two validations with pictures."""
     validation_slices: int = 8
     """Slices of each validation subject, spread over its foreground."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "validate_every", "validation_slices"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)}: must be at least 1")
+        for name in ("minutes", "gradient_clip"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} {getattr(self, name)}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,10 @@ def read_yaml(path: Path) -> RunConfig[Any]:
         raise InputError(f"{path}: not a YAML settings file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or "method" not in content:
         raise InputError(f"{path}: a settings file needs the key 'method' (see `scansynth methods`)")
-    config_type = find_method(str(content["method"])).Config
+    try:
+        config_type = find_method(str(content["method"])).Config
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return build(RunConfig[config_type], {"settings": {}, **content}, str(path))
 
 
@@ -114,7 +129,7 @@ def build(wanted: Any, value: Any, where: str) -> Any:
         InputError: for an unknown or missing key or a value of another type.
     """
     origin, arguments = typing.get_origin(wanted) or wanted, typing.get_args(wanted)
-    if dataclasses.is_dataclass(origin):
+    if isinstance(origin, type) and dataclasses.is_dataclass(origin):
         if not isinstance(value, dict):
             raise InputError(f"{where}: expected a group of settings, got {value!r}")
         fields = {item.name: item for item in dataclasses.fields(origin)}
@@ -122,9 +137,12 @@ def build(wanted: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where}: unknown key {unknown[0]!r}; known keys: {', '.join(fields)}")
         hints = typing.get_type_hints(origin)
         parameters = dict(zip(getattr(origin, "__parameters__", ()), arguments, strict=False))
-        return origin(
-            **{key: build(parameters.get(hints[key], hints[key]), part, f"{where}: {key}") for key, part in value.items()}
-        )
+        kinds = {key: parameters.get(hints[key], hints[key]) for key in value}
+        parts = {key: build(kinds[key], part, f"{where}: {key}") for key, part in value.items()}
+        try:
+            return origin(**parts)
+        except InputError as error:  # values that do not fit each other or their range
+            raise InputError(f"{where}: {error}") from None
     if origin is typing.Literal:
         if value not in arguments:
             raise InputError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
@@ -145,8 +163,9 @@ def build(wanted: Any, value: Any, where: str) -> Any:
     elif origin is type(None) or origin is None:
         if value is None:
             return None
-    elif origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    elif origin is float and not isinstance(value, bool):
+        if isinstance(value, int | float) or (isinstance(value, str) and _EXPONENT.fullmatch(value)):
+            return float(value)
     elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
         return value
     names = ", ".join(getattr(kind, "__name__", str(kind)) for kind in (arguments or (wanted,)))

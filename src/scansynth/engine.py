@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth import checkpoint
 from scansynth.errors import InputError
@@ -93,7 +94,7 @@ class Engine:
             raise InputError(
                 f"step {self.progress.step}: the loss of player {player!r} is not finite "
                 f"({', '.join(f'{name} {loss.item():.3g}' for name, loss in losses.items())}); "
-                "go on from the last checkpoint with a lower learning rate or in float32"
+                "train another run with a lower learning rate or in float32 (--init starts from this one's weights)"
             )
         parameters = self.parameters_of(player)
         for parameter, gradient in zip(
@@ -118,14 +119,13 @@ class Engine:
     def _move_averages(self, player: str) -> None:
         # A young average forgets its random start quickly: the decay grows to its final value over the first steps.
         decay = min(self.method.average_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        move = get_ema_multi_avg_fn(decay)
         for name in self.method.players[player]:
             if name in self.averages:
-                live, average = self.method.nets[name].state_dict(), self.averages[name].state_dict()
-                for key, tensor in average.items():
-                    if tensor.is_floating_point():
-                        tensor.lerp_(live[key], 1 - decay)
-                    else:
-                        tensor.copy_(live[key])
+                live, average = self.method.nets[name], self.averages[name]
+                move(list(average.parameters()), list(live.parameters()), None)
+                for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
+                    kept.copy_(buffer)
 
     def mean_losses(self) -> dict[str, float]:
         """Mean of every logged loss since the last call."""
@@ -159,17 +159,12 @@ class Engine:
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Put a saved training back; returns its state."""
-        files, state = checkpoint.load(folder)
+        files, state = checkpoint.load(folder, "weights", "averages", "optimizers")
         checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
-        checkpoint.restore(dict(self.averages.items()), files.get("averages", {}), folder)
+        checkpoint.restore(dict(self.averages.items()), files["averages"], folder)
         checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state["groups"])
         return state
 
     def synthesis_weights(self) -> dict[str, Tensor]:
         """Weights that synthesis uses: averages where there are any, the nets themselves elsewhere."""
         return checkpoint.flatten({**dict(self.method.nets.items()), **dict(self.averages.items())})
-
-    def start_from(self, weights: Mapping[str, Tensor], source: Path) -> None:
-        """Begin with another run's synthesis weights (fine-tuning)."""
-        checkpoint.restore(dict(self.method.nets.items()), weights, source)
-        checkpoint.restore(dict(self.averages.items()), weights, source)

@@ -118,7 +118,7 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type]
-    """Frozen dataclass of settings; the defaults are the paper's. `Config.tiny()` gives a seconds-long one for tests."""
+    """Frozen dataclass of settings; the defaults are the paper's. `Config.tiny()` trains in seconds, for tests."""
     needs: Needs
     nets: nn.ModuleDict
     """What is trained and saved."""
@@ -145,6 +145,11 @@ class Method(nn.Module, ABC):
     def stochastic(self) -> bool:
         """Whether two samples of one subject differ."""
         return True
+
+    @property
+    def sampling_steps(self) -> int:
+        """Network calls that make one image."""
+        return 1
 
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:

@@ -4,10 +4,10 @@ Running the same command again resumes. A step's samples and noise are functions
 alone, so a resumed run equals an uninterrupted one.
 """
 
-import copy
 import json
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,15 +24,19 @@ from scansynth import checkpoint
 from scansynth.config import RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset, from_network, whole_subject
+from scansynth.data.record import FILE, PreparationRecord
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.evaluation.montage import validation_picture
+from scansynth.files import write_text
 from scansynth.method import Method, Noise, Progress
 from scansynth.methods import find_method
-from scansynth.data.record import PreparationRecord
 
 log = logging.getLogger(__name__)
+
+MOVABLE = ("steps", "minutes", "log_every", "checkpoint_every", "validate_every")
+"""Fields of `Training` that may be changed when a run resumes: they change no step of it."""
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called with (steps finished, steps in all, newest figures)."""
@@ -95,6 +99,10 @@ def train(
         augmentation=config.data.augmentation,
     )
     check_size(method, dataset)
+    if init and (overwrite or not checkpoint.current(run / "last")):
+        weights, source = load_weights(init)
+        check_same_networks(config, init)
+        checkpoint.restore(dict(method.nets.items()), weights, source)
     resumed, config = open_run(config, cohort, run, overwrite, lambda config: measured(config, dataset, device))
     engine = Engine(method, device, config.training.precision, config.training.gradient_clip)
     start, best = 0, -np.inf
@@ -102,10 +110,6 @@ def train(
         state = engine.load(resumed)
         start, best = state["step"], state["best"] if state["best"] is not None else -np.inf
         log.info("%s: going on at step %d", run, start)
-    elif init:
-        weights, source = load_weights(init)
-        check_same_networks(config, init)
-        engine.start_from(weights, source)
     _cut_back(run / "metrics.jsonl", start)
     loop = _Loop(config, cohort, run, engine, dataset, best)
     loop.run_steps(start, report)
@@ -135,32 +139,34 @@ def open_run(
         The checkpoint to go on from (None at the start), and the resolved settings.
     """
     settings = run / "config.yaml"
-    if overwrite and settings.exists():
-        import shutil
-
+    # config.yaml alone is no sign of a run: other programs name theirs so, too.
+    if overwrite and settings.exists() and (run / FILE).exists():
         shutil.rmtree(run)
     if not settings.exists():
-        if run.exists() and any(run.iterdir()):
+        ours = ("environment.json", FILE)  # left by a kill before there was a config.yaml
+        if run.exists() and any(path.name not in ours and not path.name.startswith(".") for path in run.iterdir()):
             raise InputError(f"{run}: the folder holds other files and no run; choose another --run")
         config = resolve(config)
         run.mkdir(parents=True, exist_ok=True)
-        (run / "environment.json").write_text(json.dumps(environment(), indent=1))
+        write_text(run / "environment.json", json.dumps(environment(), indent=1))
         PreparationRecord.of(cohort, config.contrasts).write(run)
-        checkpoint.write_atomically(settings, to_yaml(config))
+        write_text(settings, to_yaml(config))
         return None, config
     stored = read_yaml(settings)
     if stored.method != config.method:
         raise InputError(f"{run}: holds a run of {stored.method!r}, not {config.method!r}; choose another --run")
     PreparationRecord.read(run).check_same(cohort, run)
-    # The end may be moved, and how often things are shown; all else would make it another run.
+    # The end may be moved, and how often things are shown; all else would make it another run. By minutes, the end
+    # that was measured at the start holds.
     steps = stored.training.steps if config.training.minutes else max(config.training.steps, stored.training.steps)
     wanted = replace(config, training=replace(config.training, steps=steps, minutes=stored.training.minutes))
-    movable = {"steps": steps, "minutes": stored.training.minutes}
+    movable = {name: getattr(wanted.training, name) for name in MOVABLE}
     if to_yaml(replace(stored, training=replace(stored.training, **movable))) != to_yaml(wanted):
         raise InputError(
-            f"{run}: holds a run with other settings (see {settings}); choose another --run, or --overwrite to start anew"
+            f"{run}: holds a run with other settings (see {settings}); choose another --run, "
+            "or --overwrite to start anew"
         )
-    checkpoint.write_atomically(settings, to_yaml(wanted))
+    write_text(settings, to_yaml(wanted))
     return checkpoint.current(run / "last"), wanted
 
 
@@ -187,7 +193,9 @@ def measured(config: RunConfig[Any], dataset: SliceDataset, device: torch.device
     return replace(config, training=replace(config.training, steps=steps))
 
 
-def step(engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress) -> None:
+def step(
+    engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress
+) -> None:
     """One training step on a batch."""
     keys = [(config.seed, number, place) for place in range(len(batch["images"]))]
     engine.progress = progress
@@ -321,9 +329,9 @@ def load_weights(run: Path) -> tuple[dict[str, torch.Tensor], Path]:
         InputError: if the run has no checkpoint yet.
     """
     if best := checkpoint.current(run / "best"):
-        return checkpoint.load(best)[0]["weights"], best
+        return checkpoint.load(best, "weights")[0]["weights"], best
     if last := checkpoint.current(run / "last"):
-        files, _ = checkpoint.load(last)
+        files, _ = checkpoint.load(last, "weights", "averages")
         return {**files["weights"], **files["averages"]}, last
     raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")
 
@@ -362,4 +370,4 @@ def _cut_back(metrics: Path, step: int) -> None:
                     kept.append(line + "\n")
             except json.JSONDecodeError:  # a line that a kill cut short
                 continue
-        checkpoint.write_atomically(metrics, "".join(kept))
+        write_text(metrics, "".join(kept))

@@ -10,31 +10,22 @@ import json
 import logging
 import os
 import shutil
-import zlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.funcs import as_closest_canonical
-from nibabel.loadsave import load
-from nibabel.nifti1 import Nifti1Image
-from nibabel.orientations import inv_ornt_aff, io_orientation, ornt2axcodes
-from nibabel.spatialimages import HeaderDataError
 
 from scansynth.data.cohort import FORMAT, Cohort
 from scansynth.data.intensity import NORMALISATIONS, Scaling, background, foreground_threshold
-from scansynth.data.layouts import SPLITS, Listing, Subject, _person, describe
-from scansynth.data.prepare import Grid, Preparation, grid_for, prepared_axis, to_grid
-from scansynth.data.volume import Volume
+from scansynth.data.layouts import Listing, Subject, chosen_contrasts
+from scansynth.data.prepare import Grid, Preparation, grid_for, to_grid
+from scansynth.data.splits import choose_splits
+from scansynth.data.volume import Volume, read_labels, same_grid
 from scansynth.errors import InputError
-
-_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
-"""What nibabel raises for files that are not whole NIfTI images."""
+from scansynth.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +70,7 @@ def build_cohort(
     folder = Path(folder)
     contrasts = chosen_contrasts(listing, contrasts)
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
-    splits = choose_splits(subjects, fractions, seed)
+    splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
     _claim(folder, settings, overwrite)
 
     total = sum(name in subject.scans for subject in subjects for name in contrasts)
@@ -112,144 +103,8 @@ def build_cohort(
         "subjects": entries,
     }
     index["fingerprint"] = _fingerprint(index)
-    _write_json(index, folder / "cohort.json")
+    write_text(folder / "cohort.json", _json(index))
     return Cohort.open(folder)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What preparing would do, without doing it."""
-
-    text: str
-    problems: tuple[str, ...]
-
-
-def dry_run(listing: Listing, settings: Preparation, contrasts: Sequence[str] | None = None) -> Report:
-    """Look at the headers only: subjects, contrasts, grids, problems, and the shapes that would come out.
-
-    What needs the voxels (a truncated file, NaN) is seen by `build_cohort` alone. Nothing is written.
-
-    Raises:
-        InputError: for contrasts that nobody has.
-    """
-    contrasts = chosen_contrasts(listing, contrasts)
-    grids: dict[str, Counter[str]] = {}
-    problems: list[str] = []
-    unregistered: list[str] = []
-    for subject in listing.subjects:
-        seen: list[tuple[tuple[int, ...], np.ndarray]] = []
-        for contrast in contrasts:
-            if contrast not in subject.scans:
-                continue
-            try:
-                shape, affine, native = _read_header(subject.scans[contrast])
-            except InputError as error:
-                problems.append(str(error))
-                continue
-            seen.append((shape, affine))
-            sizes = [float(size) for size in np.linalg.norm(affine[:3, :3], axis=0)]
-            axes = [
-                prepared_axis(*axis, 0.0) for axis in zip(shape, sizes, settings.spacing, settings.size, strict=True)
-            ]
-            prepared = [size * step for size, (_, step, _) in zip(sizes, axes, strict=True)]
-            grid = (
-                f"{_times(shape)} at {_times(sizes)} mm, stored {native}, "
-                f"becomes {_times([voxels for _, _, voxels in axes])} at {_times(prepared)} mm"
-            )
-            grids.setdefault(grid, Counter())[contrast] += 1
-        if not all(_same_space(*seen[0], *other) for other in seen[1:]):
-            unregistered.append(subject.name)
-    lines = [
-        describe(listing),
-        "",
-        "grids (right, anterior, superior axes):",
-        *(f"  {grid}: {', '.join(f'{n[name]} {name}' for name in contrasts if n[name])}" for grid, n in grids.items()),
-    ]
-    if unregistered:
-        lines.append(f"contrasts on different grids, for unpaired training only: {', '.join(unregistered)}")
-    lines += [f"problem: {problem}" for problem in problems]
-    return Report("\n".join(lines), tuple(problems))
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return "×".join(f"{number:g}" for number in np.round(numbers, 3))
-
-
-def _read_header(path: Path) -> tuple[tuple[int, ...], np.ndarray, str]:
-    """RAS+ shape, RAS+ affine and native orientation of a scan, from its header."""
-    try:
-        image = _load(path)
-        shape, affine = image.shape, np.asarray(image.affine)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: no readable NIfTI header ({error}): replace it or leave it out") from error
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1 or not abs(np.linalg.det(affine[:3, :3])) > 0:
-        raise InputError(f"{path}: {_times(shape)} is not one volume in space: give a 3D image with a valid affine")
-    native = io_orientation(affine)
-    ras_shape = tuple(int(shape[axis]) for axis in np.argsort(native[:, 0]))
-    names = "".join(str(code) for code in ornt2axcodes(native))
-    return ras_shape, affine @ inv_ornt_aff(native, shape), names
-
-
-def _load(path: Path) -> Nifti1Image:
-    image = load(path)
-    if not isinstance(image, Nifti1Image):
-        raise ValueError("not NIfTI")
-    return image
-
-
-def _same_space(shape_a: tuple[int, ...], affine_a: np.ndarray, shape_b: tuple[int, ...], affine_b: np.ndarray) -> bool:
-    """`Volume.same_grid` for headers and masks."""
-    return shape_a == shape_b and bool(np.allclose(affine_a, affine_b, rtol=0, atol=1e-3))
-
-
-def chosen_contrasts(listing: Listing, contrasts: Sequence[str] | None) -> tuple[str, ...]:
-    """The asked contrasts, each of which somebody must have.
-
-    Raises:
-        InputError: if a contrast was not found.
-    """
-    unknown = [name for name in contrasts or () if name not in listing.contrasts]
-    if unknown or not listing.contrasts:
-        found = ", ".join(listing.contrasts) or "none"
-        raise InputError(f"{listing.root}: no scan of {', '.join(unknown) or 'any contrast'} (found: {found})")
-    return tuple(dict.fromkeys(contrasts or listing.contrasts))
-
-
-def choose_splits(subjects: Sequence[Subject], fractions: tuple[float, float, float], seed: int) -> dict[str, str]:
-    """Split of each subject: as the data says, or else drawn.
-
-    Visits of one person (`sub-01_ses-1`, `sub-01_ses-2`) stay together. Counts are by largest remainder, at least
-    one person trains. The draw depends on names and seed only.
-
-    Raises:
-        InputError: if fractions do not fit, or the data gives a split to some subjects only.
-    """
-    given = {subject.name: subject.split for subject in subjects if subject.split is not None}
-    if given:
-        missing = [subject.name for subject in subjects if subject.split is None]
-        wrong = [name for name, split in given.items() if split not in SPLITS]
-        if missing or wrong:
-            raise InputError(
-                f"subjects without a split (train, val or test) while others have one: {', '.join(missing + wrong)}: "
-                "name them in the split file or take it away"
-            )
-        return {name: str(split) for name, split in given.items()}
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InputError(f"split fractions {fractions}: give three shares that are not negative and add up to 1")
-    people = sorted({_person(subject.name) for subject in subjects})
-    quotas = np.asarray(fractions) * len(people)
-    counts = np.floor(quotas + 1e-9).astype(int)
-    for place in np.argsort(-(quotas - counts), kind="stable")[: len(people) - counts.sum()]:
-        counts[place] += 1
-    if counts[0] == 0 and len(people):
-        counts[np.argmax(counts)] -= 1
-        counts[0] = 1
-    order = np.random.default_rng(seed).permutation(len(people))
-    names = np.repeat(SPLITS, counts)
-    drawn = {people[person]: str(names[place]) for place, person in enumerate(order)}
-    return {subject.name: drawn[_person(subject.name)] for subject in subjects}
 
 
 class _SubjectWriter:
@@ -323,9 +178,9 @@ class _SubjectWriter:
             "foreground": [round(float(value), 5) for value in share],
             "acquisition": _read_acquisition(self.subject.sidecars.get(contrast)),
             "masks": self.masks,
-            "registered": all(volume.same_grid(other) for other in self.volumes.values()),
+            "registered": all(same_grid(volume.space, other.space) for other in self.volumes.values()),
         }
-        _write_json(self.records[contrast], self.folder / f"{contrast}.json")
+        write_text(self.folder / f"{contrast}.json", _json(self.records[contrast]))
 
     def entry(self) -> dict[str, Any]:
         """The subject in `cohort.json`."""
@@ -347,21 +202,12 @@ class _SubjectWriter:
         return record if record["key"] == self.key else None
 
     def _read_mask(self, path: Path) -> np.ndarray:
-        # Not `Volume.read`: a mask may be empty, a scan may not.
-        try:
-            image = as_closest_canonical(_load(path))
-            mask = np.asarray(image.dataobj).reshape(image.shape[:3])
-        except _UNREADABLE as error:
-            raise InputError(f"{path}: not readable as a mask ({error}): replace it or take it away") from error
-        space = mask.shape, np.asarray(image.affine)
-        owners = [
-            name for name, volume in self.volumes.items() if _same_space(*space, volume.array.shape, volume.affine)
-        ]
+        labels, affine = read_labels(path)
+        space = labels.shape, affine
+        owners = [name for name, volume in self.volumes.items() if same_grid(space, volume.space)]
         if not owners:
             raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
-        if mask.min() < 0 or mask.max() > 255 or (mask != np.round(mask)).any():
-            raise InputError(f"{path}: a mask holds whole numbers from 0 to 255")
-        return to_grid(mask.astype(np.uint8), self.grids[owners[0]], 0, order=0)
+        return to_grid(labels, self.grids[owners[0]], 0, order=0)
 
 
 def _grids(volumes: Mapping[str, Volume], settings: Preparation) -> dict[str, Grid]:
@@ -369,7 +215,8 @@ def _grids(volumes: Mapping[str, Volume], settings: Preparation) -> dict[str, Gr
     grids: dict[str, Grid] = {}
     for contrast, volume in volumes.items():
         if contrast not in grids:
-            group = {name: other for name, other in volumes.items() if volume.same_grid(other) and name not in grids}
+            rest = {name: other for name, other in volumes.items() if name not in grids}
+            group = {name: other for name, other in rest.items() if same_grid(volume.space, other.space)}
             grids |= dict.fromkeys(group, grid_for(group, settings))
     return grids
 
@@ -402,7 +249,7 @@ def _claim(folder: Path, settings: Preparation, overwrite: bool) -> None:
         shutil.rmtree(folder / "scans", ignore_errors=True)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
-    _write_json(asdict(settings), marker)
+    write_text(marker, _json(asdict(settings)))
 
 
 def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:
@@ -451,9 +298,5 @@ def _write_array(array: np.ndarray, path: Path) -> None:
     os.replace(part, path)
 
 
-def _write_json(values: Any, path: Path) -> None:
-    """Write a JSON file; atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(values, indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(part, path)
+def _json(values: Any) -> str:
+    return json.dumps(values, indent=1, allow_nan=False)

@@ -18,8 +18,8 @@ import blosc2
 import numpy as np
 
 from scansynth.data.intensity import ContrastStatistics
-from scansynth.data.layouts import SPLITS
 from scansynth.data.prepare import Preparation
+from scansynth.data.splits import SPLITS
 from scansynth.errors import InputError
 
 FORMAT = 1

@@ -11,29 +11,25 @@ Four layouts are found by themselves:
 Nothing is opened here except tables and splits, so a listing of thousands of scans takes seconds.
 """
 
-import csv
-import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scansynth.data.contrasts import STANDARD, standard_name
+from scansynth.data.splits import SPLITS, assign_splits, stated_splits
+from scansynth.data.text_table import read_rows
 from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-SPLITS = ("train", "val", "test")
 
 _IMAGE = re.compile(r"[^.].*\.nii(\.gz)?")
 _BIDS_SUFFIXES = ("T1w", "T2w", "T2starw", "PDw", "FLAIR", "CT", "ct")
 _BRATS = re.compile(r"(?P<subject>.+)[_-](?P<kind>t1|t1ce|t2|flair|t1n|t1c|t2w|t2f|seg)\.nii(\.gz)?")
 _IXI = re.compile(r"(?P<subject>IXI\d+-[A-Za-z]+-\d+)-(?P<kind>T1|T2|PD)\.nii(\.gz)?")
-# Sessions (BIDS) and time points (BraTS 2023) of one person.
-_VISIT = re.compile(r"(?P<person>sub-[^_]+)_ses-.+|(?P<case>BraTS-[A-Za-z]+-\d+)-\d+")
 _TABLE_COLUMNS = ("subject", "contrast", "path")
 _LOOKED_FOR = (
     "BIDS (sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz, not desc-…), BraTS (X/X_t1.nii.gz or X/X-t1n.nii.gz) "
@@ -85,13 +81,14 @@ def find_subjects(path: str | Path) -> Listing:
     if not root.exists():
         raise InputError(f"{path} does not exist: give a data folder or a .csv or .tsv table")
     if root.is_file():
-        layout, (subjects, splits) = "table", _table(root)
-        subjects = _assign_splits(subjects, splits, source=root)
-        root = root.parent
+        layout, (subjects, pairs) = "table", _table(root)
+        source, root = root, root.parent
     else:
         layout, subjects = _search(root)
         _check_names_differ(subjects)
-        subjects = _assign_splits(subjects, *_stated_splits(root, subjects))
+        pairs, source = stated_splits(root, [subject.name for subject in subjects])
+    splits = assign_splits([subject.name for subject in subjects], pairs, source)
+    subjects = [replace(subject, split=splits.get(subject.name)) for subject in subjects]
 
     found = {contrast for subject in subjects for contrast in subject.scans}
     standard = [contrast for contrast in STANDARD if contrast in found]
@@ -112,6 +109,19 @@ def describe(listing: Listing) -> str:
     sizes = Counter(subject.split or "no split" for subject in listing.subjects)
     splits = ", ".join(f"{sizes[split]} {split}" for split in (*SPLITS, "no split") if sizes[split])
     return "\n".join([f"{listing.layout} layout in {listing.root}", "", *lines, "", f"splits: {splits}"])
+
+
+def chosen_contrasts(listing: Listing, contrasts: Sequence[str] | None) -> tuple[str, ...]:
+    """The asked contrasts, each of which somebody must have.
+
+    Raises:
+        InputError: if a contrast was not found.
+    """
+    unknown = [name for name in contrasts or () if name not in listing.contrasts]
+    if unknown or not listing.contrasts:
+        found = ", ".join(listing.contrasts) or "none"
+        raise InputError(f"{listing.root}: no scan of {', '.join(unknown) or 'any contrast'} (found: {found})")
+    return tuple(dict.fromkeys(contrasts or listing.contrasts))
 
 
 def _search(root: Path) -> tuple[str, list[Subject]]:
@@ -204,7 +214,7 @@ def _table(table: Path) -> tuple[list[Subject], list[tuple[str, str]]]:
     scans: dict[str, dict[str, Path]] = {}
     splits = []
     lines: dict[Path, int] = {}
-    for line, row in _rows(table, required=_TABLE_COLUMNS, optional=("split",)):
+    for line, row in read_rows(table, required=_TABLE_COLUMNS, optional=("split",)):
         where = f"{table} line {line}"
         if empty := [column for column in _TABLE_COLUMNS if not row[column]]:
             raise InputError(f"{where} has no {' and no '.join(empty)}: fill it in or remove the line")
@@ -224,93 +234,6 @@ def _table(table: Path) -> tuple[list[Subject], list[tuple[str, str]]]:
     if not scans:
         raise InputError(f"{table} lists no scans: add a line for each, with {', '.join(_TABLE_COLUMNS)}")
     return [_subject(name, files) for name, files in scans.items()], splits
-
-
-def _rows(table: Path, required: Sequence[str], optional: Sequence[str] | None) -> list[tuple[int, dict[str, str]]]:
-    """(line number, column → text) of a .csv or .tsv file; `optional` None allows any further columns."""
-    delimiter = {".csv": ",", ".tsv": "\t"}.get(table.suffix.lower())
-    if delimiter is None:
-        raise InputError(f"{table} is neither a folder nor a table: give a data folder or a .csv or .tsv file")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:  # -sig: spreadsheets write a byte order mark
-            reader = csv.reader(stream, delimiter=delimiter)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a UTF-8 text table ({error}): save it as CSV UTF-8") from None
-    header = lines[0][1] if lines else []
-    if missing := [column for column in required if column not in header]:
-        raise InputError(f"{table} lacks the columns {', '.join(missing)}: its first line says {', '.join(header)!r}")
-    if len(set(header)) < len(header):
-        raise InputError(f"{table} names a column twice: its first line says {', '.join(header)!r}")
-    if optional is not None and (unknown := [column for column in header if column not in (*required, *optional)]):
-        known = ", ".join((*required, *optional))
-        raise InputError(f"{table} has unknown columns {', '.join(unknown)}: only {known} are read, remove the others")
-    rows = []
-    for line, cells in lines[1:]:
-        if not any(cells):
-            continue
-        if len(cells) != len(header):
-            wrong = f"{table} line {line} has {len(cells)} cells, its first line {len(header)}"
-            raise InputError(f"{wrong}: mend the line (text that holds a separator needs quotes)")
-        rows.append((line, dict(zip(header, cells, strict=True))))
-    return rows
-
-
-def _stated_splits(root: Path, subjects: list[Subject]) -> tuple[list[tuple[str, str]], Path]:
-    """(name, split) pairs that a data folder states, and the file that does."""
-    file, participants = root / "splits.json", root / "participants.tsv"
-    pairs = []
-    # The first line alone says whether the file matters here; a flaw elsewhere in it is then no concern of ours.
-    if participants.is_file() and "split" in participants.read_text("utf-8", "replace").partition("\n")[0].split():
-        present = {_person(subject.name) for subject in subjects}  # participants without images are usual
-        rows = _rows(participants, required=("participant_id", "split"), optional=None)
-        pairs = [(row["participant_id"], row["split"]) for _, row in rows if row["participant_id"] in present]
-        pairs = [(name, split) for name, split in pairs if split not in ("", "n/a")]
-    if not file.is_file():
-        return pairs, participants
-    if pairs:
-        raise InputError(f"{file} and {participants} both state splits: keep one (the other's column or file removed)")
-    try:
-        stated = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON ({error}): mend it") from None
-    if not isinstance(stated, dict) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in stated.values()
-    ):
-        raise InputError(f'{file} must be of the form {{"train": ["name", …], "val": […], "test": […]}}: rewrite it')
-    _check_split_names(stated, file)
-    return [(name, split) for split, names in stated.items() for name in names], file
-
-
-def _assign_splits(subjects: list[Subject], pairs: list[tuple[str, str]], source: Path) -> list[Subject]:
-    """The subjects with the splits that `source` states; a name may be a subject's or, for all visits, a person's."""
-    _check_split_names((split for _, split in pairs), source)
-    known: dict[str, set[str]] = {}
-    for subject in subjects:
-        for name in (subject.name, _person(subject.name)):
-            known.setdefault(name, set()).add(subject.name)
-    splits: dict[str, str] = {}
-    of_person: dict[str, str] = {}
-    for name, split in pairs:
-        if name not in known:
-            raise InputError(f"{source} names {name}, which is no subject found there: correct or remove the name")
-        # Visits of one person in two splits would let a test subject be seen in training.
-        if (before := of_person.setdefault(_person(name), split)) != split:
-            raise InputError(f"{source} puts {_person(name)} into {before} and {split}: keep a person in one split")
-        splits.update(dict.fromkeys(known[name], split))
-    return [replace(subject, split=splits.get(subject.name)) for subject in subjects]
-
-
-def _check_split_names(names: Iterable[str], source: Path) -> None:
-    for name in names:
-        if name not in SPLITS:
-            raise InputError(f"{source} names the split {name!r}: use {', '.join(SPLITS)} only")
-
-
-def _person(name: str) -> str:
-    """The person whose visit a subject entry is."""
-    match = _VISIT.fullmatch(name)
-    return (match["person"] or match["case"]) if match else name
 
 
 def _subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | None = None) -> Subject:

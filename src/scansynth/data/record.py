@@ -10,6 +10,7 @@ from scansynth.data.cohort import Cohort, read_settings
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
+from scansynth.files import write_text
 
 FILE = "preparation.json"
 
@@ -38,7 +39,7 @@ class PreparationRecord:
 
     def write(self, run: Path) -> None:
         """Write `preparation.json` into a run folder."""
-        (run / FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        write_text(run / FILE, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def read(cls, run: Path) -> "PreparationRecord":

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
+from nibabel.funcs import as_closest_canonical
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
@@ -26,7 +27,10 @@ from scansynth.errors import InputError
 logger = logging.getLogger(__name__)
 
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
-_GRID_TOLERANCE = 1e-3  # of an affine's entries; files keep them as float32, converters round them
+_GRID_TOLERANCE = 0.1  # of a voxel; headers keep a rotation as float32 quaternion, which can move a far corner so much
+
+Space = tuple[tuple[int, ...], np.ndarray]
+"""Shape of an array (X, Y, Z) and its (4, 4) affine, mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +94,10 @@ class Volume:
         """Shape and spacing as text for messages: `240×240×155, 1×1×1 mm`."""
         return f"{'×'.join(map(str, self.array.shape))}, {'×'.join(f'{size:.3g}' for size in self.spacing)} mm"
 
-    def same_grid(self, other: "Volume") -> bool:
-        """Whether voxel (x, y, z) of both arrays is the same place: equal shapes, affines equal to 1e-3."""
-        equal_shapes = self.array.shape == other.array.shape
-        return equal_shapes and bool(np.allclose(self.affine, other.affine, rtol=0, atol=_GRID_TOLERANCE))
+    @property
+    def space(self) -> Space:
+        """Shape and affine of `array`."""
+        return self.array.shape, self.affine
 
     def write_array(self, path: str | Path, array: np.ndarray, description: str) -> None:
         """Write an array of this volume's grid as float32, in the file's own orientation and with its affine.
@@ -143,6 +147,19 @@ class Volume:
                 temporary.unlink()
 
 
+def same_grid(first: Space, other: Space) -> bool:
+    """Whether voxel (x, y, z) of two arrays is the same place: equal shapes, corners within a tenth of a voxel."""
+    if first[0] != other[0]:
+        return False
+    return largest_shift(first, other) < _GRID_TOLERANCE * float(voxel_sizes(first[1]).min())
+
+
+def largest_shift(first: Space, other: Space) -> float:
+    """Largest distance in mm between equal corners of two grids of one shape."""
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.subtract(first[0], 1), 1)
+    return float(np.linalg.norm(corners @ (first[1] - other[1]).T, axis=1).max())
+
+
 def check_same_grid(volumes: Mapping[str, Volume]) -> None:
     """Check that all volumes lie on one grid.
 
@@ -155,13 +172,13 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
     names = list(volumes)
     for name in names[1:]:
         first, other = volumes[names[0]], volumes[name]
-        if first.same_grid(other):
+        if same_grid(first.space, other.space):
             continue
         texts = [f"{key} ({volume.path or 'in memory'}: {volume.grid})" for key, volume in
                  ((names[0], first), (name, other))]  # fmt: skip
         how = ""
         if first.array.shape == other.array.shape:
-            how = f" (same shape, up to {_largest_shift(first, other):.3g} mm apart)"
+            how = f" (same shape, up to {largest_shift(first.space, other.space):.3g} mm apart)"
         raise InputError(f"{texts[0]} and {texts[1]} lie on different grids{how}: register and resample them first")
 
 
@@ -223,7 +240,21 @@ def _intensities(path: Path, image: Nifti1Image) -> np.ndarray:
     return array
 
 
-def _largest_shift(first: Volume, other: Volume) -> float:
-    """Largest distance in mm between equal corners of two grids of one shape."""
-    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.subtract(first.array.shape, 1), 1)
-    return float(np.linalg.norm(corners @ (first.affine - other.affine).T, axis=1).max())
+def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a label image; unlike a scan it may be empty.
+
+    Returns:
+        Labels (X, Y, Z) uint8 in RAS+, and their (4, 4) affine, mm.
+
+    Raises:
+        InputError: if the file cannot be read, is not 3D, or holds anything but whole numbers from 0 to 255.
+    """
+    path = Path(path)
+    image = as_closest_canonical(_load(path))
+    try:
+        labels = np.asarray(image.dataobj).reshape(image.shape[:3])
+    except (OSError, ValueError):  # more than one volume, or fewer voxels than the header says
+        raise InputError(f"{path} is truncated or not one 3D label image: copy it again or split it") from None
+    if not labels.size or labels.min() < 0 or labels.max() > 255 or (labels != np.round(labels)).any():
+        raise InputError(f"{path} is no label image: it must hold whole numbers from 0 to 255")
+    return labels.astype(np.uint8), np.asarray(image.affine)

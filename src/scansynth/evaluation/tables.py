@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol
+from scansynth.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +123,10 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
                 " measure it again"
             )
     summaries = summarise(results)
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "table.md", _markdown(results, summaries, definition))
-    _replace(folder / "table.csv", _csv(_subject_records(results)))
-    _replace(folder / "slices.csv", _csv(_slice_records(results)))
-    _replace(folder / "table.json", _json(results, summaries, definition))
+    write_text(folder / "table.md", _markdown(results, summaries, definition))
+    write_text(folder / "table.csv", _csv(_subject_records(results)))
+    write_text(folder / "slices.csv", _csv(_slice_records(results)))
+    write_text(folder / "table.json", _json(results, summaries, definition))
 
 
 def _rows(results: Sequence[Result]) -> list[list[Result]]:
@@ -262,13 +261,3 @@ def _json(results: Sequence[Result], summaries: Sequence[Summary], protocol: Pro
 def _number(value: float) -> float | str | None:
     """JSON knows no infinity and no NaN."""
     return value if math.isfinite(value) else None if math.isnan(value) else str(value)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file under another name in its folder, then put it in place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

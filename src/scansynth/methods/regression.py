@@ -83,7 +83,7 @@ class Regression(Method):
 
     def optimizers(self) -> dict[str, Optimizer]:
         """AdamW."""
-        return {"G": AdamW(self.nets.parameters(), lr=self.config.learning_rate, weight_decay=1e-4)}
+        return {"G": AdamW(self.nets.parameters(), lr=self.config.learning_rate, weight_decay=1e-4, fused=True)}
 
     def lr_factor(self, player: str, progress: Progress) -> float:
         """A cosine from one to zero."""

@@ -11,7 +11,8 @@ T, k       | forward steps and step size: T/k network calls                     
 t, s       | time and the next smaller time, s = t − k                          | `t`, `s`
 γ_t, ᾱ_t   | noise variance of a large step, and the product of 1 − γ           | `diffusion.Schedule`
 G_θ, D_θ   | diffusive generator and discriminator of a target                  | nets `generator_*`, `discriminator_*`
-G_φ, D_φ   | non-diffusive generator and discriminator of a contrast            | nets `translator_*`, `translator_discriminator_*`
+G_φ        | non-diffusive generator of a contrast                              | nets `translator_*`
+D_φ        | its discriminator                                                  | nets `translator_discriminator_*`
 
 Equation         | function
 ---------------- | --------
@@ -188,6 +189,11 @@ class SynDiff(Method):
             "G": tuple(name for name in self.nets if "discriminator" not in name),
         }
 
+    @property
+    def sampling_steps(self) -> int:
+        """T/k."""
+        return self.config.steps // self.config.step_size
+
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam, β = (0.5, 0.9) (section IV-C)."""
         return {
@@ -195,6 +201,7 @@ class SynDiff(Method):
                 [parameter for name in names for parameter in self.nets[name].parameters()],
                 lr=self.config.learning_rate,
                 betas=(0.5, 0.9),
+                fused=True,
             )
             for player, names in self.players.items()
         }
@@ -226,7 +233,7 @@ class SynDiff(Method):
             source = self.other(target)
             y = x0[source] if config.supervised else estimate[source]
             shape = x0[target].shape[1:]
-            t = config.step_size * noise.integers(f"t {target}", 1, config.steps // config.step_size + 1)
+            t = config.step_size * noise.integers(f"t {target}", 1, self.sampling_steps + 1)
             s = t - config.step_size
             real[target] = q_sample(self.schedule, x0[target], s, noise.normal(f"x_s {target}", shape))
             x_t[target] = q_step(self.schedule, real[target], s, t, noise.normal(f"x_t {target}", shape))
@@ -297,7 +304,7 @@ class SynDiff(Method):
                 lambda x_t, y, z: self.estimate_x0(target, x_t, y, t.expand(len(y)), z.flatten(1)), x_t, y, z
             )
 
-        times = samplers.times(config.steps, config.steps // config.step_size)
+        times = samplers.times(config.steps, self.sampling_steps)
         x_T = noise.normal("x_T", y.shape[1:])
         return samplers.ancestral(self.schedule, denoise, x_T, times, noise)
 

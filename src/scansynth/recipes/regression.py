@@ -17,6 +17,6 @@ def regression_small() -> RunConfig[RegressionConfig]:
     """A U-Net for 64–96 pixel slices that learns within minutes on two cores."""
     return RunConfig(
         method="regression",
-        settings=RegressionConfig(channels=24, multipliers=(1, 2, 3, 4), blocks=1, learning_rate=1e-3),
-        training=Training(steps=4000, batch_size=4, gradient_clip=1.0),
+        settings=RegressionConfig(channels=32, multipliers=(1, 1, 2, 2), blocks=1, learning_rate=1e-3),
+        training=Training(steps=4000, batch_size=4, precision="bfloat16", gradient_clip=1.0),
     )

@@ -30,16 +30,16 @@ def syndiff_small() -> RunConfig[SynDiffConfig]:
         method="syndiff",
         settings=SynDiffConfig(
             channels=16,
-            multipliers=(1, 2, 2, 4),
+            multipliers=(1, 1, 2, 4),
             blocks=1,
             attention_levels=(),
             latent_width=64,
             discriminator_channels=16,
             discriminator_blocks=5,
-            translator_channels=16,
+            translator_channels=8,
             learning_rate=5e-4,
         ),
-        training=Training(steps=8000, batch_size=2),
+        training=Training(steps=8000, batch_size=1, precision="bfloat16"),
     )
 
 

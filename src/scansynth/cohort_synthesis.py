@@ -1,0 +1,158 @@
+"""A folder in, a folder out: a contrast for every subject of a cohort, and a list of what is real and what is not."""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import scansynth
+from scansynth.data.layouts import Listing, Subject
+from scansynth.errors import InputError
+from scansynth.files import write_text
+from scansynth.synthesis import NOTICE, Run, sidecar_of
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int, int, str], None]
+"""Called with (images done, images in all, "subject contrast")."""
+
+REAL, SYNTHETIC, ABSENT = "real", "synthetic", "absent"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contrast of one subject, in `contrasts.tsv`."""
+
+    subject: str
+    contrast: str
+    status: str
+    """real, synthetic or absent."""
+    path: str
+    """File, or why there is none."""
+
+
+def translate_cohort(
+    run: Run,
+    listing: Listing,
+    out: Path,
+    target: str | None = None,
+    missing: bool = False,
+    samples: int = 1,
+    seed: int = 0,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> list[Entry]:
+    """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
+
+    BIDS gives a BIDS derivative (`sub-01/anat/sub-01_desc-synthetic_T2w.nii.gz`), the other layouts a folder a
+    subject (`case/case_T2w_synthetic.nii.gz`). `contrasts.tsv` lists what is real and what is synthetic.
+
+    Args:
+        run: the trained run.
+        listing: the subjects.
+        out: folder to write into, not the one that is read.
+        target: contrast to make; None for each that the run makes.
+        missing: make only contrasts that a subject does not have. Otherwise those it has are made too, from the rest.
+        samples: as in `Run.translate`.
+        seed: of the noise.
+        overwrite: make images again that are there.
+        report: told of every image.
+
+    Returns:
+        What is listed in `contrasts.tsv`.
+
+    Raises:
+        InputError: if nothing can be made, or (after all else is done) some subjects failed.
+    """
+    targets = (run.choose_target(target, {}),) if target else run.method.targets
+    if out.resolve() == listing.root.resolve():
+        raise InputError(f"{out}: input and output are one folder; choose another -o, synthetic files stand apart")
+    work = [
+        (subject, name)
+        for subject in listing.subjects
+        for name in targets
+        if not (missing and name in subject.scans) and _sources(run, subject, name)
+    ]
+    if not work:
+        kind = "lacks" if missing else "has sources for"
+        raise InputError(
+            f"{listing.root}: no subject {kind} {', '.join(targets)} (found {', '.join(listing.contrasts)})"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if listing.layout == "BIDS":
+        write_text(out / "dataset_description.json", json.dumps(_description(), indent=1))
+    made: dict[tuple[str, str], Path] = {}
+    failures: dict[tuple[str, str], str] = {}
+    for done, (subject, name) in enumerate(work, 1):
+        path = output_path(out, listing.layout, subject.name, name)
+        try:
+            if overwrite or not sidecar_of(path).exists():
+                sources = _sources(run, subject, name)
+                run.translate(sources, name, samples, seed, subject.name).write(path)
+            made[subject.name, name] = path
+        except InputError as error:
+            log.warning("%s %s: %s", subject.name, name, error)
+            failures[subject.name, name] = str(error)
+        if report:
+            report(done, len(work), f"{subject.name} {name}")
+    entries = _entries(run, listing.subjects, made, failures)
+    _write_entries(entries, out / "contrasts.tsv")
+    if failures:
+        (subject, name), first = next(iter(failures.items()))
+        raise InputError(
+            f"{len(failures)} of {len(work)} images could not be made (see {out / 'contrasts.tsv'}); "
+            f"the first, {subject} {name}: {first}"
+        )
+    return entries
+
+
+def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:
+    """Where a synthetic image goes."""
+    if layout != "BIDS":
+        return out / subject / f"{subject}_{contrast}_synthetic.nii.gz"
+    contrast_entity, suffix = ("_ce-gadolinium", "T1w") if contrast == "T1ce" else ("", contrast)
+    return out.joinpath(*subject.split("_"), "anat", f"{subject}{contrast_entity}_desc-synthetic_{suffix}.nii.gz")
+
+
+def _sources(run: Run, subject: Subject, target: str) -> dict[str, Path]:
+    return {name: subject.scans[name] for name in run.config.contrasts if name in subject.scans and name != target}
+
+
+def _description() -> dict[str, object]:
+    """`dataset_description.json` of a BIDS derivative."""
+    return {
+        "Name": "Synthetic contrasts",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "scansynth", "Version": scansynth.__version__, "Description": NOTICE}],
+    }
+
+
+def _entries(
+    run: Run,
+    subjects: Sequence[Subject],
+    made: dict[tuple[str, str], Path],
+    failures: dict[tuple[str, str], str],
+) -> list[Entry]:
+    entries = []
+    for subject in subjects:
+        for name in run.config.contrasts:
+            key = (subject.name, name)
+            if name in subject.scans:
+                entries.append(Entry(*key, REAL, str(subject.scans[name])))
+            if key in made:
+                entries.append(Entry(*key, SYNTHETIC, str(made[key])))
+            elif key in failures or name not in subject.scans:
+                entries.append(Entry(*key, ABSENT, failures.get(key, "not asked for, or no source")))
+    return entries
+
+
+def _write_entries(entries: Sequence[Entry], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(["subject", "contrast", "status", "path"])
+    writer.writerows([entry.subject, entry.contrast, entry.status, entry.path] for entry in entries)
+    write_text(path, text.getvalue())

@@ -1,0 +1,155 @@
+"""The demo: a cohort, two trainings, held-out subjects translated and evaluated, in minutes and without any data.
+
+data/            phantom scans as NIfTI files (or the user's own folder)
+cohort/          prepared
+runs/            regression and supervised SynDiff
+translated/      the test subjects' missing contrasts as NIfTI files, with sidecars
+evaluation/      tables and pictures
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from scansynth.cohort_synthesis import translate_cohort
+from scansynth.data.build_cohort import build_cohort
+from scansynth.data.cohort import Cohort
+from scansynth.data.layouts import Listing, Subject, find_subjects
+from scansynth.data.phantom import write_phantom_cohort
+from scansynth.data.prepare import Preparation
+from scansynth.errors import InputError
+from scansynth.evaluate import evaluate
+from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
+from scansynth.recipes import find_recipe
+from scansynth.synthesis import Run
+from scansynth.train import train
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str, int, int], None]
+"""Called with (what is being done, done, in all)."""
+
+CONTRASTS = ("T1w", "T2w")
+SUBJECTS = 12
+SPACING = 2.5
+"""In plane, mm: coarse, so that minutes are enough."""
+SIZE = (64, 80, None)
+MINUTES = {"regression_small": 1.0, "syndiff_small_supervised": 2.5}
+"""Training time on two cores: small, because the demo shows the way and not what the methods can reach."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo made."""
+
+    folder: Path
+    summaries: list[Summary]
+    seconds: float
+
+    @property
+    def beats_copied_source(self) -> bool:
+        """Whether each run has a higher mean PSNR and SSIM than the copied source, in each direction."""
+        copied = {row.direction: row for row in self.summaries if row.label == COPIED_SOURCE}
+        return all(
+            row.psnr.mean > copied[row.direction].psnr.mean and row.ssim.mean > copied[row.direction].ssim.mean
+            for row in self.summaries
+            if row.label != COPIED_SOURCE
+        )
+
+
+def demo(
+    out: Path,
+    device: torch.device,
+    data: Path | None = None,
+    contrasts: tuple[str, str] = CONTRASTS,
+    minutes: float | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Outcome:
+    """Run all of it; a stopped demo goes on where it was.
+
+    Args:
+        out: folder to write into.
+        device: where to train.
+        data: the user's own scans; None for phantoms.
+        contrasts: the two contrasts to translate between, both ways.
+        minutes: training time of both runs together; None for three and a half.
+        seed: of phantoms, splits, weights and noise.
+        report: told of every step.
+
+    Raises:
+        InputError: if the data has no subjects with both contrasts, or too few to hold some out.
+    """
+    begun = time.perf_counter()
+    tell = report or (lambda what, done, total: None)
+    out.mkdir(parents=True, exist_ok=True)
+    listing = find_subjects(data) if data else phantoms(out / "data", contrasts, seed, tell)
+    both = [subject for subject in listing.subjects if set(contrasts) <= subject.scans.keys()]
+    if len(both) < 3:
+        raise InputError(
+            f"{listing.root}: {len(both)} subjects have both {' and '.join(contrasts)}; the demo needs at least three "
+            "(choose two other --contrasts, or more data)"
+        )
+    cohort = build_cohort(
+        replace(listing, subjects=tuple(both), contrasts=contrasts),
+        out / "cohort",
+        Preparation(spacing=(SPACING, SPACING, None), size=SIZE),
+        contrasts,
+        seed=seed,
+        progress=lambda done, total, _: tell("preparing scans", done, total),
+    )
+    share = minutes / sum(MINUTES.values()) if minutes else 1.0
+    runs = []
+    for name, budget in MINUTES.items():
+        recipe = find_recipe(name)
+        # One validation, at the end: at this length it would cost a good part of the time.
+        training = replace(recipe.training, minutes=budget * share, validate_every=1_000_000, checkpoint_every=200)
+        config = replace(recipe, contrasts=contrasts, training=training, seed=seed)
+        folder = out / "runs" / name
+        train(
+            config,
+            cohort,
+            folder,
+            device,
+            report=lambda done, total, _, name=name: tell(f"training {name}", done, total),
+        )
+        runs.append(Run.load(folder, device.type))
+    translate_test(runs[-1], cohort, listing, both, out / "translated", seed, tell)
+    results = evaluate(
+        runs,
+        cohort,
+        out / "evaluation",
+        seed=seed,
+        report=lambda done, total, _: tell("evaluating", done, total),
+    )
+    return Outcome(out, summarise(results), time.perf_counter() - begun)
+
+
+def phantoms(folder: Path, contrasts: tuple[str, str], seed: int, tell: Report) -> Listing:
+    """Make the phantom cohort, where it is not there already."""
+    if not (folder / "table.csv").exists():
+        tell("making phantom scans", 0, 1)
+        write_phantom_cohort(
+            folder, SUBJECTS, contrasts, layout="table", seed=seed, shape=(64, 80, 40), spacing=SPACING
+        )
+        tell("making phantom scans", 1, 1)
+    return find_subjects(folder / "table.csv")
+
+
+def translate_test(
+    run: Run, cohort: Cohort, listing: Listing, subjects: list[Subject], out: Path, seed: int, tell: Report
+) -> None:
+    """Translate the test subjects' own files, each contrast from the other."""
+    held_out = set(cohort.subjects("test"))
+    kept = tuple(subject for subject in subjects if subject.name in held_out)
+    translate_cohort(
+        run,
+        replace(listing, subjects=kept),
+        out,
+        seed=seed,
+        report=lambda done, total, _: tell("translating test subjects", done, total),
+    )

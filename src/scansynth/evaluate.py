@@ -1,0 +1,112 @@
+"""Runs on a prepared cohort's split: synthesis against truth, under a protocol, as tables and pictures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scansynth.data.cohort import Cohort
+from scansynth.data.datasets import from_network, whole_subject
+from scansynth.errors import InputError
+from scansynth.evaluation.montage import montage
+from scansynth.evaluation.protocols import find_protocol, measure
+from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables
+from scansynth.method import Noise
+from scansynth.synthesis import Run
+
+Report = Callable[[int, int, str], None]
+"""Called with (images done, images in all, "run subject contrast")."""
+
+
+def evaluate(
+    runs: Sequence[Run],
+    cohort: Cohort,
+    out: Path,
+    split: str = "test",
+    protocol: str = "syndiff",
+    target: str | None = None,
+    seed: int = 0,
+    pictures: int = 3,
+    report: Report | None = None,
+) -> list[Result]:
+    """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
+
+    One sample is drawn for each image, as in the papers. Written are `table.md`, `table.csv`, `slices.csv`,
+    `table.json` and `montage_<run>_<subject>_<target>.png`.
+
+    Args:
+        runs: trained on this cohort; named by their folders.
+        cohort: the prepared cohort.
+        out: folder to write into.
+        split: which subjects.
+        protocol: how to measure.
+        target: one contrast, or None for all that the runs make.
+        seed: of the noise.
+        pictures: for how many subjects montages are made.
+        report: told of every image.
+
+    Returns:
+        All figures.
+
+    Raises:
+        InputError: if a run was trained on another cohort or the split has no subject to measure.
+    """
+    find_protocol(protocol)
+    labels = [run.folder.name for run in runs]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"runs of one name ({', '.join(labels)}) cannot stand in one table; rename a run folder")
+    for run in runs:
+        run.record.check_same(cohort, run.folder)
+    contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
+    targets = {run.folder: (run.choose_target(target, {}),) if target else run.method.targets for run in runs}
+    work = [
+        (subject, name)
+        for subject in cohort.subjects(split)
+        for name in contrasts
+        if any(name in targets[run.folder] for run in runs)
+        and name in cohort.available(subject)
+        and len(set(cohort.available(subject)) & set(contrasts)) > 1
+    ]
+    if not work:
+        raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
+    results: list[Result] = []
+    drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
+    done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
+    for subject, name in work:
+        truth = cohort.read(subject, name)
+        copies = [source for source in contrasts if source != name and source in cohort.available(subject)]
+        for source in copies:
+            figures = measure(protocol, cohort.read(subject, source), truth)
+            results.append(Result(COPIED_SOURCE, (source,), name, subject, figures))
+        for run, label in zip(runs, labels, strict=True):
+            if name not in targets[run.folder]:
+                continue
+            synthesis, sources = synthesise(run, cohort, subject, name, seed)
+            results.append(Result(label, sources, name, subject, measure(protocol, synthesis, truth)))
+            if subject in drawn:
+                shown = {source: cohort.read(subject, source) for source in sources}
+                picture = out / f"montage_{label}_{subject}_{name}.png"
+                out.mkdir(parents=True, exist_ok=True)
+                title = f"{label}: {results[-1].direction}"
+                spacing = np.linalg.norm(cohort.affine(subject, name)[:3, :3], axis=0)
+                montage(picture, shown, synthesis, truth, spacing, title, subject)
+            done += 1
+            if report:
+                report(done, total, f"{label} {subject} {name}")
+    write_tables(results, out, protocol)
+    return results
+
+
+def synthesise(run: Run, cohort: Cohort, subject: str, target: str, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A prepared subject's target from its other contrasts: (X, Y, Z) in [0, 1], and which contrasts it is from."""
+    batch = whole_subject(cohort, subject, run.config.contrasts)
+    index = run.config.contrasts.index(target)
+    images, available = from_network(batch["images"]), batch["available"].clone()
+    available[:, index] = False
+    images[:, index] = 0.0
+    sources = tuple(name for k, name in enumerate(run.config.contrasts) if available[0, k])
+    if not sources:
+        raise InputError(f"{subject}: no source for {target} among {', '.join(run.config.contrasts)}")
+    with torch.no_grad():
+        return run.make(images, available, target, Noise([(seed, subject, 0)], run.device)), sources

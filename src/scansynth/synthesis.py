@@ -1,0 +1,249 @@
+"""File in, file out: one subject's scans through a trained run.
+
+Volume.read        the source files                     (X, Y, Z) float32, RAS+
+grid_for           the prepared grid, from the sources alone
+prepare            sources → images in [0, 1]           (X', Y', Z')
+method.translate   a batch of one, in [-1, 1]           (1, K, X', Y', Z') → (1, 1, X', Y', Z')
+undo               to the source's grid and the target's unit
+Volume.write_array the original orientation and affine, with a sidecar that says "synthetic"
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import scansynth
+from scansynth.checkpoint import restore
+from scansynth.config import RunConfig, read_yaml
+from scansynth.data.contrasts import standard_name
+from scansynth.data.datasets import from_network, to_network
+from scansynth.data.prepare import Undo, grid_for, prepare
+from scansynth.data.record import PreparationRecord
+from scansynth.data.volume import Volume
+from scansynth.diffusion.windows import SliceWindows
+from scansynth.engine import compute_in, find_device
+from scansynth.errors import InputError
+from scansynth.files import write_text
+from scansynth.method import Method, Noise
+from scansynth.train import load_weights, make_method
+
+NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
+
+Report = Callable[[int, int], None]
+"""Called with (samples made, samples in all)."""
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A contrast that was not acquired, on the grid of its source."""
+
+    array: np.ndarray
+    """(X, Y, Z) float32, RAS+, in `provenance["unit"]`. With several samples, their mean."""
+    deviation: np.ndarray | None
+    """Voxel-wise standard deviation over the samples, the same shape and unit; None for one sample."""
+    samples: tuple[np.ndarray, ...]
+    """The single samples; empty for one."""
+    provenance: Mapping[str, Any]
+    """What the sidecar says."""
+    like: Volume
+    """The source whose grid this is on."""
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write the image and its JSON sidecar; with several samples also `_std` and `_sample-N` files.
+
+        Args:
+            path: `.nii` or `.nii.gz`.
+
+        Returns:
+            The files written, sidecars included. Images first, so that a sidecar says that its image is whole.
+
+        Raises:
+            InputError: if the path is of another kind or cannot be written.
+        """
+        path = Path(path)
+        written: list[Path] = []
+        images = {"": self.array}
+        if self.deviation is not None:
+            images["_std"] = self.deviation
+        images |= {f"_sample-{number}": sample for number, sample in enumerate(self.samples, 1)}
+        for suffix, array in reversed(images.items()):
+            file = with_suffix(path, suffix)
+            meaning = {"": "mean of the samples" if self.samples else "sample", "_std": "standard deviation"}
+            self.like.write_array(file, array, f"SYNTHETIC {self.provenance['target']} by scansynth. Not a scan.")
+            content = {**self.provenance, "image": meaning.get(suffix, "sample")}
+            write_text(sidecar_of(file), json.dumps(content, indent=1))
+            written += [file, sidecar_of(file)]
+        return written
+
+
+def with_suffix(path: Path, suffix: str) -> Path:
+    """`t2.nii.gz`, `_std` → `t2_std.nii.gz`."""
+    ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    return path.with_name(path.name.removesuffix(ending) + suffix + ending)
+
+
+def sidecar_of(path: Path) -> Path:
+    """`t2.nii.gz` → `t2.json`."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to synthesise."""
+
+    folder: Path
+    config: RunConfig[Any]
+    method: Method
+    record: PreparationRecord
+    device: torch.device
+    weights: Mapping[str, Any]
+    """SHA-256 and training step of the weights."""
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "Run":
+        """Load the best weights of a run folder (the last, where it had no validation).
+
+        Raises:
+            InputError: if the folder holds no trained run.
+        """
+        folder = Path(folder)
+        if not (folder / "config.yaml").is_file():
+            raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
+        config = read_yaml(folder / "config.yaml")
+        tensors, source = load_weights(folder)
+        method = make_method(config)
+        restore(dict(method.nets.items()), tensors, source)
+        place = find_device(device)
+        method.to(place).eval().requires_grad_(False)
+        compute_in(dict(method.nets.items()), config.training.precision, place)
+        digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
+        weights = {"sha256": digest, "training_step": int(source.name.removeprefix("step-"))}
+        return cls(folder, config, method, PreparationRecord.read(folder), place, weights)
+
+    def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:
+        """The contrast to make: the one named, or the only one that is not given.
+
+        Raises:
+            InputError: if it is unknown, given as a source, or not clear.
+        """
+        if target is None:
+            missing = [name for name in self.method.targets if name not in sources]
+            if len(missing) != 1:
+                raise InputError(f"name the --target: this run makes {', '.join(self.method.targets)}")
+            return missing[0]
+        target = standard_name(target)
+        if target not in self.method.targets:
+            raise InputError(f"target {target!r}: the run {self.folder} makes {', '.join(self.method.targets)}")
+        if target in sources:
+            raise InputError(f"{target} is both source and target; leave it out of the sources")
+        return target
+
+    def translate(
+        self,
+        sources: Mapping[str, str | Path],
+        target: str | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        subject: str | None = None,
+        report: Report | None = None,
+    ) -> Synthesis:
+        """Make a contrast from the ones that are there.
+
+        Args:
+            sources: contrast name → NIfTI file; all on one grid.
+            target: the contrast to make; may be left out where only one is missing.
+            samples: how many to draw; with several the result is their mean, with the standard deviation.
+            seed: of the noise.
+            subject: name that keys the noise; by default that of the first source's file.
+            report: told of every sample.
+
+        Raises:
+            InputError: for a contrast or file that does not fit.
+        """
+        files = {standard_name(name): Path(path) for name, path in sources.items()}
+        if not files:
+            raise InputError(f"no source is given; this run takes {', '.join(self.config.contrasts)}")
+        for name in files:
+            if name not in self.config.contrasts:
+                raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
+        target = self.choose_target(target, files)
+        if samples < 1 or (samples > 1 and not self.method.stochastic):
+            raise InputError(f"samples {samples}: at least 1, and {self.config.method} makes the same image each time")
+        volumes = {name: Volume.read(path) for name, path in files.items()}
+        grid = grid_for(volumes, self.record.settings)
+        images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
+        available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
+        undo = Undo(grid)
+        for name, volume in volumes.items():
+            image, undo = prepare(volume, grid, name, self.record.settings.intensity, self.record.statistics[name])
+            index = self.config.contrasts.index(name)
+            images[0, index], available[0, index] = torch.from_numpy(image), True
+        like = next(iter(volumes.values()))
+        subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
+        made = []
+        for sample in range(samples):
+            image = self.make(images, available, target, Noise([(seed, subject, sample)], self.device))
+            made.append(undo(image, self.record.statistics[target]))
+            if report:
+                report(sample + 1, samples)
+        provenance = self.provenance(target, files, seed, samples, subject)
+        if samples == 1:
+            return Synthesis(made[0], None, (), provenance, like)
+        mean, deviation = np.mean(made, axis=0), np.std(made, axis=0, ddof=1)
+        return Synthesis(mean.astype(np.float32), deviation.astype(np.float32), tuple(made), provenance, like)
+
+    @torch.no_grad()
+    def make(self, images: torch.Tensor, available: torch.Tensor, target: str, noise: Noise) -> np.ndarray:
+        """Translate a prepared subject.
+
+        Args:
+            images: (1, K, X, Y, Z) in [0, 1]; the target's channel is not read.
+            available: (1, K) bool, which contrasts are sources.
+            target: the contrast to make.
+            noise: its key names seed, subject and sample.
+
+        Returns:
+            (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
+        """
+        if (multiple := self.method.needs.size_multiple) and any(side % multiple for side in images.shape[2:4]):
+            raise InputError(f"prepared slices are {images.shape[2]}×{images.shape[3]}, not multiples of {multiple}")
+        available = available.clone()
+        available[:, self.config.contrasts.index(target)] = False
+        sources = torch.where(available[..., None, None, None], images, torch.zeros(()))
+        shown = (sources > 0).flatten(0, 3).any(0).nonzero().flatten()
+        result = torch.zeros(images.shape[2:])
+        if len(shown):
+            tissue = slice(int(shown[0]), int(shown[-1]) + 1)
+            x = torch.where(available[..., None, None, None], to_network(sources[..., tissue]), torch.zeros(()))
+            batch = {"images": x.to(self.device), "available": available.to(self.device)}
+            made = self.method.translate(batch, target, SliceWindows(), noise)
+            if not torch.isfinite(made).all():
+                raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
+            result[..., tissue] = from_network(made)[0, 0].clamp(0, 1).cpu()
+        return result.numpy()
+
+    def provenance(
+        self, target: str, sources: Mapping[str, Path], seed: int, samples: int, subject: str
+    ) -> dict[str, Any]:
+        """What a sidecar says of an image's making."""
+        return {
+            "synthetic": True,
+            "notice": NOTICE,
+            "target": target,
+            "unit": self.record.statistics[target].unit,
+            "subject": subject,
+            "sources": {name: str(path) for name, path in sources.items()},
+            "method": self.config.method,
+            "run": str(self.folder),
+            "weights": dict(self.weights),
+            "seed": seed,
+            "samples": samples,
+            "sampling_steps": self.method.sampling_steps,
+            "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
+        }

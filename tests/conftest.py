@@ -1,0 +1,53 @@
+"""A small cohort of phantoms and the methods at toy size, for the tests that need a whole training."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scansynth.config import RunConfig, Training
+from scansynth.data.build_cohort import build_cohort
+from scansynth.data.layouts import find_subjects
+from scansynth.data.phantom import write_phantom_cohort
+from scansynth.data.prepare import Preparation
+from scansynth.methods import METHODS
+from scansynth.methods.syndiff import SynDiffConfig
+
+CPU = torch.device("cpu")
+SETTINGS = {name: entry.load().Config.tiny() for name, entry in METHODS.items()}
+CASES = {
+    **{name: (name, settings) for name, settings in SETTINGS.items()},
+    "syndiff unpaired": ("syndiff", replace(SynDiffConfig.tiny(), supervised=False)),
+}
+"""Name of the case → method and settings."""
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    """Six subjects with T1w and T2w as NIfTI files: four train, one validates, one tests."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantom_cohort(folder, 6, ("T1w", "T2w"), layout="table", shape=(32, 32, 16), spacing=6.0)
+    return find_subjects(folder / "table.csv")
+
+
+@pytest.fixture(scope="session")
+def cohort(phantoms, tmp_path_factory):
+    """The phantoms prepared."""
+    return build_cohort(phantoms, tmp_path_factory.mktemp("cohort"), Preparation(size=(32, 32, None)))
+
+
+@pytest.fixture(scope="session", params=CASES)
+def case(request):
+    """Each method at toy size, SynDiff in both variants: name of the method and its settings."""
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A run of few steps: `tiny(method, settings, **fields of Training)`."""
+
+    def make(method="regression", settings=None, **training):
+        training = {"steps": 10, "batch_size": 2, "log_every": 2, "validation_slices": 3} | training
+        return RunConfig(method, settings or SETTINGS[method], ("T1w", "T2w"), training=Training(**training))
+
+    return make

@@ -1,0 +1,156 @@
+"""Commands as a user types them: what they write, what they print, and how they fail."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scansynth.cli import main
+from scansynth.data.phantom import write_phantom_cohort
+
+README = Path(__file__).parent.parent / "README.md"
+FEW_STEPS = ["--training.steps", "2", "--training.validate-every", "2", "--training.checkpoint-every", "2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the README's tour is typed in: scans in DATA, and a BIDS folder that lacks one T2w."""
+    folder = tmp_path_factory.mktemp("tour")
+    small = {"shape": (32, 32, 8), "spacing": 6.0}
+    write_phantom_cohort(folder / "DATA", 5, ("T1w", "T2w"), "IXI", **small)
+    write_phantom_cohort(folder / "BIDS", 2, ("T1w", "T2w"), "BIDS", missing={"sub-002": ("T2w",)}, **small)
+    (folder / "sub-01_T1w.nii.gz").write_bytes((folder / "BIDS/sub-001/anat/sub-001_T1w.nii.gz").read_bytes())
+    (folder / "t1.nii.gz").write_bytes((folder / "sub-01_T1w.nii.gz").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tour(folder):
+    """The README's commands and its Python, run once and in order."""
+    text = README.read_text()
+    commands = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+        if line.startswith("scansynth ")
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for command in commands:
+            arguments = shlex.split(command)[1:]
+            few = FEW_STEPS if arguments[0] == "train" else []
+            assert main(arguments + few) == 0, command
+        for block in re.findall(r"```python\n(.*?)```", text, re.S):
+            exec(compile(block, "README.md", "exec"), {})
+    return {shlex.split(command)[1] for command in commands}
+
+
+def test_readme_shows_every_verb_but_the_demo(tour):
+    assert {"prepare", "train", "translate", "evaluate"} <= tour
+
+
+def test_readme_commands_write_what_they_say(tour, folder):
+    assert json.loads((folder / "out.json").read_text())["synthetic"] is True
+    assert (folder / "t2.nii.gz").exists()
+    assert (folder / "OUT/sub-002/anat/sub-002_desc-synthetic_T2w.nii.gz").exists()
+    assert not (folder / "OUT/sub-001").exists()
+    assert "copied source" in (folder / "evaluation/table.md").read_text()
+    assert list((folder / "evaluation").glob("montage_syndiff_*.png"))
+
+
+def test_dry_run_writes_nothing(folder, tmp_path, capsys):
+    assert main(["prepare", "-i", str(folder / "DATA"), "-o", str(tmp_path / "cohort"), "--dry-run"]) == 0
+    assert "IXI001-Guys-0001" in capsys.readouterr().out
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_a_settings_file_is_a_recipe(tour, folder, tmp_path):
+    settings = folder / "runs/syndiff/config.yaml"
+    command = ["train", str(settings), "--cohort", str(folder / "cohort"), "--run", str(tmp_path / "again")]
+    assert main(command) == 0
+    assert (tmp_path / "again/config.yaml").read_text() == settings.read_text()
+
+
+def test_bad_input_is_one_line_and_exit_code_1(tour, folder, tmp_path, capfd):
+    image = nib.load(folder / "t1.nii.gz")
+    array = image.get_fdata(dtype=np.float32)
+    nib.save(nib.Nifti1Image(np.stack([array, array], 3), image.affine), tmp_path / "4d.nii.gz")
+    (tmp_path / "cut.nii.gz").write_bytes((folder / "t1.nii.gz").read_bytes()[:500])
+    (tmp_path / "empty").mkdir()
+    run, cohort = str(folder / "runs/syndiff"), str(folder / "cohort")
+    (tmp_path / "typo.yaml").write_text((folder / "runs/syndiff/config.yaml").read_text() + "sede: 1\n")
+    out = tmp_path / "out.nii.gz"
+    translate = ["translate", "--run", run, "-o", str(out)]
+    cases = [
+        ([*translate, "--t1w", str(tmp_path / "4d.nii.gz")], "4d.nii.gz"),
+        ([*translate, "--t1w", str(tmp_path / "cut.nii.gz")], "cut.nii.gz"),
+        ([*translate, "--t1w", str(tmp_path / "none.nii.gz")], "none.nii.gz"),
+        ([*translate, "--flair", str(folder / "t1.nii.gz")], "FLAIR"),
+        ([*translate, "--t1w", str(folder / "t1.nii.gz"), "--target", "T3"], "T3"),
+        ([*translate, "--source", "T1w"], "NAME=FILE"),
+        (translate, "--t1w FILE"),
+        (["prepare", "-i", str(tmp_path / "empty"), "-o", str(tmp_path / "c")], "empty"),
+        (["train", "regression_small", "--cohort", cohort, "--run", run], "holds a run of 'syndiff'"),
+        (["train", "unknown", "--cohort", cohort, "--run", run], "unknown"),
+        (["train", str(tmp_path / "typo.yaml"), "--cohort", cohort, "--run", run], "typo.yaml: unknown key 'sede'"),
+        (["evaluate", "--run", str(tmp_path), "--cohort", cohort, "-o", str(tmp_path / "e")], "not a run folder"),
+        (["evaluate", "--run", run, "--cohort", cohort, "-o", str(tmp_path / "e"), "--split", "holdout"], "holdout"),
+        (["translate", "--run", run, "--t1w", "x.nii.gz", "-o", "x.nii.gz", "--device", "abacus"], "abacus"),
+    ]
+    for arguments, message in cases:
+        assert main(arguments) == 1, arguments
+        printed = capfd.readouterr().err
+        assert message in printed
+        assert printed.startswith("error: ")
+        assert printed.count("\n") == 1, printed
+    assert not out.exists()
+    assert not (tmp_path / "c").exists()
+
+
+def test_wrong_arguments_are_exit_code_2(capfd):
+    assert main([]) == 2
+    assert main(["transmogrify"]) == 2
+    for arguments in (["train"], ["prepare"], ["evaluate", "--nonsense"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+
+
+def test_methods_lists_methods_and_recipes(capfd):
+    assert main(["methods"]) == 0
+    printed = capfd.readouterr().out
+    assert "Özbey" in printed
+    assert "syndiff_small" in printed
+
+
+def test_existing_output_is_kept(tour, folder, capfd):
+    before = (folder / "out.nii.gz").read_bytes()
+    command = ["translate", "--run", str(folder / "runs/syndiff"), "--t1w", str(folder / "t1.nii.gz")]
+    assert main([*command, "-o", str(folder / "out.nii.gz"), "--seed", "5"]) == 1
+    assert (folder / "out.nii.gz").read_bytes() == before
+    assert main([*command, "-o", str(folder / "out.nii.gz"), "--seed", "5", "--overwrite"]) == 0
+    assert (folder / "out.nii.gz").read_bytes() != before
+
+
+def test_demo_on_own_data_makes_everything_and_resumes(folder, tmp_path, capfd):
+    # A few steps only: whether a run beats the copied source is for the whole demo to show.
+    command = ["demo", "-o", str(tmp_path / "demo"), "--minutes", "0.02", "--data", str(folder / "DATA")]
+    code = main(command)
+    assert code in (0, 1)
+    printed = capfd.readouterr()
+    assert ("better than its copied source" in printed.err) == (code == 1)
+    assert (tmp_path / "demo/evaluation/table.md").read_text() in printed.out
+    assert list((tmp_path / "demo/evaluation").glob("montage_*.png"))
+    assert len(list((tmp_path / "demo/translated").rglob("*_synthetic.nii.gz"))) == 2
+    config = (tmp_path / "demo/runs/syndiff_small_supervised/config.yaml").read_text()
+    assert main(command) == code
+    assert (tmp_path / "demo/runs/syndiff_small_supervised/config.yaml").read_text() == config
+
+
+@pytest.mark.slow
+def test_the_whole_demo_beats_the_copied_source(tmp_path):
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0

@@ -1,0 +1,142 @@
+"""What every method owes the engine and the synthesis (`method.py`)."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scansynth.checkpoint import restore
+from scansynth.data.datasets import SliceDataset, whole_subject
+from scansynth.diffusion.windows import SliceWindows
+from scansynth.engine import Engine
+from scansynth.errors import InputError
+from scansynth.method import Noise, Progress
+from scansynth.train import load_weights, make_method, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(case, cohort, tiny, tmp_path_factory):
+    """Configuration and folder of a run of each case."""
+    config = tiny(*case, steps=4)
+    run = tmp_path_factory.mktemp("runs") / "run"
+    return train(config, cohort, run, CPU), run
+
+
+@pytest.fixture
+def engine(trained):
+    config, run = trained
+    method = make_method(config)
+    restore(dict(method.nets.items()), *load_weights(run))
+    return Engine(method, CPU, "float32")
+
+
+@pytest.fixture
+def translate(engine, cohort):
+    """`translate(...)` of the test subject to T2w."""
+    engine.method.eval()
+    batch = whole_subject(cohort, cohort.subjects("test")[0], ("T1w", "T2w"))
+    available = torch.tensor([[True, False]])
+    sources = batch["images"] * available[..., None, None, None]
+
+    def run(images=sources, available=available, seed=0, slices=16):
+        batch = {"images": images, "available": available}
+        with torch.no_grad():
+            return engine.method.translate(batch, "T2w", SliceWindows(slices), Noise([(seed, "subject", 0)]))
+
+    run.sources = sources
+    return run
+
+
+def test_trains_with_finite_losses(trained):
+    config, run = trained
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == config.training.steps
+    losses = {name: value for line in lines for name, value in line.items() if "/" in name}
+    assert {name.split("/")[0] for name in losses} == {*make_method(config).players, "validation"}
+    assert all(math.isfinite(value) for value in losses.values())
+
+
+def test_every_net_and_parameter_belongs_to_one_player(engine):
+    method = engine.method
+    owned = Counter(name for names in method.players.values() for name in names)
+    assert owned == Counter(method.nets.keys())
+    assert set(method.averaged) <= owned.keys()
+    assert engine.optimizers.keys() == method.players.keys()
+    for player, optimizer in engine.optimizers.items():
+        trained = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+        assert sorted(trained) == sorted(map(id, engine.parameters_of(player)))
+
+
+def test_an_update_changes_its_own_players_nets_only(engine, cohort):
+    method = engine.method
+    dataset = SliceDataset(cohort, method.contrasts, "train", method.needs.paired, seed=0, min_foreground=0.1)
+    items = [dataset[place] for place in range(2)]
+    batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+    updated = []
+
+    def copies(nets):
+        return {name: [tensor.clone() for tensor in net.state_dict().values()] for name, net in nets.items()}
+
+    def changed(nets, before):
+        return {
+            name for name, net in nets.items() if not all(map(torch.equal, net.state_dict().values(), before[name]))
+        }
+
+    def update(player, losses):
+        nets, averages = copies(method.nets), copies(engine.averages)
+        engine.update(player, losses)
+        own = set(method.players[player])
+        assert changed(method.nets, nets) == own
+        assert changed(engine.averages, averages) == own & set(method.averaged)
+        assert all(parameter.grad is None for parameter in method.parameters())
+        updated.append(player)
+
+    for number in range(2):  # at the second step the averages have left the nets
+        engine.progress = Progress(number, 10, 0.0)
+        method.training_step(batch, update, engine.progress, Noise([(0, number, 0), (0, number, 1)]))
+    assert set(updated) == set(method.players)
+
+
+def test_translate_makes_the_whole_volume(translate):
+    made = translate()
+    assert made.shape == (1, 1, *translate.sources.shape[2:])
+    assert made.dtype == torch.float32
+    assert torch.isfinite(made).all()
+    assert made.abs().max() <= 1
+    assert made.std() > 0
+
+
+def test_noise_keys_decide_the_sample(translate, engine):
+    made = translate()
+    assert torch.equal(made, translate())
+    assert torch.equal(made, translate(seed=1)) != engine.method.stochastic
+
+
+@pytest.mark.parametrize("slices", [1, 5, 64])
+def test_slices_at_once_do_not_change_the_result(translate, slices):
+    torch.testing.assert_close(translate(slices=slices), translate(), rtol=0, atol=1e-5)
+
+
+def test_the_targets_own_channel_is_never_read(translate):
+    images = translate.sources.clone()
+    images[:, 1] = 100 * torch.randn(images[:, 1].shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(translate(images), translate())
+
+
+def test_the_source_is_read(translate):
+    assert not torch.equal(translate(-translate.sources), translate())
+
+
+def test_a_missing_source_is_the_users_fault(translate):
+    with pytest.raises(InputError, match="T2w"):
+        translate(torch.zeros_like(translate.sources), torch.tensor([[False, False]]))
+
+
+def test_one_contrast_is_too_few(case, tiny):
+    with pytest.raises(InputError, match="two"):
+        make_method(replace(tiny(*case), contrasts=("T1w",)))

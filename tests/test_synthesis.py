@@ -1,0 +1,227 @@
+"""One subject and whole folders through a trained run: grids, units, sidecars, and what is refused."""
+
+import gzip
+import json
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import scansynth
+from scansynth.cohort_synthesis import translate_cohort
+from scansynth.data.layouts import find_subjects
+from scansynth.data.phantom import write_phantom_cohort
+from scansynth.data.volume import Volume
+from scansynth.errors import InputError
+from scansynth.synthesis import sidecar_of
+from scansynth.train import train
+
+SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
+
+
+@pytest.fixture(scope="module")
+def runs(cohort, tiny, tmp_path_factory):
+    """A trained run folder for each method."""
+    folders = {}
+    for method in ("regression", "syndiff"):
+        folders[method] = tmp_path_factory.mktemp("runs") / method
+        train(tiny(method, steps=30), cohort, folders[method], torch.device("cpu"))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory):
+    """Three subjects in BIDS; the second has no T2w."""
+    folder = tmp_path_factory.mktemp("bids")
+    write_phantom_cohort(folder, 3, ("T1w", "T2w"), "BIDS", seed=9, missing={"sub-002": ("T2w",)}, **SMALL)
+    return folder
+
+
+@pytest.fixture
+def source(bids):
+    return bids / "sub-002" / "anat" / "sub-002_T1w.nii.gz"
+
+
+@pytest.mark.parametrize("method", ["regression", "syndiff"])
+@pytest.mark.parametrize("axes", ["RAS", "LPI", "PSR"])
+def test_output_has_the_sources_grid(runs, source, tmp_path, method, axes):
+    original = nib.load(source)
+    target = nib.orientations.axcodes2ornt(axes)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(original.affine), target)
+    nib.save(original.as_reoriented(turn), tmp_path / "in.nii.gz")
+    synthesis = scansynth.load(runs[method]).translate({"T1w": tmp_path / "in.nii.gz"}, target="T2w")
+    synthesis.write(tmp_path / "out.nii.gz")
+    given, made = nib.load(tmp_path / "in.nii.gz"), nib.load(tmp_path / "out.nii.gz")
+    assert made.shape == given.shape
+    np.testing.assert_array_equal(made.affine, given.affine)
+    assert made.get_data_dtype() == np.float32
+    assert b"SYNTHETIC" in made.header["descrip"].tobytes()
+
+
+def test_translation_does_not_depend_on_the_files_orientation(runs, source, tmp_path):
+    original = nib.load(source)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(original.affine), nib.orientations.axcodes2ornt("SLA"))
+    nib.save(original.as_reoriented(turn), tmp_path / "turned.nii.gz")
+    run = scansynth.load(runs["syndiff"])
+    straight = run.translate({"T1w": source}, subject="a")
+    turned = run.translate({"T1w": tmp_path / "turned.nii.gz"}, subject="a")
+    np.testing.assert_allclose(straight.array, turned.array, atol=1e-5 * straight.array.max())
+
+
+def test_intensities_are_in_the_targets_training_unit(runs, bids):
+    run = scansynth.load(runs["regression"])
+    made = run.translate({"T1w": bids / "sub-001" / "anat" / "sub-001_T1w.nii.gz"}).array
+    true = Volume.read(bids / "sub-001" / "anat" / "sub-001_T2w.nii.gz").array
+    assert 0.3 < np.mean(made[true > 0]) / np.mean(true[true > 0]) < 3
+
+
+def test_sidecar_says_what_was_made_of_what(runs, source, tmp_path):
+    run = scansynth.load(runs["syndiff"])
+    run.translate({"t1n": source}, "t2", seed=3).write(tmp_path / "t2.nii")
+    sidecar = json.loads((tmp_path / "t2.json").read_text())
+    assert sidecar["synthetic"] is True
+    assert sidecar["target"] == "T2w"
+    assert sidecar["sources"] == {"T1w": str(source)}
+    assert (sidecar["method"], sidecar["seed"], sidecar["sampling_steps"]) == ("syndiff", 3, 4)
+    assert len(sidecar["weights"]["sha256"]) == 64
+    assert sidecar["versions"]["scansynth"] == scansynth.__version__
+
+
+def test_several_samples_give_mean_and_deviation(runs, source, tmp_path):
+    run = scansynth.load(runs["syndiff"])
+    several = run.translate({"T1w": source}, samples=3, seed=1)
+    single = run.translate({"T1w": source}, seed=1)
+    np.testing.assert_array_equal(several.samples[0], single.array)
+    np.testing.assert_allclose(several.array, np.mean(several.samples, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(several.deviation, np.std(several.samples, axis=0, ddof=1), rtol=1e-5, atol=1e-6)
+    assert several.deviation.max() > 0
+    several.write(tmp_path / "t2.nii.gz")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"t2.nii.gz", "t2_std.nii.gz", "t2_sample-1.nii.gz", "t2_sample-3.json"} <= names
+
+
+def test_seed_subject_and_sample_key_the_noise(runs, source):
+    run = scansynth.load(runs["syndiff"])
+    first = run.translate({"T1w": source}, seed=0).array
+    np.testing.assert_array_equal(first, run.translate({"T1w": source}, seed=0).array)
+    assert not np.array_equal(first, run.translate({"T1w": source}, seed=1).array)
+    assert not np.array_equal(first, run.translate({"T1w": source}, seed=0, subject="other").array)
+
+
+def test_slices_without_tissue_stay_background(runs, source, tmp_path):
+    image = nib.load(source)
+    array = image.get_fdata(dtype=np.float32)
+    array[:, :, :4] = 0
+    nib.save(nib.Nifti1Image(array, image.affine), tmp_path / "in.nii.gz")
+    made = scansynth.load(runs["syndiff"]).translate({"T1w": tmp_path / "in.nii.gz"}).array
+    assert (made[:, :, :4] == 0).all()
+    assert (made[:, :, 6:10] > 0).any()
+
+
+def test_missing_contrasts_of_a_bids_folder(runs, bids, tmp_path):
+    run = scansynth.load(runs["regression"])
+    entries = translate_cohort(run, find_subjects(bids), tmp_path, missing=True)
+    status = {(entry.subject, entry.contrast): entry.status for entry in entries}
+    assert status["sub-001", "T2w"] == "real"
+    assert status["sub-002", "T2w"] == "synthetic"
+    made = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.nii.gz")]
+    assert made == ["sub-002/anat/sub-002_desc-synthetic_T2w.nii.gz"]
+    assert json.loads((tmp_path / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    assert (tmp_path / "contrasts.tsv").read_text().count("real") == 5
+
+
+def test_a_cohort_goes_on_where_it_stopped(runs, bids, tmp_path):
+    run = scansynth.load(runs["syndiff"])
+    listing = find_subjects(bids)
+    translate_cohort(run, listing, tmp_path, "T2w")
+    images = sorted(tmp_path.rglob("*.nii.gz"))
+    assert len(images) == 3
+    kept = images[0].stat().st_mtime_ns
+    whole = nib.load(images[1]).get_fdata()
+    sidecar_of(images[1]).unlink()  # as if it had been stopped between image and sidecar
+    translate_cohort(run, listing, tmp_path, "T2w")
+    assert images[0].stat().st_mtime_ns == kept
+    np.testing.assert_array_equal(nib.load(images[1]).get_fdata(), whole)
+    assert sidecar_of(images[1]).exists()
+
+
+def test_a_bad_subject_is_named_and_the_others_are_made(runs, bids, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(bids, folder)
+    bad = folder / "sub-001" / "anat" / "sub-001_T1w.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"1 of 3 images.*sub-001 T2w.*truncated"):
+        translate_cohort(scansynth.load(runs["regression"]), find_subjects(folder), tmp_path / "out", "T2w")
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
+    assert "absent" in (tmp_path / "out" / "contrasts.tsv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: np.stack([a, a], axis=3), "4D"),
+        (lambda a: np.where(a > 0, np.nan, a), "NaN"),
+    ],
+)
+def test_bad_sources_are_refused(runs, source, tmp_path, change, message):
+    image = nib.load(source)
+    nib.save(nib.Nifti1Image(change(image.get_fdata(dtype=np.float32)), image.affine), tmp_path / "bad.nii.gz")
+    with pytest.raises(InputError, match=rf"bad\.nii\.gz.*{message}"):
+        scansynth.load(runs["regression"]).translate({"T1w": tmp_path / "bad.nii.gz"})
+
+
+def test_wrong_requests_are_refused(runs, source, bids, tmp_path, cohort, tiny):
+    run = scansynth.load(runs["syndiff"])
+    cases = [
+        (lambda: run.translate({}), "no source"),
+        (lambda: run.translate({"FLAIR": source}), "FLAIR"),
+        (lambda: run.translate({"T1w": source}, "CT"), "CT"),
+        (lambda: run.translate({"T1w": source}, "T1w"), "both source and target"),
+        (lambda: run.translate({"T1w": source}, samples=0), "samples 0"),
+        (lambda: scansynth.load(runs["regression"]).translate({"T1w": source}, samples=2), "samples 2"),
+        (lambda: scansynth.load(tmp_path), "not a run folder"),
+        (lambda: translate_cohort(run, find_subjects(bids), bids), "one folder"),
+    ]
+    for request, message in cases:
+        with pytest.raises(InputError, match=message):
+            request()
+    empty = tmp_path / "untrained"
+    shutil.copytree(runs["syndiff"], empty)
+    for part in ("last", "best"):
+        shutil.rmtree(empty / part)
+    with pytest.raises(InputError, match="no checkpoint"):
+        scansynth.load(empty)
+
+
+def test_sources_on_differing_grids_are_refused(cohort, tiny, runs, source, tmp_path):
+    # Regression on three contrasts reads two sources at once.
+    folder = tmp_path / "data"
+    write_phantom_cohort(folder, 3, ("T1w", "T2w", "PDw"), "table", **SMALL)
+    from scansynth.data.build_cohort import build_cohort
+
+    three = build_cohort(find_subjects(folder / "table.csv"), tmp_path / "cohort", replace(cohort.settings))
+    train(replace(tiny(steps=2), contrasts=()), three, tmp_path / "run", torch.device("cpu"))
+    image = nib.load(folder / "phantom001_PDw.nii.gz")
+    nib.save(image.slicer[:, :, 2:], tmp_path / "cropped.nii.gz")
+    with pytest.raises(InputError, match="different grids"):
+        scansynth.load(tmp_path / "run").translate(
+            {"T1w": folder / "phantom001_T1w.nii.gz", "PDw": tmp_path / "cropped.nii.gz"}, "T2w"
+        )
+
+
+def test_nothing_half_written(runs, source, tmp_path, monkeypatch):
+    synthesis = scansynth.load(runs["regression"]).translate({"T1w": source})
+    broken = gzip.GzipFile.write
+
+    def fail(self, data):
+        if self.fileobj is not None and len(data) > 1000:
+            raise OSError("disk full")
+        return broken(self, data)
+
+    monkeypatch.setattr(gzip.GzipFile, "write", fail)
+    with pytest.raises((OSError, InputError)):
+        synthesis.write(tmp_path / "out.nii.gz")
+    assert list(tmp_path.iterdir()) == []
