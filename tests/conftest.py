@@ -13,7 +13,9 @@ from scansynth.data.prepare import Preparation
 from scansynth.methods import METHODS
 from scansynth.methods.syndiff import SynDiffConfig
 
-CPU = torch.device("cpu")
+# Toy networks gain nothing from more, and on a busy machine threads that wait for each other take minutes.
+torch.set_num_threads(1)
+
 SETTINGS = {name: entry.load().Config.tiny() for name, entry in METHODS.items()}
 CASES = {
     **{name: (name, settings) for name, settings in SETTINGS.items()},
