@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scansynth.checkpoint import restore
+from scansynth.checkpoint import load_weights, restore
 from scansynth.data.datasets import SliceDataset, whole_subject
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.method import Noise, Progress
-from scansynth.train import load_weights, make_method, train
+from scansynth.train import make_method, train
 
 CPU = torch.device("cpu")
 

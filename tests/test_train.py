@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from scansynth import checkpoint
+from scansynth.checkpoint import load_weights
 from scansynth.config import read_yaml
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.methods.regression import RegressionConfig
-from scansynth.train import load_weights, train
+from scansynth.train import train
 
 CPU = torch.device("cpu")
 FILES = ("weights", "averages", "optimizers")

@@ -126,3 +126,17 @@ def unpack_optimizers(
             if owner == player:
                 state.setdefault(int(number), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": groups[player]})
+
+
+def load_weights(run: Path) -> tuple[dict[str, torch.Tensor], Path]:
+    """Synthesis weights of a run: the best ones, or the last where nothing was validated.
+
+    Raises:
+        InputError: if the run has no checkpoint yet.
+    """
+    if best := current(run / "best"):
+        return load(best, "weights")[0]["weights"], best
+    if last := current(run / "last"):
+        files, _ = load(last, "weights", "averages")
+        return {**files["weights"], **files["averages"]}, last
+    raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")

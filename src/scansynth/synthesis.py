@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import scansynth
-from scansynth.checkpoint import restore
+from scansynth.checkpoint import load_weights, restore
 from scansynth.config import RunConfig, read_yaml
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import from_network, to_network
@@ -31,7 +31,7 @@ from scansynth.engine import compute_in, find_device
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.method import Method, Noise
-from scansynth.train import load_weights, make_method
+from scansynth.train import make_method
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 

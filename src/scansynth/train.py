@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ import scansynth
 from scansynth import checkpoint
 from scansynth.config import RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
-from scansynth.data.datasets import SliceDataset, from_network, whole_subject
+from scansynth.data.datasets import SliceDataset
 from scansynth.data.record import FILE, PreparationRecord
-from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.evaluation.montage import validation_picture
 from scansynth.files import write_text
 from scansynth.method import Method, Noise, Progress
 from scansynth.methods import find_method
+from scansynth.validation import case_sources, synthesise_case, validation_cases
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +40,6 @@ MOVABLE = ("steps", "minutes", "log_every", "checkpoint_every", "validate_every"
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called with (steps finished, steps in all, newest figures)."""
-
-
-@dataclass(frozen=True)
-class ValidationCase:
-    """Slices of one validation subject with one target left out."""
-
-    subject: str
-    target: str
-    batch: dict[str, torch.Tensor]
-    truth: torch.Tensor  # (X, Y, n) in [0, 1]
 
 
 def make_method(config: RunConfig[Any]) -> Method:
@@ -100,7 +90,7 @@ def train(
     )
     check_size(method, dataset)
     if init and (overwrite or not checkpoint.current(run / "last")):
-        weights, source = load_weights(init)
+        weights, source = checkpoint.load_weights(init)
         check_same_networks(config, init)
         checkpoint.restore(dict(method.nets.items()), weights, source)
     resumed, config = open_run(config, cohort, run, overwrite, lambda config: measured(config, dataset, device))
@@ -277,63 +267,6 @@ class _Loop:
                 self.run / "best", done, {"weights": engine.synthesis_weights()}, {"validation_psnr": self.best}
             )
         return figures
-
-
-def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[ValidationCase]:
-    """Every validation subject with every target that it has together with a source."""
-    cases = []
-    for subject in cohort.subjects("val"):
-        if not cohort.registered(subject):
-            continue
-        whole = whole_subject(cohort, subject, config.contrasts)
-        foreground = np.max([cohort.foreground(subject, name) for name in cohort.available(subject)], axis=0)
-        tissue = np.flatnonzero(foreground >= config.data.min_foreground)
-        if not len(tissue):
-            continue
-        spread = np.linspace(0, len(tissue) - 1, config.training.validation_slices + 2)[1:-1]
-        z = torch.as_tensor(np.unique(tissue[spread.round().astype(int)]))
-        for target in method.targets:
-            index = config.contrasts.index(target)
-            available = whole["available"].clone()
-            if not available[0, index] or available.sum() < 2:
-                continue
-            images = whole["images"][..., z].clone()
-            truth = from_network(images[0, index].clone())
-            images[:, index], available[:, index] = 0, False
-            cases.append(ValidationCase(subject, target, {"images": images, "available": available}, truth))
-    return cases
-
-
-@torch.no_grad()
-def synthesise_case(method: Method, case: ValidationCase, seed: int, device: torch.device) -> torch.Tensor:
-    """The synthesis of a validation case, (X, Y, n) in [0, 1]."""
-    batch = {key: value.to(device) for key, value in case.batch.items()}
-    noise = Noise([(seed, case.subject, 0)], device)
-    made = method.translate(batch, case.target, SliceWindows(), noise)
-    return from_network(made)[0, 0].clamp(0, 1).cpu()
-
-
-def case_sources(method: Method, case: ValidationCase) -> dict[str, np.ndarray]:
-    """The available contrasts of a validation case, (X, Y, n) in [0, 1]."""
-    return {
-        name: from_network(case.batch["images"][0, index]).numpy()
-        for index, name in enumerate(method.contrasts)
-        if case.batch["available"][0, index]
-    }
-
-
-def load_weights(run: Path) -> tuple[dict[str, torch.Tensor], Path]:
-    """Synthesis weights of a run: the best ones, or the last where nothing was validated.
-
-    Raises:
-        InputError: if the run has no checkpoint yet.
-    """
-    if best := checkpoint.current(run / "best"):
-        return checkpoint.load(best, "weights")[0]["weights"], best
-    if last := checkpoint.current(run / "last"):
-        files, _ = checkpoint.load(last, "weights", "averages")
-        return {**files["weights"], **files["averages"]}, last
-    raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")
 
 
 def check_same_networks(config: RunConfig[Any], init: Path) -> None:

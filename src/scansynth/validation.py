@@ -1,0 +1,66 @@
+"""What a training is watched by: a few slices of the validation subjects, each target made from the other contrasts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from scansynth.config import RunConfig
+from scansynth.data.cohort import Cohort
+from scansynth.data.datasets import from_network, whole_subject
+from scansynth.diffusion.windows import SliceWindows
+from scansynth.method import Method, Noise
+
+
+@dataclass(frozen=True)
+class Case:
+    """Slices of one validation subject with one target left out."""
+
+    subject: str
+    target: str
+    batch: dict[str, torch.Tensor]
+    truth: torch.Tensor  # (X, Y, n) in [0, 1]
+
+
+def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[Case]:
+    """Every validation subject with every target that it has together with a source."""
+    cases = []
+    for subject in cohort.subjects("val"):
+        if not cohort.registered(subject):
+            continue
+        whole = whole_subject(cohort, subject, config.contrasts)
+        foreground = np.max([cohort.foreground(subject, name) for name in cohort.available(subject)], axis=0)
+        tissue = np.flatnonzero(foreground >= config.data.min_foreground)
+        if not len(tissue):
+            continue
+        spread = np.linspace(0, len(tissue) - 1, config.training.validation_slices + 2)[1:-1]
+        z = torch.as_tensor(np.unique(tissue[spread.round().astype(int)]))
+        for target in method.targets:
+            index = config.contrasts.index(target)
+            available = whole["available"].clone()
+            if not available[0, index] or available.sum() < 2:
+                continue
+            images = whole["images"][..., z].clone()
+            truth = from_network(images[0, index].clone())
+            images[:, index], available[:, index] = 0, False
+            cases.append(Case(subject, target, {"images": images, "available": available}, truth))
+    return cases
+
+
+@torch.no_grad()
+def synthesise_case(method: Method, case: Case, seed: int, device: torch.device) -> torch.Tensor:
+    """The synthesis of a validation case, (X, Y, n) in [0, 1]."""
+    batch = {key: value.to(device) for key, value in case.batch.items()}
+    noise = Noise([(seed, case.subject, 0)], device)
+    made = method.translate(batch, case.target, SliceWindows(), noise)
+    return from_network(made)[0, 0].clamp(0, 1).cpu()
+
+
+def case_sources(method: Method, case: Case) -> dict[str, np.ndarray]:
+    """The available contrasts of a validation case, (X, Y, n) in [0, 1]."""
+    return {
+        name: from_network(case.batch["images"][0, index]).numpy()
+        for index, name in enumerate(method.contrasts)
+        if case.batch["available"][0, index]
+    }
