@@ -134,7 +134,7 @@ def phantoms(folder: Path, contrasts: tuple[str, str], seed: int, tell: Report) 
     if not (folder / "table.csv").exists():
         tell("making phantom scans", 0, 1)
         write_phantom_cohort(
-            folder, SUBJECTS, contrasts, layout="table", seed=seed, shape=(64, 80, 40), spacing=SPACING
+            folder, SUBJECTS, contrasts, layout="table", seed=seed, shape=(64, 80, 60), spacing=SPACING
         )
         tell("making phantom scans", 1, 1)
     return find_subjects(folder / "table.csv")
