@@ -146,6 +146,11 @@ def test_a_cohort_goes_on_where_it_stopped(runs, bids, tmp_path):
     assert images[0].stat().st_mtime_ns == kept
     np.testing.assert_array_equal(nib.load(images[1]).get_fdata(), whole)
     assert sidecar_of(images[1]).exists()
+    with pytest.raises(InputError, match=r"another run, seed or number of samples"):
+        translate_cohort(run, listing, tmp_path, "T2w", seed=1)
+    assert images[0].stat().st_mtime_ns == kept
+    translate_cohort(run, listing, tmp_path, "T2w", seed=1, overwrite=True)
+    assert not np.array_equal(nib.load(images[1]).get_fdata(), whole)
 
 
 def test_a_bad_subject_is_named_and_the_others_are_made(runs, bids, tmp_path):

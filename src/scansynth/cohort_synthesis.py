@@ -89,7 +89,7 @@ def translate_cohort(
     for done, (subject, name) in enumerate(work, 1):
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            if overwrite or not sidecar_of(path).exists():
+            if overwrite or not _is_there(path, run, samples, seed):
                 sources = _sources(run, subject, name)
                 run.translate(sources, name, samples, seed, subject.name).write(path)
             made[subject.name, name] = path
@@ -115,6 +115,23 @@ def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:
         return out / subject / f"{subject}_{contrast}_synthetic.nii.gz"
     contrast_entity, suffix = ("_ce-gadolinium", "T1w") if contrast == "T1ce" else ("", contrast)
     return out.joinpath(*subject.split("_"), "anat", f"{subject}{contrast_entity}_desc-synthetic_{suffix}.nii.gz")
+
+
+def _is_there(path: Path, run: Run, samples: int, seed: int) -> bool:
+    """Whether an image is there, whole, from this run, seed and number of samples.
+
+    Raises:
+        InputError: if there is another one.
+    """
+    try:
+        found = json.loads(sidecar_of(path).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # the sidecar comes last: without it the image may be half done
+        return False
+    if (found.get("weights"), found.get("samples"), found.get("seed")) != (dict(run.weights), samples, seed):
+        raise InputError(
+            f"{path} is there from another run, seed or number of samples: choose another -o, or --overwrite"
+        )
+    return True
 
 
 def _sources(run: Run, subject: Subject, target: str) -> dict[str, Path]:
