@@ -9,7 +9,7 @@ from torch import nn
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Noise, Progress, SharedAlongSlices
 from scansynth.methods.syndiff import SynDiff, SynDiffConfig
 
 CONTRASTS = ("T1w", "T2w")
@@ -156,11 +156,12 @@ def test_unpaired_training_guides_by_estimates_not_by_the_acquired_source():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_noise_shared_along_slices(shared):
-    method = make(share_noise_along_slices=shared).eval()
+    method = make().eval()
+    drawn = SharedAlongSlices([(0, "subject", 0)]) if shared else Noise([(0, "subject", 0)])
     images = make_batch(1)["images"][..., None].repeat(1, 1, 1, 1, 3)
     batch = {"images": images, "available": torch.tensor([[True, False]])}
     with torch.no_grad():
-        made = method.translate(batch, "T2w", SliceWindows(), noise(count=1))
+        made = method.translate(batch, "T2w", SliceWindows(), drawn)
     assert made.std() > 0.01
     largest = (made[..., 1:] - made[..., :1]).abs().max()
     assert largest < 1e-5 if shared else largest > 0.01

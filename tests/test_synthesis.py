@@ -111,6 +111,14 @@ def test_seed_subject_and_sample_key_the_noise(runs, source):
     assert not np.array_equal(first, run.translate({"T1w": source}, seed=0, subject="other").array)
 
 
+def test_shared_noise_makes_neighbouring_slices_agree(runs, source):
+    run = scansynth.load(runs["syndiff"])
+    apart, shared = (run.translate({"T1w": source}, shared_noise=shared) for shared in (False, True))
+    assert shared.provenance["shared_noise"] is True
+    steps = [np.abs(np.diff(made.array[:, :, 4:12], axis=2)).mean() / made.array.mean() for made in (apart, shared)]
+    assert steps[1] < 0.9 * steps[0]
+
+
 def test_slices_without_tissue_stay_background(runs, source, tmp_path):
     image = nib.load(source)
     array = image.get_fdata(dtype=np.float32)
@@ -186,7 +194,7 @@ def test_wrong_requests_are_refused(runs, source, bids, tmp_path, cohort, tiny):
         (lambda: run.translate({"T1w": source}, "CT"), "CT"),
         (lambda: run.translate({"T1w": source}, "T1w"), "both source and target"),
         (lambda: run.translate({"T1w": source}, samples=0), "samples 0"),
-        (lambda: scansynth.load(runs["regression"]).translate({"T1w": source}, samples=2), "samples 2"),
+        (lambda: scansynth.load(runs["regression"]).translate({"T1w": source}, samples=2), "draws nothing"),
         (lambda: scansynth.load(tmp_path), "not a run folder"),
         (lambda: translate_cohort(run, find_subjects(bids), bids), "one folder"),
     ]

@@ -234,6 +234,8 @@ class Translate:
     """With -i: make only what a subject does not have."""
     samples: int = 1
     """How many to draw; with several the mean, the standard deviation and each sample are written."""
+    shared_noise: bool = False
+    """One noise image for all slices: neighbours agree better."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
@@ -281,6 +283,7 @@ class Translate:
         with bars() as move:
             synthesis = run.translate(
                 dict(sources), self.target, self.samples, self.seed,
+                shared_noise=self.shared_noise,
                 report=lambda done, total: move("translating", done, total),
             )  # fmt: skip
         for path in synthesis.write(self.output):
@@ -296,8 +299,8 @@ class Translate:
         run = scansynth.load(self.run_folder, self.device)
         with bars() as move:
             entries = translate_cohort(
-                run, listing, self.output, self.target, self.missing, self.samples, self.seed, self.overwrite,
-                lambda done, total, name: move("translating", done, total),
+                run, listing, self.output, self.target, self.missing, self.samples, self.seed,
+                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
             )  # fmt: skip
         for entry in entries:
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)

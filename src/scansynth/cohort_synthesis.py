@@ -42,6 +42,7 @@ def translate_cohort(
     missing: bool = False,
     samples: int = 1,
     seed: int = 0,
+    shared_noise: bool = False,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> list[Entry]:
@@ -58,6 +59,7 @@ def translate_cohort(
         missing: make only contrasts that a subject does not have. Otherwise those it has are made too, from the rest.
         samples: as in `Run.translate`.
         seed: of the noise.
+        shared_noise: as in `Run.translate`.
         overwrite: make images again that are there.
         report: told of every image.
 
@@ -89,9 +91,9 @@ def translate_cohort(
     for done, (subject, name) in enumerate(work, 1):
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            if overwrite or not _is_there(path, run, samples, seed):
+            if overwrite or not _is_there(path, run, {"samples": samples, "seed": seed, "shared_noise": shared_noise}):
                 sources = _sources(run, subject, name)
-                run.translate(sources, name, samples, seed, subject.name).write(path)
+                run.translate(sources, name, samples, seed, subject.name, shared_noise).write(path)
             made[subject.name, name] = path
         except InputError as error:
             log.warning("%s %s: %s", subject.name, name, error)
@@ -117,8 +119,8 @@ def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:
     return out.joinpath(*subject.split("_"), "anat", f"{subject}{contrast_entity}_desc-synthetic_{suffix}.nii.gz")
 
 
-def _is_there(path: Path, run: Run, samples: int, seed: int) -> bool:
-    """Whether an image is there, whole, from this run, seed and number of samples.
+def _is_there(path: Path, run: Run, drawn: dict[str, int | bool]) -> bool:
+    """Whether an image is there, whole, from this run and drawn in this way.
 
     Raises:
         InputError: if there is another one.
@@ -127,7 +129,7 @@ def _is_there(path: Path, run: Run, samples: int, seed: int) -> bool:
         found = json.loads(sidecar_of(path).read_text())
     except (FileNotFoundError, json.JSONDecodeError):  # the sidecar comes last: without it the image may be half done
         return False
-    if (found.get("weights"), found.get("samples"), found.get("seed")) != (dict(run.weights), samples, seed):
+    if any(found.get(key) != value for key, value in {"weights": dict(run.weights), **drawn}.items()):
         raise InputError(
             f"{path} is there from another run, seed or number of samples: choose another -o, or --overwrite"
         )

@@ -84,6 +84,14 @@ class Noise:
         return self._draw(name, lambda generator: torch.randint(low, high, tuple(shape), generator=generator))
 
 
+class SharedAlongSlices(Noise):
+    """The same random numbers in every slice (the last axis) of a volume: neighbouring slices agree better."""
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers, (B, *shape): equal along the last axis."""
+        return super().normal(name, (*shape[:-1], 1)).expand(-1, *shape)
+
+
 class Update(Protocol):
     """`update(player, losses)`: one optimisation step of one player."""
 

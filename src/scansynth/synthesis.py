@@ -30,7 +30,7 @@ from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import compute_in, find_device
 from scansynth.errors import InputError
 from scansynth.files import write_text
-from scansynth.method import Method, Noise
+from scansynth.method import Method, Noise, SharedAlongSlices
 from scansynth.train import make_method
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
@@ -151,6 +151,7 @@ class Run:
         samples: int = 1,
         seed: int = 0,
         subject: str | None = None,
+        shared_noise: bool = False,
         report: Report | None = None,
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
@@ -161,6 +162,7 @@ class Run:
             samples: how many to draw; with several the result is their mean, with the standard deviation.
             seed: of the noise.
             subject: name that keys the noise; by default that of the first source's file.
+            shared_noise: one noise image for all slices, so that neighbours agree better.
             report: told of every sample.
 
         Raises:
@@ -173,8 +175,10 @@ class Run:
             if name not in self.config.contrasts:
                 raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
         target = self.choose_target(target, files)
-        if samples < 1 or (samples > 1 and not self.method.stochastic):
-            raise InputError(f"samples {samples}: at least 1, and {self.config.method} makes the same image each time")
+        if samples < 1:
+            raise InputError(f"samples {samples}: draw at least one")
+        if not self.method.stochastic and (samples > 1 or shared_noise):
+            raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
         volumes = {name: Volume.read(path) for name, path in files.items()}
         grid = grid_for(volumes, self.record.settings)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
@@ -188,11 +192,12 @@ class Run:
         subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
         made = []
         for sample in range(samples):
-            image = self.make(images, available, target, Noise([(seed, subject, sample)], self.device))
+            noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
+            image = self.make(images, available, target, noise)
             made.append(undo(image, self.record.statistics[target]))
             if report:
                 report(sample + 1, samples)
-        provenance = self.provenance(target, files, seed, samples, subject)
+        provenance = self.provenance(target, files, seed, samples, subject, shared_noise)
         if samples == 1:
             return Synthesis(made[0], None, (), provenance, like)
         mean, deviation = np.mean(made, axis=0), np.std(made, axis=0, ddof=1)
@@ -229,7 +234,7 @@ class Run:
         return result.numpy()
 
     def provenance(
-        self, target: str, sources: Mapping[str, Path], seed: int, samples: int, subject: str
+        self, target: str, sources: Mapping[str, Path], seed: int, samples: int, subject: str, shared_noise: bool
     ) -> dict[str, Any]:
         """What a sidecar says of an image's making."""
         return {
@@ -244,6 +249,7 @@ class Run:
             "weights": dict(self.weights),
             "seed": seed,
             "samples": samples,
+            "shared_noise": shared_noise,
             "sampling_steps": self.method.sampling_steps,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }

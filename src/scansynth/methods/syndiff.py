@@ -90,8 +90,6 @@ class SynDiffConfig:
     """η, weight of the gradient penalty on real pairs (Eq. 12)."""
     learning_rate: float = 1e-4
     """Of Adam, for all networks."""
-    share_noise_along_slices: bool = False
-    """In synthesis, one noise image and one latent for all slices of a volume: neighbours agree better."""
 
     @classmethod
     def tiny(cls) -> "SynDiffConfig":
@@ -294,12 +292,9 @@ class SynDiff(Method):
         if not batch["available"][:, index].all():
             raise InputError(f"SynDiff makes {target} from {self.other(target)}, which is not given")
         y = batch["images"][:, [index]]
-        if config.share_noise_along_slices:
-            noise = SharedAlongSlices(noise)
-        depth = 1 if config.share_noise_along_slices else y.shape[-1]
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            z = noise.normal(f"z t={int(t[0])}", (config.latent_width, 1, 1, depth))
+            z = noise.normal(f"z t={int(t[0])}", (config.latent_width, 1, 1, y.shape[-1]))
             return windows.map(
                 lambda x_t, y, z: self.estimate_x0(target, x_t, y, t.expand(len(y)), z.flatten(1)), x_t, y, z
             )
@@ -307,14 +302,3 @@ class SynDiff(Method):
         times = samplers.times(config.steps, self.sampling_steps)
         x_T = noise.normal("x_T", y.shape[1:])
         return samplers.ancestral(self.schedule, denoise, x_T, times, noise)
-
-
-class SharedAlongSlices(Noise):
-    """The same random numbers in every slice (last axis) of a volume."""
-
-    def __init__(self, noise: Noise):
-        super().__init__(noise.keys, noise.device)
-
-    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
-        """Standard normal numbers, (B, *shape): equal along the last axis."""
-        return super().normal(name, (*shape[:-1], 1)).expand(-1, *shape)
