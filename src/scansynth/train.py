@@ -28,6 +28,7 @@ from scansynth.data.record import FILE, PreparationRecord
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.evaluation.montage import validation_picture
+from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
 from scansynth.method import Method, Noise, Progress
 from scansynth.methods import find_method
@@ -245,21 +246,28 @@ class _Loop:
             writer.add_scalar(name, value, done)
 
     def validate(self, writer: SummaryWriter, done: int) -> dict[str, float]:
-        """PSNR (dB, range 1) of the averaged nets on the validation slices; keeps the best weights; draws a picture."""
-        engine, scores = self.engine, {}
+        """Measure the averaged nets on the validation slices, keep the best weights, and draw a picture.
+
+        Figures are those of the protocol `syndiff`, which does not depend on the scale of an image: that of a
+        target's intensities cannot be known from its sources, and would decide which weights seem best.
+        """
+        engine, psnr, ssim = self.engine, {}, {}
         with engine.averaged_weights():
             for case in self.validation:
-                synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device)
-                error = (synthesis - case.truth).square().mean().clamp_min(1e-10)
-                scores.setdefault(case.target, []).append(-10 * torch.log10(error).item())
+                synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device).numpy()
+                truth = case.truth.numpy()
+                measured = measure("syndiff", synthesis, truth)
+                psnr.setdefault(case.target, []).append(measured.mean_psnr)
+                ssim.setdefault(case.target, []).append(measured.mean_ssim)
                 if case.subject == self.validation[0].subject:
-                    sources = case_sources(engine.method, case)
                     path = self.run / "validation" / f"step-{done:08d}_{case.target}.png"
                     path.parent.mkdir(exist_ok=True)
-                    picture = validation_picture(path, sources, synthesis.numpy(), case.truth.numpy())
+                    picture = validation_picture(path, case_sources(engine.method, case), synthesis, truth)
                     writer.add_image(f"validation/{case.target}", picture, done, dataformats="HWC")
-        figures = {f"validation/{target}/psnr": float(np.mean(values)) for target, values in scores.items()}
-        figures["validation/psnr"] = float(np.mean(list(figures.values())))
+        figures = {f"validation/{target}/psnr": float(np.mean(values)) for target, values in psnr.items()}
+        mean = float(np.mean(list(figures.values())))
+        figures |= {f"validation/{target}/ssim": float(np.mean(values)) for target, values in ssim.items()}
+        figures["validation/psnr"] = mean
         self.write(writer, done, figures)
         if figures["validation/psnr"] > self.best:
             self.best = figures["validation/psnr"]

@@ -1,5 +1,6 @@
 """What a training is watched by: a few slices of the validation subjects, each target made from the other contrasts."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,11 @@ from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
 from scansynth.diffusion.windows import SliceWindows
+from scansynth.errors import InputError
+from scansynth.evaluation.protocols import slices_with_foreground
 from scansynth.method import Method, Noise
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Case:
     subject: str
     target: str
     batch: dict[str, torch.Tensor]
-    truth: torch.Tensor  # (X, Y, n) in [0, 1]
+    truth: torch.Tensor  # (X, Y, n), 0 and up
 
 
 def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[Case]:
@@ -42,7 +47,12 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
             if not available[0, index] or available.sum() < 2:
                 continue
             images = whole["images"][..., z].clone()
-            truth = from_network(images[0, index].clone())
+            truth = from_network(images[0, index].clone()).clamp_min(0)
+            try:
+                slices_with_foreground(truth.numpy())
+            except InputError as error:
+                log.warning("no validation of %s %s: %s", subject, target, error)
+                continue
             images[:, index], available[:, index] = 0, False
             cases.append(Case(subject, target, {"images": images, "available": available}, truth))
     return cases
