@@ -1,12 +1,14 @@
 """Seconds of one training iteration of a recipe, on random images: median and quartiles, as JSON.
 
-    OMP_WAIT_POLICY=passive python benchmarks/iteration.py syndiff_small --size 80 96 --threads 2 -o FILE.json
+    python benchmarks/iteration.py syndiff_small --size 80 96 --threads 2 -o FILE.json
 
-Run it on a quiet machine. Results that were measured stand in `benchmarks/results/`.
+Run it on a quiet machine; on a busy one set `OMP_WAIT_POLICY=passive`, which the results name. Results that were
+measured stand in `benchmarks/results/`.
 """
 
 import argparse
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,7 @@ def main() -> None:
                 "batch": len(images),
                 "precision": recipe.training.precision,
                 "threads": arguments.threads,
+                "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
                 "seconds": median,
                 "quartiles": [low, high],
                 "parameters": sum(parameter.numel() for parameter in engine.method.parameters()),
