@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 SETTINGS = {name: entry.load().Config.tiny() for name, entry in METHODS.items()}
 CASES = {
     **{name: (name, settings) for name, settings in SETTINGS.items()},
-    "syndiff unpaired": ("syndiff", replace(SynDiffConfig.tiny(), supervised=False)),
+    "syndiff unpaired": ("syndiff", replace(SynDiffConfig.tiny(), variant="unpaired")),
 }
 """Name of the case → method and settings."""
 

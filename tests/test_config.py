@@ -31,7 +31,9 @@ def test_every_recipe_comes_back_from_yaml(name, tmp_path):
 
 
 def test_what_is_left_out_has_its_default(tmp_path):
-    config = read(tmp_path, "method: syndiff\nsettings: {supervised: true, learning_rate: 1}\ntraining: {steps: 5}\n")
+    config = read(
+        tmp_path, "method: syndiff\nsettings: {variant: supervised, learning_rate: 1}\ntraining: {steps: 5}\n"
+    )
     recipe = find_recipe("syndiff-supervised")
     assert config == replace(
         recipe,
@@ -67,7 +69,7 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("method: regression\ncontrasts: T1w", "contrasts: expected a list"),
         ("method: regression\ncontrasts: [1, 2]", "contrasts: 1 is not of type str"),
         ("method: regression\nsettings: {multipliers: [1, two]}", "settings: multipliers"),
-        ("method: syndiff\nsettings: {supervised: 1}", "settings: supervised"),
+        ("method: syndiff\nsettings: {variant: 1}", "settings: variant"),
         ("method: regression\ntraining: {batch_size: 0}", "training: batch_size 0: must"),
         ("method: regression\ntraining: {log_every: -1}", "training: log_every"),
         ("method: regression\ntraining: {gradient_clip: -1}", "training: gradient_clip"),

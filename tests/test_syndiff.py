@@ -19,7 +19,9 @@ PROGRESS = Progress(0, 100, 0.0)
 def make(supervised=True, **settings):
     """A tiny SynDiff whose every weight matters (some start at zero)."""
     torch.manual_seed(0)
-    method = SynDiff(replace(SynDiffConfig.tiny(), supervised=supervised, **settings), CONTRASTS)
+    method = SynDiff(
+        replace(SynDiffConfig.tiny(), **{"variant": "supervised" if supervised else "unpaired", **settings}), CONTRASTS
+    )
     with torch.no_grad():
         for parameter in method.parameters():
             parameter += 0.05 * torch.randn_like(parameter)

@@ -16,19 +16,29 @@ D_φ        | its discriminator                                                 
 
 Equation         | function
 ---------------- | --------
-(8)–(10)         | `Schedule.variance_preserving`, `q_sample`, `q_step`
+(8)–(10)         | `Schedule.variance_preserving`, `q_sample`, `q_step`, in `SynDiff.reverse_step`
 (11), (12)       | `SynDiff.training_step`, with `losses.adversarial`
-(13)–(15), (20)  | `q_posterior`, `SynDiff.training_step`; in synthesis `samplers.ancestral`
+(13)–(15), (20)  | `q_posterior`, `SynDiff.reverse_step`; in synthesis `samplers.ancestral`
 (16)–(18), (21)  | `SynDiff.training_step`
 (19)             | `SynDiff.estimate_x0`
 (22)–(24)        | `SynDiff.training_step`
 
-`supervised=True` is the variant of section VI-C: paired data, the acquired source guides, a pixel loss on x̂0 takes
-the place of the cycle loss, and there is no non-diffusive module.
+Variants, by the setting `variant`:
+
+variant         | what guides a diffusive generator                      | source
+--------------- | ------------------------------------------------------ | ------
+`unpaired`      | ỹ, estimated from x0 by the non-diffusive module       | the paper's SynDiff
+`supervised`    | y, acquired; a pixel loss on x̂0 for the cycle loss     | section VI-C
+`unconditional` | nothing; one contrast, the same pixel loss             | Table VI
+`non-diffusive` | there is none: the non-diffusive module translates     | Table VII, last row
+
+An adversarial weight of 0 leaves the discriminators out: `adversarial_weight_diffusive=0` is the ℓ1 projector of
+Table VI, 0 for both modules the second row of Table VII.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +60,9 @@ from scansynth.networks.unet import UNet
 class SynDiffConfig:
     """Settings of SynDiff; the defaults are the paper's (section IV-B.1)."""
 
-    supervised: bool = False
-    """Train on paired slices, with the acquired source as guide and a pixel loss (section VI-C)."""
+    variant: Literal["unpaired", "supervised", "unconditional", "non-diffusive"] = "unpaired"
+    """What guides the diffusive generators: estimated sources (the paper's SynDiff), acquired ones of paired slices
+    (section VI-C), or nothing (Table VI); or the non-diffusive module alone (Table VII)."""
     steps: int = 1000
     """T, forward steps of the diffusion."""
     step_size: int = 250
@@ -88,6 +99,10 @@ class SynDiffConfig:
     """λ_2θ (Eqs. 23, 24)."""
     gradient_penalty: float = 0.5
     """η, weight of the gradient penalty on real pairs (Eq. 12)."""
+    diffusive_from: int = 0
+    """Training steps in which the non-diffusive module is pretrained alone (Table IX)."""
+    translators_until: int | None = None
+    """Training steps after which the non-diffusive module is frozen (Tables IX and X); None: never."""
     learning_rate: float = 1e-4
     """Of Adam, for all networks."""
 
@@ -95,7 +110,7 @@ class SynDiffConfig:
     def tiny(cls) -> "SynDiffConfig":
         """Networks that train in seconds, for tests."""
         return cls(
-            supervised=True,
+            variant="supervised",
             channels=8,
             multipliers=(1, 2),
             blocks=1,
@@ -116,7 +131,7 @@ class DiffusiveGenerator(nn.Module):
         self.mapping = MappingNetwork(config.latent_width, config.latent_width)
         self.unet = UNet(
             2,
-            2,
+            1 if config.variant == "unconditional" else 2,
             1,
             channels=config.channels,
             multipliers=config.multipliers,
@@ -126,19 +141,31 @@ class DiffusiveGenerator(nn.Module):
             latent_width=config.latent_width,
         )
 
-    def forward(self, x_t: Tensor, y: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, y: Tensor | None, t: Tensor, z: Tensor) -> Tensor:
         """Estimate x0.
 
         Args:
             x_t: noisy target, (B, 1, H, W).
-            y: guiding source, (B, 1, H, W).
+            y: guiding source, (B, 1, H, W); None where there is none.
             t: times, (B,).
             z: standard normal latents, (B, latent_width).
 
         Returns:
             x̂0, (B, 1, H, W) in [-1, 1].
         """
-        return torch.tanh(self.unet(torch.cat([x_t, y], dim=1), t, self.mapping(z)))
+        seen = x_t if y is None else torch.cat([x_t, y], dim=1)
+        return torch.tanh(self.unet(seen, t, self.mapping(z)))
+
+
+@dataclass(frozen=True)
+class _Reverse:
+    """One large step back, of one target."""
+
+    t: Tensor  # (B,)
+    x_t: Tensor  # (B, 1, H, W), as all that follow
+    x_s: Tensor  # of the forward process: real
+    x0_hat: Tensor
+    x_s_hat: Tensor  # drawn with x̂0: fake
 
 
 class SynDiff(Method):
@@ -148,49 +175,54 @@ class SynDiff(Method):
 
     def __init__(self, config: SynDiffConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        if len(self.contrasts) != 2:
-            raise InputError(
-                f"SynDiff translates between two contrasts, got {len(self.contrasts)} ({', '.join(self.contrasts)}); "
-                "name two with --contrasts"
-            )
-        if config.steps % config.step_size or config.steps < config.step_size:
-            raise InputError(f"SynDiff: {config.steps} steps are not a multiple of the step size {config.step_size}")
+        _check(config, self.contrasts)
         self.needs = Needs(
-            unit="slice", paired=config.supervised, size_multiple=max(2 ** (len(config.multipliers) - 1), 4)
+            unit="slice",
+            paired=config.variant in ("supervised", "unconditional"),
+            size_multiple=max(2 ** (len(config.multipliers) - 1), 4),
         )
         self.schedule = Schedule.variance_preserving(config.steps, config.beta_min, config.beta_max)
+        self.is_diffusive = config.variant != "non-diffusive"
+        self.has_translators = config.variant in ("unpaired", "non-diffusive")
         self.nets = nn.ModuleDict()
         for contrast in self.contrasts:
-            self.nets[f"generator_{contrast}"] = DiffusiveGenerator(config)
-            self.nets[f"discriminator_{contrast}"] = Discriminator(
-                2, config.discriminator_channels, config.discriminator_blocks, config.time_width
-            )
-            if not config.supervised:
+            if self.is_diffusive:
+                self.nets[f"generator_{contrast}"] = DiffusiveGenerator(config)
+                if config.adversarial_weight_diffusive:
+                    self.nets[f"discriminator_{contrast}"] = Discriminator(
+                        2, config.discriminator_channels, config.discriminator_blocks, config.time_width
+                    )
+            if self.has_translators:
                 self.nets[f"translator_{contrast}"] = ResNetTranslator(channels=config.translator_channels)
-                self.nets[f"translator_discriminator_{contrast}"] = Discriminator(
-                    1, config.discriminator_channels, config.discriminator_blocks
-                )
+                if config.adversarial_weight_translator:
+                    self.nets[f"translator_discriminator_{contrast}"] = Discriminator(
+                        1, config.discriminator_channels, config.discriminator_blocks
+                    )
         # Paper: no averages are stated. Here: moving averages of all generators, because with them a late,
         # noisy step of the adversarial game does not decide what a run synthesises.
         self.averaged = self.players["G"]
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Both contrasts."""
-        return self.contrasts
+        """Both contrasts; none where nothing guides."""
+        return () if self.config.variant == "unconditional" else self.contrasts
 
     @property
     def players(self) -> Mapping[str, tuple[str, ...]]:
         """D: all discriminators. G: all generators."""
-        return {
-            "D": tuple(name for name in self.nets if "discriminator" in name),
-            "G": tuple(name for name in self.nets if "discriminator" not in name),
-        }
+        discriminators = tuple(name for name in self.nets if "discriminator" in name)
+        generators = tuple(name for name in self.nets if "discriminator" not in name)
+        return {"D": discriminators, "G": generators} if discriminators else {"G": generators}
+
+    @property
+    def stochastic(self) -> bool:
+        """The non-diffusive module draws nothing."""
+        return self.is_diffusive
 
     @property
     def sampling_steps(self) -> int:
         """T/k."""
-        return self.config.steps // self.config.step_size
+        return self.config.steps // self.config.step_size if self.is_diffusive else 1
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam, β = (0.5, 0.9) (section IV-C)."""
@@ -204,7 +236,7 @@ class SynDiff(Method):
             for player, names in self.players.items()
         }
 
-    def estimate_x0(self, target: str, x_t: Tensor, y: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def estimate_x0(self, target: str, x_t: Tensor, y: Tensor | None, t: Tensor, z: Tensor) -> Tensor:
         """x̂0 of `target`, (B, 1, H, W) (Eq. 19)."""
         return self.nets[f"generator_{target}"](x_t, y, t, z)
 
@@ -216,67 +248,77 @@ class SynDiff(Method):
         """
         config = self.config
         x0 = {contrast: batch["images"][:, [index]] for index, contrast in enumerate(self.contrasts)}
-        real: dict[str, Tensor] = {}  # x_s of the forward process, by target
-        fake: dict[str, Tensor] = {}  # x̂_s, by target
-        x_t: dict[str, Tensor] = {}
-        time: dict[str, Tensor] = {}
+        frozen = config.translators_until is not None and progress.step >= config.translators_until
+        translators_train = self.has_translators and not frozen
+        diffusive_trains = self.is_diffusive and progress.step >= config.diffusive_from
+
         estimate: dict[str, Tensor] = {}  # ỹ: a contrast estimated from the other by G_φ
-        cycle: dict[str, Tensor] = {}  # terms of Eq. 22, or the pixel loss
-
-        if not config.supervised:
-            for contrast in self.contrasts:  # Eq. 16
-                estimate[contrast] = self.nets[f"translator_{contrast}"](x0[self.other(contrast)])
-
-        for target in self.contrasts:
-            source = self.other(target)
-            y = x0[source] if config.supervised else estimate[source]
-            shape = x0[target].shape[1:]
-            t = config.step_size * noise.integers(f"t {target}", 1, self.sampling_steps + 1)
-            s = t - config.step_size
-            real[target] = q_sample(self.schedule, x0[target], s, noise.normal(f"x_s {target}", shape))
-            x_t[target] = q_step(self.schedule, real[target], s, t, noise.normal(f"x_t {target}", shape))
-            z = noise.normal(f"z {target}", (config.latent_width,))
-            x0_hat = self.estimate_x0(target, x_t[target], y, t, z)
-            mean, variance = q_posterior(self.schedule, x0_hat, x_t[target], t, s)  # Eqs. 14, 15, 20
-            fake[target] = mean + variance.sqrt() * noise.normal(f"posterior {target}", shape)
-            time[target] = t
-            # Eq. 22; where supervised the same term, between the truth and its estimate from the acquired source.
-            cycle[f"diffusive {target}"] = config.cycle_weight_diffusive * (x0_hat - x0[target]).abs().mean()
-            if not config.supervised:  # Eqs. 21, 22
-                back = self.nets[f"translator_{target}"](estimate[source])
-                cycle[f"translator {target}"] = config.cycle_weight_translator * (back - x0[target]).abs().mean()
+        if self.has_translators:
+            with torch.set_grad_enabled(translators_train):
+                for contrast in self.contrasts:  # Eq. 16
+                    estimate[contrast] = self.nets[f"translator_{contrast}"](x0[self.other(contrast)])
+        reverse: dict[str, _Reverse] = {}  # by target
+        if diffusive_trains:
+            guides = {"unpaired": estimate, "supervised": x0}.get(config.variant)
+            for target in self.contrasts:
+                y = guides[self.other(target)] if guides else None
+                reverse[target] = self.reverse_step(target, x0[target], y, noise)
 
         losses: dict[str, Tensor] = {}
         for target in self.contrasts:  # Eqs. 12, 18, 24
-            judge = self.judge(target, x_t[target], time[target])
-            x_s = real[target].detach().requires_grad_()
-            logit = judge(x_s)
-            losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * discriminator_loss(
-                logit, judge(fake[target].detach())
-            )
-            penalty = config.gradient_penalty * r1_penalty(logit, x_s)
-            losses[f"penalty {target}"] = config.adversarial_weight_diffusive * penalty
-            if not config.supervised:
+            if diffusive_trains and config.adversarial_weight_diffusive:
+                judge, fake = self.judge(target, reverse[target]), reverse[target].x_s_hat
+                x_s = reverse[target].x_s.detach().requires_grad_()
+                logit = judge(x_s)
+                losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * discriminator_loss(
+                    logit, judge(fake.detach())
+                )
+                penalty = config.gradient_penalty * r1_penalty(logit, x_s)
+                losses[f"penalty {target}"] = config.adversarial_weight_diffusive * penalty
+            if translators_train and config.adversarial_weight_translator:
                 judge_estimate = self.nets[f"translator_discriminator_{target}"]
                 losses[f"translator {target}"] = config.adversarial_weight_translator * discriminator_loss(
                     judge_estimate(x0[target]), judge_estimate(estimate[target].detach())
                 )
-        update("D", losses)
+        if losses:
+            update("D", losses)
 
-        losses = {f"cycle {name}": loss for name, loss in cycle.items()}
-        for target in self.contrasts:  # Eqs. 11, 17, 23
-            judge = self.judge(target, x_t[target], time[target])
-            losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * generator_loss(judge(fake[target]))
-            if not config.supervised:
-                judge_estimate = self.nets[f"translator_discriminator_{target}"]
-                losses[f"translator {target}"] = config.adversarial_weight_translator * generator_loss(
-                    judge_estimate(estimate[target])
-                )
+        losses = {}
+        for target in self.contrasts:  # Eqs. 11, 17, 22, 23
+            if diffusive_trains:
+                if config.cycle_weight_diffusive:
+                    # Where supervised the same term, between the truth and its estimate from the acquired source.
+                    cycle = (reverse[target].x0_hat - x0[target]).abs().mean()
+                    losses[f"cycle diffusive {target}"] = config.cycle_weight_diffusive * cycle
+                if config.adversarial_weight_diffusive:
+                    logit = self.judge(target, reverse[target])(reverse[target].x_s_hat)
+                    losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * generator_loss(logit)
+            if translators_train:
+                if config.cycle_weight_translator:  # Eq. 21
+                    back = self.nets[f"translator_{target}"](estimate[self.other(target)])
+                    cycle = (back - x0[target]).abs().mean()
+                    losses[f"cycle translator {target}"] = config.cycle_weight_translator * cycle
+                if config.adversarial_weight_translator:
+                    logit = self.nets[f"translator_discriminator_{target}"](estimate[target])
+                    losses[f"translator {target}"] = config.adversarial_weight_translator * generator_loss(logit)
         update("G", losses)
 
-    def judge(self, target: str, x_t: Tensor, t: Tensor) -> Callable[[Tensor], Tensor]:
+    def reverse_step(self, target: str, x0: Tensor, y: Tensor | None, noise: Noise) -> _Reverse:
+        """Draw a time and (x_s, x_t) of the forward process, and x̂_s from x_t and the guide (Eqs. 8, 14, 15, 20)."""
+        shape = x0.shape[1:]
+        t = self.config.step_size * noise.integers(f"t {target}", 1, self.sampling_steps + 1)
+        s = t - self.config.step_size
+        x_s = q_sample(self.schedule, x0, s, noise.normal(f"x_s {target}", shape))
+        x_t = q_step(self.schedule, x_s, s, t, noise.normal(f"x_t {target}", shape))
+        z = noise.normal(f"z {target}", (self.config.latent_width,))
+        x0_hat = self.estimate_x0(target, x_t, y, t, z)
+        mean, variance = q_posterior(self.schedule, x0_hat, x_t, t, s)
+        x_s_hat = mean + variance.sqrt() * noise.normal(f"posterior {target}", shape)
+        return _Reverse(t, x_t, x_s, x0_hat, x_s_hat)
+
+    def judge(self, target: str, reverse: _Reverse) -> Callable[[Tensor], Tensor]:
         """D_θ(·, x_t, t) of a target: a function of x_s (B, 1, H, W) that gives logits (B,)."""
-        return lambda x_s: self.nets[f"discriminator_{target}"](torch.cat([x_s, x_t], dim=1), t)
+        return lambda x_s: self.nets[f"discriminator_{target}"](torch.cat([x_s, reverse.x_t], dim=1), reverse.t)
 
     def other(self, contrast: str) -> str:
         """The run's other contrast."""
@@ -285,13 +327,18 @@ class SynDiff(Method):
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
         """T/k reverse steps from noise, guided by the acquired source (section III-B.3, last paragraph).
 
-        Noise and latents are drawn for the whole volume, then cut into slices.
+        Noise and latents are drawn for the whole volume, then cut into slices. The non-diffusive module alone
+        translates in one call (Table VII).
         """
         config = self.config
+        if not self.targets:
+            raise InputError("an unconditional SynDiff has no source to translate from; train another variant")
         index = self.contrasts.index(self.other(target))
         if not batch["available"][:, index].all():
             raise InputError(f"SynDiff makes {target} from {self.other(target)}, which is not given")
         y = batch["images"][:, [index]]
+        if not self.is_diffusive:
+            return windows.map(self.nets[f"translator_{target}"], y)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             z = noise.normal(f"z t={int(t[0])}", (config.latent_width, 1, 1, y.shape[-1]))
@@ -299,6 +346,48 @@ class SynDiff(Method):
                 lambda x_t, y, z: self.estimate_x0(target, x_t, y, t.expand(len(y)), z.flatten(1)), x_t, y, z
             )
 
-        times = samplers.times(config.steps, self.sampling_steps)
         x_T = noise.normal("x_T", y.shape[1:])
-        return samplers.ancestral(self.schedule, denoise, x_T, times, noise)
+        return samplers.ancestral(self.schedule, denoise, x_T, self.sampling_times(), noise)
+
+    def generate(self, size: Sequence[int], noise: Noise) -> Tensor:
+        """Slices of the unconditional variant, one for each key of the noise (Table VI).
+
+        Args:
+            size: pixels (H, W).
+            noise: its keys name the samples.
+
+        Returns:
+            (B, 1, H, W) in [-1, 1].
+        """
+        assert self.config.variant == "unconditional", "only the unconditional variant generates"
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            z = noise.normal(f"z t={int(t[0])}", (self.config.latent_width,))
+            return self.estimate_x0(self.contrasts[0], x_t, None, t, z)
+
+        return samplers.ancestral(self.schedule, denoise, noise.normal("x_T", (1, *size)), self.sampling_times(), noise)
+
+    def sampling_times(self) -> list[int]:
+        """T, T − k, …, k."""
+        return samplers.times(self.config.steps, self.sampling_steps)
+
+
+def _check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
+    """Raise InputError for settings that do not fit together."""
+    wanted = 1 if config.variant == "unconditional" else 2
+    if len(contrasts) != wanted:
+        what = "generates one contrast" if wanted == 1 else "translates between two contrasts"
+        raise InputError(
+            f"SynDiff ({config.variant}) {what}, got {len(contrasts)} ({', '.join(contrasts)}); "
+            f"name {'one' if wanted == 1 else 'two'} with --contrasts"
+        )
+    if config.steps % config.step_size or config.steps < config.step_size:
+        raise InputError(f"SynDiff: {config.steps} steps are not a multiple of the step size {config.step_size}")
+    phased = config.diffusive_from or config.translators_until is not None
+    if phased and config.variant != "unpaired":
+        raise InputError("SynDiff: diffusive_from and translators_until are settings of the unpaired variant")
+    if config.translators_until is not None and config.translators_until < config.diffusive_from:
+        raise InputError(
+            f"SynDiff: nothing would train between steps {config.translators_until} (translators_until) and "
+            f"{config.diffusive_from} (diffusive_from): exchange them"
+        )

@@ -7,13 +7,27 @@ from scansynth.config import RunConfig
 from scansynth.errors import InputError
 from scansynth.recipes import regression, syndiff
 
-RECIPES: dict[str, Callable[[], RunConfig[Any]]] = {
+Recipe = Callable[[], RunConfig[Any]]
+
+
+def _ablation(base: Recipe, ablation: syndiff.Ablation) -> Recipe:
+    def recipe() -> RunConfig[Any]:
+        return ablation.of(base())
+
+    recipe.__doc__ = f"{base.__name__}, {ablation.description}."
+    return recipe
+
+
+RECIPES: dict[str, Recipe] = {
     "regression": regression.regression,
     "regression_small": regression.regression_small,
     "syndiff": syndiff.syndiff,
-    "syndiff_supervised": syndiff.syndiff_supervised,
     "syndiff_small": syndiff.syndiff_small,
-    "syndiff_small_supervised": syndiff.syndiff_small_supervised,
+    **{
+        f"{base.__name__}_{name}": _ablation(base, ablation)
+        for base in (syndiff.syndiff, syndiff.syndiff_small)
+        for name, ablation in syndiff.ABLATIONS.items()
+    },
 }
 
 

@@ -1,16 +1,20 @@
-"""Recipes of SynDiff (Özbey et al. 2023).
+"""Recipes of SynDiff (Özbey et al. 2023): the paper's, a small one, and the ablations of its Tables VI to X.
 
 Number of training steps: the paper trains 50 epochs on 100 slices of each of 25 subjects and names no batch size;
 with a batch of one that is 125,000 steps.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from scansynth.config import RunConfig, Training
 from scansynth.methods.syndiff import SynDiffConfig
 
+Recipe = RunConfig[SynDiffConfig]
 
-def syndiff() -> RunConfig[SynDiffConfig]:
+
+def syndiff() -> Recipe:
     """Unpaired, the paper's settings, 256×256 slices."""
     return RunConfig(
         method="syndiff",
@@ -19,12 +23,7 @@ def syndiff() -> RunConfig[SynDiffConfig]:
     )
 
 
-def syndiff_supervised() -> RunConfig[SynDiffConfig]:
-    """Paired, the paper's settings (section VI-C), 256×256 slices."""
-    return _supervised(syndiff())
-
-
-def syndiff_small() -> RunConfig[SynDiffConfig]:
+def syndiff_small() -> Recipe:
     """Unpaired, the same code at the size of 64–96 pixel slices and two cores."""
     return RunConfig(
         method="syndiff",
@@ -47,10 +46,77 @@ def syndiff_small() -> RunConfig[SynDiffConfig]:
     )
 
 
-def syndiff_small_supervised() -> RunConfig[SynDiffConfig]:
-    """Paired, the same code at the size of 64–96 pixel slices and two cores."""
-    return _supervised(syndiff_small())
+@dataclass(frozen=True)
+class Ablation:
+    """A variant of the paper's: a recipe that differs from its base in one point."""
+
+    description: str
+    """What differs, and the paper's table."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the method that differ."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Settings that are multiplied. Paper: loss weights in (0.25, 0.5, 1) and (0.5, 1, 2) around its 0.5 and 1."""
+    pretrained: bool = False
+    """The non-diffusive module is trained first, for as many steps as all together later."""
+    frozen_after: float | None = None
+    """Share of the base's steps after which the non-diffusive module is frozen."""
+
+    def of(self, base: Recipe) -> Recipe:
+        """The variant of a recipe."""
+        steps = base.training.steps
+        settings = {
+            **self.settings,
+            **{name: factor * getattr(base.settings, name) for name, factor in self.factors.items()},
+        }
+        if self.pretrained:
+            settings["diffusive_from"] = steps
+        if self.frozen_after is not None:
+            settings["translators_until"] = round(self.frozen_after * steps)
+        training = replace(base.training, steps=2 * steps) if self.pretrained else base.training
+        return replace(base, settings=replace(base.settings, **settings), training=training)
 
 
-def _supervised(recipe: RunConfig[SynDiffConfig]) -> RunConfig[SynDiffConfig]:
-    return replace(recipe, settings=replace(recipe.settings, supervised=True))
+UNCONDITIONAL = {"variant": "unconditional"}
+WEIGHTS = {
+    "cycle_translator": ("cycle_weight_translator", "λ_1φ"),
+    "cycle_diffusive": ("cycle_weight_diffusive", "λ_1θ"),
+    "adversarial_translator": ("adversarial_weight_translator", "λ_2φ"),
+    "adversarial_diffusive": ("adversarial_weight_diffusive", "λ_2θ"),
+}
+
+ABLATIONS: dict[str, Ablation] = {
+    "supervised": Ablation("paired slices, the acquired source guides (section VI-C)", {"variant": "supervised"}),
+    "unconditional": Ablation("one contrast, no guide (Table VI)", UNCONDITIONAL),
+    "unconditional_l1": Ablation(
+        "one contrast, no guide, ℓ1 projector (Table VI)", {**UNCONDITIONAL, "adversarial_weight_diffusive": 0.0}
+    ),
+    "unconditional_l1_1000": Ablation(
+        "one contrast, no guide, ℓ1 projector, T/k = 1000 (Table VI)",
+        {**UNCONDITIONAL, "adversarial_weight_diffusive": 0.0, "step_size": 1},
+    ),
+    "no_adversarial": Ablation(
+        "without adversarial losses (Table VII)",
+        {"adversarial_weight_translator": 0.0, "adversarial_weight_diffusive": 0.0},
+    ),
+    "no_cycle": Ablation(
+        "without cycle loss (Table VII)", {"cycle_weight_translator": 0.0, "cycle_weight_diffusive": 0.0}
+    ),
+    "non_diffusive": Ablation("the non-diffusive module alone (Table VII)", {"variant": "non-diffusive"}),
+    "steps_2": Ablation("T/k = 2 (Table VIII)", {"step_size": 500}),
+    "steps_8": Ablation("T/k = 8 (Table VIII)", {"step_size": 125}),
+    **{
+        f"{word}_{weight}": Ablation(f"{word} {symbol} (Table VIII)", factors={name: factor})
+        for weight, (name, symbol) in WEIGHTS.items()
+        for word, factor in (("half", 0.5), ("double", 2.0))
+    },
+    "pretrained_frozen": Ablation(
+        "non-diffusive module trained first, then frozen (Table IX)", pretrained=True, frozen_after=1.0
+    ),
+    "pretrained_trained": Ablation("non-diffusive module trained first (Table IX)", pretrained=True),
+    **{
+        f"frozen_after_{epochs}": Ablation(
+            f"non-diffusive module frozen after {epochs} of 50 epochs (Table X)", frozen_after=epochs / 50
+        )
+        for epochs in (5, 10, 25)
+    },
+}
