@@ -1,14 +1,32 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import r1_penalty
-from scansynth.networks.blocks import ResidualBlock, SelfAttention, downsample, group_norm, upsample
+from scansynth.networks.blocks import (
+    FirConvolution,
+    ResidualBlock,
+    SelfAttention,
+    downsample,
+    fir_downsample,
+    fir_upsample,
+    group_norm,
+    upsample,
+)
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork, TimeEmbedding, sinusoidal
+from scansynth.networks.public_syndiff import (
+    DiffusiveDiscriminator,
+    PatchDiscriminator,
+    minibatch_deviation,
+    public_unet,
+)
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet
 
@@ -23,6 +41,10 @@ def _seed():
 def tiny_unet(dims: int = 2, **settings) -> UNet:
     settings = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), **settings}
     return UNet(dims, 2, 1, time_width=8, latent_width=6, **settings)
+
+
+def tiny_public_unet() -> UNet:
+    return public_unet(8, (1, 2), blocks=1, attention_levels=(1,), latent_width=6)
 
 
 def shake(net: nn.Module) -> nn.Module:
@@ -50,13 +72,15 @@ def test_unet_keeps_the_size_and_trains_every_parameter(dims, shape):
     assert_all_get_gradients(net, output)
 
 
-def test_unet_trains_every_parameter_from_its_first_values():
-    net = tiny_unet()
+@pytest.mark.parametrize("make", [tiny_unet, tiny_public_unet])
+def test_unet_trains_every_parameter_from_its_first_values(make):
+    net = make()
     assert_all_get_gradients(net, net(torch.randn(2, 2, 16, 16), T_BATCH, torch.randn(2, 6)))
 
 
-def test_time_and_latent_matter_and_samples_do_not_mix():
-    net, x, w = shake(tiny_unet()), torch.randn(2, 2, 16, 16), torch.randn(2, 6)
+@pytest.mark.parametrize("make", [tiny_unet, tiny_public_unet])
+def test_time_and_latent_matter_and_samples_do_not_mix(make):
+    net, x, w = shake(make()), torch.randn(2, 2, 16, 16), torch.randn(2, 6)
     with torch.no_grad():
         output = net(x, T_BATCH, w)
         torch.testing.assert_close(net(x[:1], T_BATCH[:1], w[:1]), output[:1])
@@ -108,6 +132,36 @@ def test_unet_of_the_paper_reaches_the_whole_image():
     assert gradient[0, :, -1, -1].abs().max() > 0
 
 
+def test_parameter_names_of_the_default_unet():
+    """Those of the checkpoints that exist."""
+    block = ("norm1", "conv1", "time", "norm2", "latent", "conv2")
+    attention = ("attention.norm", "attention.qkv", "attention.out")
+    widens, attends = ("down.2", "up.0", "up.1", "up.3", "up.4"), ("down.2", "bottleneck.0", "up.1")
+    layers = {"first", "time.layers.0", "time.layers.2", "norm", "last"}
+    for part in (*(f"down.{n}" for n in range(3)), "bottleneck.0", "bottleneck.1", *(f"up.{n}" for n in range(5))):
+        layers |= {f"{part}.residual.{name}" for name in block}
+        layers |= {f"{part}.residual.shortcut"} if part in widens else set()
+        layers |= {f"{part}.{name}" for name in attention} if part in attends else set()
+    expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    assert set(tiny_unet().state_dict()) == expected
+
+
+def test_input_pyramid_joins_the_features_after_each_downsampling():
+    net = shake(UNet(2, 2, 1, 8, (1, 2, 2), blocks=1, attention_levels=(), input_pyramid=True))
+    x = torch.randn(1, 2, 16, 16)
+    made: list[Tensor] = []  # by the layers of the way down
+    read: list[Tensor] = []
+    for layer in net.down:
+        layer.register_forward_pre_hook(lambda _layer, arguments: read.append(arguments[0]))
+        layer.register_forward_hook(lambda _layer, _arguments, output: made.append(output))
+    net(x)
+    assert net.down_halves == [False, True, False, True, False]
+    first = (net.pyramid[0](x) + made[1]) / 2**0.5
+    second = (net.pyramid[1](first) + made[3]) / 2**0.5
+    torch.testing.assert_close(read[2], first)
+    torch.testing.assert_close(read[4], second)
+
+
 # Blocks
 
 
@@ -143,6 +197,93 @@ def test_resampling(dims):
     torch.testing.assert_close(downsample(upsample(x)), x)
     corner = x[(..., *[slice(2)] * dims)].flatten(2).mean(2)
     torch.testing.assert_close(downsample(x).flatten(2)[..., 0], corner)
+
+
+def test_both_norms_modulated():
+    """The latent's scale and shift take the place of the norms' own."""
+    x, time, w = torch.randn(2, 8, 8, 8), torch.randn(2, 5), torch.randn(2, 6)
+    block = ResidualBlock(2, 8, 12, time_width=5, latent_width=6, modulate="both")
+    shake(block)
+    assert block.norm1.weight is None
+    assert block.norm2.weight is None
+    h, channels = x, 8
+    for norm, latent, conv in ((block.norm1, block.latent1, block.conv1), (block.norm2, block.latent, block.conv2)):
+        assert latent is not None
+        scale, shift = latent(w)[:, :channels, None, None], latent(w)[:, channels:, None, None]
+        h = conv(functional.silu(norm(h) * (1 + scale) + shift))
+        if conv is block.conv1:
+            assert block.time is not None
+            h, channels = h + block.time(functional.silu(time))[:, :, None, None], 12
+    torch.testing.assert_close(block(x, time, w), (block.shortcut(x) + h) / 2**0.5)
+
+
+def test_shortcut_of_a_resampling_block():
+    assert isinstance(ResidualBlock(2, 8, 8, resample="down").shortcut, nn.Identity)
+    assert isinstance(ResidualBlock(2, 8, 8, project_resampled=True).shortcut, nn.Identity)
+    block = ResidualBlock(2, 8, 8, resample="down", kernel="fir", project_resampled=True)
+    x = torch.randn(1, 8, 4, 4)
+    torch.testing.assert_close(block(x), block.shortcut(fir_downsample(x)) / 2**0.5, rtol=0, atol=0.1)
+
+
+# The resampling filter [1, 3, 3, 1]
+
+
+def full_fir(x: Tensor) -> Tensor:
+    """Each channel (B, C, H, W), padded by 2 zeros, under the 4×4 kernel: (B, C, H + 1, W + 1)."""
+    line = torch.tensor([1, 3, 3, 1], dtype=x.dtype) / 8
+    padded = functional.pad(x, (2, 2, 2, 2)).flatten(0, 1)[:, None]
+    return functional.conv2d(padded, torch.outer(line, line)[None, None]).unflatten(0, x.shape[:2])[:, :, 0]
+
+
+def test_fir_is_the_padded_convolution_with_values_left_out_or_zeros_put_in():
+    x = torch.randn(2, 3, 6, 10, dtype=torch.float64)
+    torch.testing.assert_close(fir_downsample(x), full_fir(x)[:, :, 1:-1:2, 1:-1:2])
+    spread = torch.zeros(2, 3, 12, 20, dtype=torch.float64)
+    spread[:, :, ::2, ::2] = x
+    torch.testing.assert_close(fir_upsample(x), 4 * full_fir(spread)[:, :, :-1, :-1])
+    convolution = FirConvolution(2, 3, 5).double()
+    expected = functional.conv2d(full_fir(x), *convolution.convolution.parameters(), stride=2)
+    torch.testing.assert_close(convolution(x), expected)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_fir_keeps_constants_and_halves_and_doubles(dims):
+    x, inside = torch.full((2, 3, *[8] * dims), 5.0), (..., *[slice(1, -1)] * dims)
+    down, up = fir_downsample(x), fir_upsample(x)
+    assert down.shape == (2, 3, *[4] * dims)
+    assert up.shape == (2, 3, *[16] * dims)
+    for y in (down, up):
+        torch.testing.assert_close(y[inside], torch.full_like(y[inside], 5.0))
+        assert (y[(..., *[0] * dims)] < 5).all()  # zeros lie outside
+    assert FirConvolution(dims, 3, 4)(x).shape == (2, 4, *[4] * dims)
+    assert fir_downsample(torch.ones(1, 1, 2, 5)).shape == (1, 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (fir_downsample, (2, 2, 4, 6)),
+        (fir_downsample, (1, 1, 3, 5)),
+        (fir_upsample, (2, 2, 2, 3)),
+        (FirConvolution(2, 2, 1).double(), (1, 2, 4, 4)),
+    ],
+)
+def test_fir_can_be_differentiated_twice(function: Callable[[Tensor], Tensor], shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(function, (x,))
+    assert torch.autograd.gradgradcheck(function, (x,))
+
+
+def test_fir_keeps_the_number_format():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for function in (fir_downsample, fir_upsample):
+            assert function(x).dtype == torch.float32
+            y = function(x.bfloat16())
+            assert y.dtype == torch.bfloat16
+            torch.testing.assert_close(y.float(), function(x), rtol=0.01, atol=0.02)
+            (gradient,) = torch.autograd.grad(y.float().square().sum(), x)
+            assert gradient.dtype == torch.float32
 
 
 def test_attention_is_that_of_the_paper_and_moves_with_its_places():
@@ -187,8 +328,9 @@ def test_time_embedding_and_mapping_network():
 # Translator
 
 
-def test_translator_keeps_the_size_and_trains_every_parameter():
-    net = ResNetTranslator(channels=4, residual_blocks=2)
+@pytest.mark.parametrize("upsample_kernel", [3, 4])
+def test_translator_keeps_the_size_and_trains_every_parameter(upsample_kernel):
+    net = ResNetTranslator(channels=4, residual_blocks=2, upsample_kernel=upsample_kernel)
     output = net(torch.randn(2, 1, 12, 16))
     assert output.shape == (2, 1, 12, 16)
     assert output.abs().max() <= 1
@@ -249,3 +391,92 @@ def test_widths_double_up_to_eight_times_the_base():
 def test_more_blocks_than_the_image_can_take():
     with pytest.raises(InputError, match=r"4 blocks.*at least 16.*\(8, 16\)"):
         Discriminator(1, channels=4, blocks=4)(torch.randn(1, 1, 8, 16))
+
+
+# Networks of SynDiff's public release
+
+
+def parameters(*nets: nn.Module) -> int:
+    return sum(parameter.numel() for net in nets for parameter in net.parameters())
+
+
+def gigaflops(function: Callable[[], Tensor]) -> float:
+    """A multiplication and an addition count as two."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def test_sizes_of_the_release():
+    """Its parameters and operations at 64×64, where a side of 16 is level 2."""
+    with torch.device("meta"):
+        x, pair, t, z = torch.empty(1, 1, 64, 64), torch.empty(1, 2, 64, 64), torch.empty(1), torch.empty(1, 100)
+        mapping = MappingNetwork(100, 256, 4)
+        for channels, millions, flops in ((32, 11.9, 2.28), (64, 39.1, 8.98)):
+            unet = public_unet(channels, attention_levels=(2,))
+            assert parameters(unet, mapping) / 1e6 == pytest.approx(millions, abs=0.05)
+            assert gigaflops(lambda: unet(pair, t, mapping(z))) == pytest.approx(flops, abs=0.005)  # noqa: B023
+        discriminator, translator = DiffusiveDiscriminator(), ResNetTranslator(upsample_kernel=3)
+        patches = PatchDiscriminator()
+        assert parameters(discriminator) / 1e6 == pytest.approx(27.7, abs=0.05)
+        assert gigaflops(lambda: discriminator(pair, t)) == pytest.approx(9.46, abs=0.005)
+        assert parameters(translator) / 1e6 == pytest.approx(7.83, abs=0.005)
+        assert parameters(patches) / 1e6 == pytest.approx(2.76, abs=0.005)
+        assert 2 * parameters(unet, mapping, discriminator, translator, patches) / 1e6 == pytest.approx(155, abs=0.5)
+        assert translator(x).shape == x.shape
+
+
+def test_diffusive_discriminator_gives_a_logit_an_image_and_trains_every_parameter():
+    net, x = DiffusiveDiscriminator(2, channels=4, blocks=3, time_width=8), torch.randn(2, 2, 8, 24)
+    logits = net(x, T_BATCH)  # one side becomes a single place
+    assert logits.shape == (2,)
+    assert (net(x, torch.tensor([250, 500]))[1] - logits[1]).abs() > 1e-6
+    assert_all_get_gradients(net, logits)
+    with pytest.raises(InputError, match=r"3 blocks.*at least 8.*\(4, 24\)"):
+        net(x[:, :, :4], T_BATCH)
+
+
+def test_penalty_of_the_diffusive_discriminator():
+    net, x = shake(DiffusiveDiscriminator(2, 4, 3, 8)), torch.randn(2, 2, 8, 8, requires_grad=True)
+    penalty = r1_penalty(net(x, T_BATCH), x)
+    penalty.backward()
+    assert penalty > 0
+    for name, parameter in net.named_parameters():
+        if name.endswith("weight"):
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_minibatch_deviation_is_over_four_neighbours():
+    h = torch.randn(6, 3, 2, 2)
+    expected = [group.std(0, correction=0).mean() for group in (h[:4], h[4:])]
+    channel = minibatch_deviation(h)
+    assert channel.shape == (6, 1, 2, 2)
+    torch.testing.assert_close(channel[:, 0, 0, 0], torch.stack([*[expected[0]] * 4, *[expected[1]] * 2]))
+    torch.testing.assert_close(minibatch_deviation(h[:1]), torch.full((1, 1, 2, 2), 1e-4))
+
+
+def test_logits_of_the_release_depend_on_the_batch():
+    net, x = shake(DiffusiveDiscriminator(2, 4, 2, 8)), torch.randn(2, 2, 8, 8)
+    assert (net(x, T_BATCH)[0] - net(x[:1], T_BATCH[:1])[0]).abs() > 1e-5
+
+
+def test_patch_discriminator():
+    net = PatchDiscriminator(1, channels=4)
+    logits = net(torch.randn(2, 1, 64, 72))
+    assert logits.shape == (2, 1, 6, 7)
+    assert_all_get_gradients(net, logits)
+    assert net(torch.randn(1, 1, 24, 24)).shape == (1, 1, 1, 1)
+    with pytest.raises(InputError, match=r"at least 24.*\(64, 23\)"):
+        net(torch.randn(1, 1, 64, 23))
+
+
+def test_a_patch_is_70_by_70():
+    net = PatchDiscriminator(1, channels=4)
+    for index, layer in enumerate(net.layers):
+        if isinstance(layer, nn.InstanceNorm2d):
+            net.layers[index] = nn.Identity()  # it reads the whole image
+    x = torch.randn(1, 1, 128, 128, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x)[0, 0, 7, 7], x)
+    assert [int(gradient[0, 0].abs().sum(axis).count_nonzero()) for axis in (0, 1)] == [70, 70]

@@ -32,12 +32,15 @@ class TimeEmbedding(nn.Module):
     Args:
         width_out: features given to the blocks.
         width_in: features of the sinusoidal encoding.
+        activation: between the layers; None: SiLU.
     """
 
-    def __init__(self, width_out: int, width_in: int = 32):
+    def __init__(self, width_out: int, width_in: int = 32, activation: nn.Module | None = None):
         super().__init__()
         self.width_in = width_in
-        self.layers = nn.Sequential(nn.Linear(width_in, width_out), nn.SiLU(), nn.Linear(width_out, width_out))
+        self.layers = nn.Sequential(
+            nn.Linear(width_in, width_out), activation or nn.SiLU(), nn.Linear(width_out, width_out)
+        )
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed time steps `t` (B,) as (B, width_out)."""

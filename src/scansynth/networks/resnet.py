@@ -1,5 +1,7 @@
 """Residual translator of images, SynDiff's non-diffusive generator."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from scansynth.errors import InputError
@@ -25,24 +27,45 @@ class _Residual(nn.Module):
 class ResNetTranslator(nn.Module):
     """Three encoding, six residual, three decoding blocks (Johnson et al. 2016; SynDiff, section IV-B.1).
 
-    Paper: Johnson et al. upsample with 3×3 fractionally strided convolutions. Here: 4×4, because then every output
-    pixel gets the same number of taps and no checkerboard starts.
+    Paper: Johnson et al. upsample with 3×3 fractionally strided convolutions. Here: 4×4 by default, because then every
+    output pixel gets the same number of taps and no checkerboard starts.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         channels: width at full resolution; it doubles twice.
         residual_blocks: number of residual blocks.
+        upsample_kernel: side of the kernels that upsample: 4, or 3 as in Johnson et al. (and SynDiff's public code).
     """
 
     size_multiple = 4
 
-    def __init__(self, in_channels: int = 1, out_channels: int = 1, channels: int = 64, residual_blocks: int = 6):
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        channels: int = 64,
+        residual_blocks: int = 6,
+        upsample_kernel: Literal[3, 4] = 4,
+    ):
         super().__init__()
+        assert upsample_kernel in (3, 4), f"no padding is known for upsampling by {upsample_kernel}×{upsample_kernel}"
 
         def normed(convolution: nn.Module, width: int) -> list[nn.Module]:
             # The norm takes the mean away again: the convolutions need no bias.
             return [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
+
+        def doubling(width_in: int, width_out: int) -> nn.Module:
+            # A kernel of 3 gives a row and a column too few for twice the size.
+            return nn.ConvTranspose2d(
+                width_in,
+                width_out,
+                upsample_kernel,
+                stride=2,
+                padding=1,
+                output_padding=4 - upsample_kernel,
+                bias=False,
+            )
 
         c = channels
         encode = [
@@ -51,8 +74,8 @@ class ResNetTranslator(nn.Module):
             *normed(nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1, padding_mode="reflect", bias=False), 4 * c),
         ]
         decode = [
-            *normed(nn.ConvTranspose2d(4 * c, 2 * c, 4, stride=2, padding=1, bias=False), 2 * c),
-            *normed(nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1, bias=False), c),
+            *normed(doubling(4 * c, 2 * c), 2 * c),
+            *normed(doubling(2 * c, c), c),
             nn.Conv2d(c, out_channels, 7, padding=3, padding_mode="reflect"),
             nn.Tanh(),
         ]

@@ -1,5 +1,6 @@
 """U-Net of residual blocks with time, latent and attention by level, after NCSN++ and DDPM."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scansynth.errors import InputError
-from scansynth.networks.blocks import Resample, ResidualBlock, SelfAttention, convolution, group_norm
+from scansynth.networks.blocks import (
+    FirConvolution,
+    Kernel,
+    Modulate,
+    Resample,
+    ResidualBlock,
+    SelfAttention,
+    convolution,
+    group_norm,
+)
 from scansynth.networks.embedding import TimeEmbedding
 
 
@@ -29,6 +39,9 @@ class UNet(nn.Module):
     Every level has `blocks` residual blocks on the way down and one more on the way up, which read the outputs of the
     way down by concatenation. Residual blocks resample. The last convolution is plain: a method bounds its output.
 
+    The defaults are what SynDiff's paper states. NCSN++ itself has `resample="fir"`, `input_pyramid`,
+    `project_resampled` and a time encoding of the base width; `modulate="both"` is DDGAN's (Xiao et al. 2022).
+
     Args:
         dims: 2 or 3.
         in_channels: channels of the input.
@@ -40,6 +53,12 @@ class UNet(nn.Module):
         bottleneck_attention: whether the bottleneck has self-attention.
         time_width: width of the time embedding; 0: the network sees no time.
         latent_width: width of the latent w (the output of a `MappingNetwork`); 0: none.
+        time_encoding: features of the sinusoidal encoding that the time embedding is made from.
+        resample: "box" averages and repeats; "fir" is the low-pass filter [1, 3, 3, 1].
+        input_pyramid: whether the input, made smaller along with the features and convolved to their width, is added
+            to them after every downsampling (the residual pyramid of NCSN++).
+        modulate: the norms of a residual block that the latent modulates.
+        project_resampled: whether resampling blocks have a 1×1 convolution in their shortcut.
 
     Raises:
         InputError: if there is no such attention level, or a width is not positive.
@@ -57,6 +76,11 @@ class UNet(nn.Module):
         bottleneck_attention: bool = True,
         time_width: int = 0,
         latent_width: int = 0,
+        time_encoding: int = 32,
+        resample: Kernel = "box",
+        input_pyramid: bool = False,
+        modulate: Modulate = "second",
+        project_resampled: bool = False,
     ):
         super().__init__()
         levels = len(multipliers)
@@ -67,28 +91,46 @@ class UNet(nn.Module):
         if levels < 1 or min(channels, blocks, *multipliers) < 1:
             raise InputError(f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}: all > 0")
         self.size_multiple = 2 ** (levels - 1)
-        self.time = TimeEmbedding(time_width) if time_width else None
+        self.time = TimeEmbedding(time_width, time_encoding) if time_width else None
         self.latent_width = latent_width
         widths = [channels * multiplier for multiplier in multipliers]
 
         def layer(
-            channels_in: int, channels_out: int, attend: bool = False, resample: Resample | None = None
+            channels_in: int, channels_out: int, attend: bool = False, direction: Resample | None = None
         ) -> _Layer:
-            residual = ResidualBlock(dims, channels_in, channels_out, time_width, latent_width, resample)
+            residual = ResidualBlock(
+                dims,
+                channels_in,
+                channels_out,
+                time_width,
+                latent_width,
+                direction,
+                kernel=resample,
+                modulate=modulate,
+                project_resampled=project_resampled,
+            )
             return _Layer(residual, SelfAttention(dims, channels_out) if attend else nn.Identity())
 
         self.first = convolution(dims, in_channels, channels, kernel=3)
         width = channels
         kept = [width]  # widths of the features that the way up reads
         self.down = nn.ModuleList()
+        self.down_halves: list[bool] = []  # which of them downsample
+        self.pyramid = nn.ModuleList()  # one for each of those, or none at all
+        pyramid_width = in_channels
         for level in range(levels):
             for _ in range(blocks):
                 self.down.append(layer(width, widths[level], attend=level in attention_levels))
+                self.down_halves.append(False)
                 width = widths[level]
                 kept.append(width)
             if level < levels - 1:
-                self.down.append(layer(width, width, resample="down"))
+                self.down.append(layer(width, width, direction="down"))
+                self.down_halves.append(True)
                 kept.append(width)
+                if input_pyramid:
+                    self.pyramid.append(FirConvolution(dims, pyramid_width, width))
+                    pyramid_width = width
 
         self.bottleneck = nn.ModuleList([layer(width, width, attend=bottleneck_attention), layer(width, width)])
 
@@ -102,7 +144,7 @@ class UNet(nn.Module):
                 self.up_reads.append(True)
                 width = widths[level]
             if level:
-                self.up.append(layer(width, width, resample="up"))
+                self.up.append(layer(width, width, direction="up"))
                 self.up_reads.append(False)
         assert not kept
         self.norm = group_norm(width)
@@ -130,10 +172,13 @@ class UNet(nn.Module):
         assert (w is None) == (self.latent_width == 0), "w goes with latent_width > 0"
         time = None if self.time is None or t is None else self.time(t)
 
+        pyramid, shrink = x, iter(self.pyramid)
         h = self.first(x)
         kept = [h]
-        for layer in self.down:
+        for layer, halves in zip(self.down, self.down_halves, strict=True):
             h = layer(h, time, w)
+            if halves and self.pyramid:
+                h = pyramid = (next(shrink)(pyramid) + h) / math.sqrt(2)
             kept.append(h)
         for layer in self.bottleneck:
             h = layer(h, time, w)
