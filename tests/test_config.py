@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from scansynth.config import read_yaml, to_yaml
+from scansynth.cli import parse_train
+from scansynth.config import DataSettings, read_yaml, to_yaml
 from scansynth.data.augmentation import Augmentation
 from scansynth.errors import InputError
 from scansynth.recipes import RECIPES, find_recipe
@@ -28,6 +29,44 @@ def test_every_recipe_comes_back_from_yaml(name, tmp_path):
     )
     assert changed != recipe
     assert read(tmp_path, to_yaml(changed)) == changed
+
+
+ACCELERATED = DataSettings(acceleration=(("T1w", 4), ("T2w", 2)), slices_per_subject=90)
+
+
+def test_acceleration_comes_back_from_yaml(tmp_path):
+    recipe = replace(find_recipe("syndiff"), data=ACCELERATED)
+    assert read(tmp_path, to_yaml(recipe)) == recipe
+    by_hand = "method: regression\ndata: {acceleration: [[T1w, 4], [T2w, 2]], slices_per_subject: 90}\n"
+    assert read(tmp_path, by_hand).data == ACCELERATED
+    assert read(tmp_path, "method: regression\ndata: {slices_per_subject: null}\n").data == DataSettings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ([], {}),
+        (["--data.acceleration", "PDw", "3"], {"acceleration": (("PDw", 3),)}),
+        (["--data.acceleration", "PDw", "3", "T1w", "1"], {"acceleration": (("PDw", 3), ("T1w", 1))}),
+        (["--data.acceleration"], {"acceleration": ()}),
+        (["--data.slices-per-subject", "100"], {"slices_per_subject": 100}),
+        (["--data.slices-per-subject", "None"], {"slices_per_subject": None}),
+    ],
+)
+def test_acceleration_and_slices_on_the_command_line(tmp_path, arguments, changes):
+    """What the recipe (here a file) sets is the default."""
+    path = tmp_path / "run.yaml"
+    path.write_text(to_yaml(replace(find_recipe("regression"), data=ACCELERATED)))
+    parsed = parse_train([str(path), "--cohort", "c", "--run", "r", *arguments])
+    assert parsed.config.data == replace(ACCELERATED, **changes)
+
+
+def test_acceleration_and_slices_are_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        parse_train(["syndiff_small", "--help"])
+    shown = capsys.readouterr().out
+    assert "--data.acceleration [STR INT [STR INT ...]]" in shown
+    assert "--data.slices-per-subject" in shown
 
 
 def test_what_is_left_out_has_its_default(tmp_path):
@@ -74,6 +113,15 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("method: regression\ntraining: {log_every: -1}", "training: log_every"),
         ("method: regression\ntraining: {gradient_clip: -1}", "training: gradient_clip"),
         ("method: regression\ndata: {augmentation: {flip: 2}}", "data: augmentation: .*flip lies in"),
+        ("method: regression\ndata: {acceleration: {T1w: 4}}", "data: acceleration: expected a list"),
+        ("method: regression\ndata: {acceleration: [T1w, 4]}", "data: acceleration: expected a list, got 'T1w'"),
+        ("method: regression\ndata: {acceleration: [[T1w]]}", "data: acceleration: expected 2 values, got 1"),
+        ("method: regression\ndata: {acceleration: [[T1w, 2.5]]}", "data: acceleration: 2.5 is not of type int"),
+        ("method: regression\ndata: {acceleration: [[T1w, 0]]}", "data: acceleration T1w 0: the fold must"),
+        ("method: regression\ndata: {acceleration: [[ct, 4]]}", "data: acceleration CT: a CT has no k-space"),
+        ("method: regression\ndata: {acceleration: [[T1w, 4], [T1w, 2]]}", "data: acceleration: T1w is named 2 times"),
+        ("method: regression\ndata: {slices_per_subject: 0}", "data: slices_per_subject 0: must be at least 1"),
+        ("method: regression\ndata: {slices_per_subject: 2.0}", "data: slices_per_subject: 2.0 is not of type int"),
         ("method: [", "not a YAML settings file"),
         ("method: regression\n\tseed: 1", "not a YAML settings file"),
     ],

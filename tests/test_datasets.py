@@ -8,10 +8,19 @@ from torch.utils.data import DataLoader
 
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.build_cohort import build_cohort
-from scansynth.data.datasets import SliceDataset, from_network, to_network, whole_subject
+from scansynth.data.datasets import (
+    SliceDataset,
+    as_acquired,
+    chosen_slices,
+    from_network,
+    read_image,
+    to_network,
+    whole_subject,
+)
 from scansynth.data.layouts import Listing, Subject
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
+from scansynth.physics.kspace import undersample
 
 K = ("T1w", "T2w")
 
@@ -190,6 +199,105 @@ def test_slices_of_several_sizes_are_refused(folder):
 def test_a_contrast_without_slices_is_refused(cohort, paired):
     with pytest.raises(InputError, match="no train slices of T1w"):
         SliceDataset(cohort, K, "train", paired, seed=0, min_foreground=0.9)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_accelerated_contrasts_are_seen_at_low_resolution_only(cohort, paired):
+    data = SliceDataset(cohort, K, "train", paired, seed=0, acceleration=(("T2w", 2),))
+    plain = SliceDataset(cohort, K, "train", paired, seed=0)
+    for i in (0, 5, 40):
+        sample, full, places = data[i], plain[i], data.places(i)
+        assert places == plain.places(i)
+        assert torch.equal(sample["images"][0], full["images"][0])
+        expected = undersample(torch.from_numpy(cohort.read(places["T2w"][0], "T2w", places["T2w"][1])), 2)
+        torch.testing.assert_close(sample["images"][1], to_network(expected))
+    assert not torch.allclose(data[0]["images"][1], plain[0]["images"][1], atol=0.01)
+
+
+def test_whole_subjects_are_accelerated_slice_by_slice(cohort):
+    acceleration = (("T1w", 4), ("T2w", 1))
+    batch = whole_subject(cohort, "s0", K, acceleration)
+    for z in range(9):
+        expected = undersample(torch.from_numpy(cohort.read("s0", "T1w", z)), 4)
+        torch.testing.assert_close(read_image(cohort, "s0", "T1w", acceleration, z), expected)
+        torch.testing.assert_close(batch["images"][0, 0, ..., z], to_network(expected))
+    torch.testing.assert_close(batch["images"][0, 1], to_network(read_image(cohort, "s0", "T2w")))
+    assert not from_network(batch["images"])[0, 0, ..., [0, 8]].any(), "empty slices stay exactly empty"
+
+
+def test_as_acquired_takes_the_in_plane_axes():
+    """The first two of (X, Y, Z), of unlike sizes; what is not accelerated is not touched."""
+    volume = torch.rand(12, 9, 5)
+    made = as_acquired(volume, "T1w", (("T1w", 3),))
+    assert made.shape == volume.shape
+    for z in range(5):
+        torch.testing.assert_close(made[..., z], undersample(volume[..., z], 3))
+        torch.testing.assert_close(as_acquired(volume[..., z], "T1w", (("T1w", 3),)), made[..., z])
+    assert as_acquired(volume, "T2w", (("T1w", 3),)) is volume
+    assert as_acquired(volume, "T1w", (("T1w", 1),)) is volume
+
+
+def test_acceleration_comes_before_augmentation(cohort):
+    places = {"acceleration": (("T1w", 2),), "augmentation": Augmentation(flip=1, gain=0.2)}
+    sample = SliceDataset(cohort, ("T1w",), "train", paired=True, seed=0, **places)
+    augmented = SliceDataset(cohort, ("T1w",), "train", paired=True, seed=0, augmentation=places["augmentation"])
+    subject, z = sample.places(3)["T1w"]
+    low = undersample(torch.from_numpy(cohort.read(subject, "T1w", z)), 2).flip(0)
+    factor = (from_network(augmented[3]["images"]).sum() / cohort.read(subject, "T1w", z).sum()).item()
+    torch.testing.assert_close(from_network(sample[3]["images"])[0], factor * low, rtol=1e-4, atol=1e-6)
+
+
+def test_acceleration_of_a_foreign_contrast_is_refused(cohort):
+    with pytest.raises(InputError, match=r"acceleration 'FLAIR': not among the run's contrasts T1w, T2w"):
+        SliceDataset(cohort, K, "train", paired=True, seed=0, acceleration=(("FLAIR", 2),))
+
+
+@pytest.mark.parametrize(
+    ("n", "chosen"),
+    [
+        (None, [1, 2, 3, 4, 6, 7]),
+        (1, [3]),
+        (2, [3, 4]),
+        (3, [2, 3, 4]),
+        (4, [1, 2, 3, 4]),
+        (6, [2, 3, 4, 6, 7]),  # slice 5 is in the block, and too empty
+        (9, [1, 2, 3, 4, 6, 7]),
+        (100, [1, 2, 3, 4, 6, 7]),
+    ],
+)
+def test_the_block_with_the_most_foreground_is_chosen(n, chosen):
+    share = np.array([0.0, 0.3, 0.5, 0.9, 0.8, 0.05, 0.6, 0.7, 0.02])
+    assert chosen_slices(share, 0.1, n) == chosen
+
+
+def test_of_equal_blocks_the_lowest():
+    """Sums of the same shares in another order differ in their last bits, which must decide nothing."""
+    share = np.array([0.3, 0.2, 0.1, 0.3, 0.2, 0.1])
+    assert chosen_slices(share, 0.0, 3) == [0, 1, 2]
+
+
+def test_slices_per_subject_by_contrast_and_by_pair(folder):
+    """Unpaired, a contrast's own foreground decides; paired, the larger of all contrasts'."""
+    root = folder / "blocks"
+    root.mkdir()
+    scans = {}
+    for contrast, tissue in (("T1w", slice(1, 4)), ("T2w", slice(2, 7))):
+        array = np.zeros((8, 8, 9), np.float32)
+        array[2:6, 2:6, tissue] = np.random.default_rng(0).uniform(1, 2, array[2:6, 2:6, tissue].shape)
+        scans[contrast] = root / f"{contrast}.nii.gz"
+        nib.save(nib.Nifti1Image(array, np.eye(4)), scans[contrast])
+    listing = Listing("table", root, (Subject("s0", scans, {}, "train", {}),), K)
+    cohort = build_cohort(listing, root / "out", Preparation(size=(8, 8, None)))
+
+    def shown(contrast, **settings):
+        data = SliceDataset(cohort, K, "train", seed=0, min_foreground=0.1, **settings)
+        return sorted({data.places(i)[contrast][1] for i in range(20)})
+
+    assert shown("T1w", paired=False, slices_per_subject=5) == [1, 2, 3]
+    assert shown("T2w", paired=False, slices_per_subject=5) == [2, 3, 4, 5, 6]
+    assert shown("T1w", paired=True, slices_per_subject=5) == [1, 2, 3, 4, 5]
+    assert shown("T2w", paired=True) == [1, 2, 3, 4, 5, 6]
+    assert shown("T2w", paired=True, slices_per_subject=90) == [1, 2, 3, 4, 5, 6]
 
 
 def generator(seed=0):

@@ -12,12 +12,21 @@ import torch
 
 import scansynth
 from scansynth.cohort_synthesis import translate_cohort
+from scansynth.config import DataSettings
+from scansynth.data.datasets import SliceDataset, as_acquired
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
+from scansynth.data.prepare import grid_for, prepare
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.synthesis import sidecar_of
+from scansynth.evaluate import evaluate, synthesise
+from scansynth.evaluation.protocols import measure
+from scansynth.evaluation.tables import COPIED_SOURCE
+from scansynth.method import Noise
+from scansynth.physics.kspace import undersample
+from scansynth.synthesis import Run, sidecar_of
 from scansynth.train import train
+from scansynth.validation import case_sources, validation_cases
 
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
 
@@ -238,3 +247,152 @@ def test_nothing_half_written(runs, source, tmp_path, monkeypatch):
     with pytest.raises((OSError, InputError)):
         synthesis.write(tmp_path / "out.nii.gz")
     assert list(tmp_path.iterdir()) == []
+
+
+FOLD = 3
+
+
+@pytest.fixture(scope="module")
+def accelerated(cohort, tiny, tmp_path_factory):
+    """A run that knows T1w at a ninth of its k-space only."""
+    folder = tmp_path_factory.mktemp("accelerated") / "run"
+    data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=10)
+    train(replace(tiny("regression", steps=30), data=data), cohort, folder, torch.device("cpu"))
+    return scansynth.load(folder)
+
+
+def low(cohort, subject):
+    """The subject's T1w as the run `accelerated` sees it, (X, Y, Z)."""
+    slices = undersample(torch.from_numpy(cohort.read(subject, "T1w")).permute(2, 0, 1), FOLD)
+    return slices.permute(1, 2, 0).numpy()
+
+
+def at_full_resolution(run):
+    return replace(run, config=replace(run.config, data=DataSettings()))
+
+
+def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, monkeypatch):
+    made = []
+
+    class Kept(SliceDataset):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            made.append(self)
+
+    monkeypatch.setattr("scansynth.train.SliceDataset", Kept)
+    data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=5)
+    train(replace(tiny("regression", steps=1), data=data), cohort, tmp_path / "run", torch.device("cpu"))
+    assert len(made[0]) == 5 * len(cohort.subjects("train"))
+    subject, z = made[0].places(0)["T1w"]
+    torch.testing.assert_close(made[0][0]["images"][0], torch.from_numpy(2 * low(cohort, subject)[..., z] - 1))
+
+
+def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
+    cases = {case.target: case for case in validation_cases(cohort, accelerated.method, accelerated.config)}
+    subject = cohort.subjects("val")[0]
+    full = {
+        case.target: case
+        for case in validation_cases(cohort, accelerated.method, at_full_resolution(accelerated).config)
+    }
+    tissue = np.flatnonzero(np.max([cohort.foreground(subject, name) for name in ("T1w", "T2w")], axis=0) >= 0.1)
+    expected = low(cohort, subject)
+
+    def shows(image, volume):
+        return all(any(np.allclose(image[..., n], volume[..., z], atol=1e-6) for z in tissue) for n in range(3))
+
+    seen = case_sources(accelerated.method, cases["T2w"])["T1w"]
+    assert shows(seen, expected)
+    assert shows(cases["T1w"].truth.numpy(), expected)
+    assert not shows(seen, cohort.read(subject, "T1w"))
+    assert torch.equal(cases["T2w"].truth, full["T2w"].truth)
+
+
+def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp_path, monkeypatch):
+    pictures = {}
+
+    def keep(path, shown, synthesis, truth, *_):
+        pictures[path.name] = shown, truth
+
+    monkeypatch.setattr("scansynth.evaluate.montage", keep)
+    results = evaluate([accelerated], cohort, tmp_path)
+    subject = cohort.subjects("test")[0]
+    t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
+    found = {(result.label, result.target): result.measurement for result in results}
+    for target, source, truth in (("T2w", t1w, t2w), ("T1w", t2w, t1w)):
+        copied = measure("syndiff", source, truth)
+        np.testing.assert_allclose(found[COPIED_SOURCE, target].psnr, copied.psnr, rtol=1e-4)
+        made, _ = synthesise(accelerated, cohort, subject, target, seed=0)
+        np.testing.assert_allclose(found["run", target].psnr, measure("syndiff", made, truth).psnr, rtol=1e-4)
+        shown, shown_truth = pictures[f"montage_run_{subject}_{target}.png"]
+        np.testing.assert_allclose(next(iter(shown.values())), source, atol=1e-6)
+        np.testing.assert_allclose(shown_truth, truth, atol=1e-6)
+    unlike = measure("syndiff", cohort.read(subject, "T1w"), t2w).psnr
+    assert np.abs(unlike - found[COPIED_SOURCE, "T2w"].psnr).max() > 0.05
+
+
+def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(accelerated, cohort):
+    subject = cohort.subjects("test")[0]
+    images = torch.stack([torch.from_numpy(low(cohort, subject)), torch.zeros(32, 32, 16)])[None]
+    noise = Noise([(0, subject, 0)], accelerated.device)
+    expected = accelerated.make(images, torch.tensor([[True, False]]), "T2w", noise)
+    made, sources = synthesise(accelerated, cohort, subject, "T2w", seed=0)
+    assert sources == ("T1w",)
+    np.testing.assert_allclose(made, expected, atol=1e-4)
+    other, _ = synthesise(at_full_resolution(accelerated), cohort, subject, "T2w", seed=0)
+    assert np.abs(other - made).max() > 0.02
+
+
+def test_runs_of_unlike_acceleration_cannot_stand_in_one_table(accelerated, runs, cohort, tmp_path):
+    with pytest.raises(InputError, match="see T1w at accelerations 3 and 1"):
+        evaluate([accelerated, scansynth.load(runs["regression"])], cohort, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_accelerated_as_the_run_was(accelerated, source, tmp_path):
+    synthesis = accelerated.translate({"T1w": source})
+    volume = Volume.read(source)
+    grid = grid_for({"T1w": volume}, accelerated.record.settings)
+    image, undo = prepare(volume, grid, "T1w", "syndiff", accelerated.record.statistics["T1w"])
+    seen = as_acquired(torch.from_numpy(image), "T1w", (("T1w", FOLD),))
+    batch = torch.stack([seen, torch.zeros_like(seen)])[None]
+    noise = Noise([(0, "any", 0)], accelerated.device)
+    made = accelerated.make(batch, torch.tensor([[True, False]]), "T2w", noise)
+    expected = undo(made, accelerated.record.statistics["T2w"])
+    np.testing.assert_allclose(synthesis.array, expected, rtol=1e-4, atol=1e-4 * expected.max())
+    full = at_full_resolution(accelerated).translate({"T1w": source})
+    assert np.abs(full.array - expected).max() > 0.02 * expected.max()
+    synthesis.write(tmp_path / "t2.nii.gz")
+    assert json.loads((tmp_path / "t2.json").read_text())["acceleration"] == {"T1w": [FOLD, FOLD]}
+    assert full.provenance["acceleration"] == {}
+
+
+def test_an_accelerated_target_is_named_in_the_sidecar_too(accelerated, bids):
+    source = bids / "sub-001" / "anat" / "sub-001_T2w.nii.gz"
+    assert accelerated.translate({"T2w": source}).provenance["acceleration"] == {"T1w": [FOLD, FOLD]}
+
+
+def test_a_scan_acquired_at_this_acceleration_changes_little(accelerated, source, tmp_path, monkeypatch):
+    original = nib.load(source)
+    slices = torch.from_numpy(original.get_fdata(dtype=np.float32)).permute(2, 0, 1)
+    acquired = undersample(slices, FOLD).permute(1, 2, 0).numpy()
+    nib.save(nib.Nifti1Image(acquired, original.affine), tmp_path / "low.nii.gz")
+    seen = []
+
+    def keep(self, images, available, target, noise):
+        seen.append(images[0, 0].numpy())
+        return seen[-1]
+
+    monkeypatch.setattr(Run, "make", keep)
+    for path in (tmp_path / "low.nii.gz", source):
+        for run in (accelerated, at_full_resolution(accelerated)):
+            run.translate({"T1w": path})
+    changes = [np.abs(accelerated - plain).mean() for accelerated, plain in (seen[:2], seen[2:])]
+    # What is left is ringing: much in 32 voxels, and cut off where the prepared grid pads the scan.
+    assert changes[0] < 0.5 * changes[1]
+
+
+def test_acceleration_of_a_contrast_that_the_run_lacks_is_refused(cohort, tiny, tmp_path):
+    config = replace(tiny("regression"), data=DataSettings(acceleration=(("PDw", 2),)))
+    with pytest.raises(InputError, match=r"acceleration 'PDw': not among the run's contrasts T1w, T2w"):
+        train(config, cohort, tmp_path / "run", torch.device("cpu"))
+    assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 
 from scansynth.data.augmentation import Augmentation
+from scansynth.data.contrasts import standard_name
 from scansynth.engine import Precision
 from scansynth.errors import InputError
 from scansynth.methods import find_method
@@ -26,12 +27,30 @@ _EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which slices are trained on."""
+    """Which slices are trained on, and what the scans are taken to be."""
 
     min_foreground: float = 0.1
     """Slices with a smaller share of foreground are left out of training."""
+    slices_per_subject: int | None = None
+    """Train on the contiguous block of so many axial slices of each subject that holds the most foreground (all where
+    there are fewer); None: on all. min_foreground holds within the block too."""
+    acceleration: tuple[tuple[str, int], ...] = ()
+    """MR contrasts that count as accelerated scans, each with its fold in both in-plane dimensions (T1w 4: 16x in
+    all): only the centre of k-space is kept, wherever the run reads a scan."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the training images; all off by default."""
+
+    def __post_init__(self):
+        if self.slices_per_subject is not None and self.slices_per_subject < 1:
+            raise InputError(f"slices_per_subject {self.slices_per_subject}: must be at least 1, or None for all")
+        names = [contrast for contrast, _ in self.acceleration]
+        for contrast, fold in self.acceleration:
+            if fold < 1:
+                raise InputError(f"acceleration {contrast} {fold}: the fold must be at least 1")
+            if standard_name(contrast) == "CT":
+                raise InputError("acceleration CT: a CT has no k-space; name MR contrasts only")
+            if names.count(contrast) > 1:
+                raise InputError(f"acceleration: {contrast} is named {names.count(contrast)} times; give one fold")
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ class RunConfig(Generic[MethodConfig]):
     contrasts: tuple[str, ...] = ()
     """Contrasts of the run; empty for all of the cohort."""
     data: DataSettings = field(default_factory=DataSettings)
-    """Which slices are trained on."""
+    """Which slices are trained on, and what the scans are taken to be."""
     training: Training = field(default_factory=Training)
     """How long and in what portions."""
     seed: int = 0

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from scansynth.data.cohort import Cohort
-from scansynth.data.datasets import from_network, whole_subject
+from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.errors import InputError
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.protocols import find_protocol, measure
@@ -32,8 +32,9 @@ def evaluate(
 ) -> list[Result]:
     """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
 
-    One sample is drawn for each image, as in the papers. Written are `table.md`, `table.csv`, `slices.csv`,
-    `table.json` and `montage_<run>_<subject>_<target>.png`.
+    One sample is drawn for each image, as in the papers. Accelerated contrasts are the low-resolution images that the
+    runs know, as sources, as copied sources, as truth and in pictures. Written are `table.md`, `table.csv`,
+    `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`.
 
     Args:
         runs: trained on this cohort; named by their folders.
@@ -50,7 +51,8 @@ def evaluate(
         All figures.
 
     Raises:
-        InputError: if a run was trained on another cohort or the split has no subject to measure.
+        InputError: if a run was trained on another cohort, runs see a contrast at different accelerations, or the split
+            has no subject to measure.
     """
     find_protocol(protocol)
     labels = [run.folder.name for run in runs]
@@ -59,6 +61,7 @@ def evaluate(
     for run in runs:
         run.record.check_same(cohort, run.folder)
     contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
+    acceleration = common_acceleration(runs)
     targets = {run.folder: (run.choose_target(target, {}),) if target else run.method.targets for run in runs}
     work = [
         (subject, name)
@@ -74,10 +77,10 @@ def evaluate(
     drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
     done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
     for subject, name in work:
-        truth = cohort.read(subject, name)
+        truth = read_image(cohort, subject, name, acceleration).numpy()
         copies = [source for source in contrasts if source != name and source in cohort.available(subject)]
         for source in copies:
-            figures = measure(protocol, cohort.read(subject, source), truth)
+            figures = measure(protocol, read_image(cohort, subject, source, acceleration).numpy(), truth)
             results.append(Result(COPIED_SOURCE, (source,), name, subject, figures))
         for run, label in zip(runs, labels, strict=True):
             if name not in targets[run.folder]:
@@ -85,7 +88,7 @@ def evaluate(
             synthesis, sources = synthesise(run, cohort, subject, name, seed)
             results.append(Result(label, sources, name, subject, measure(protocol, synthesis, truth)))
             if subject in drawn:
-                shown = {source: cohort.read(subject, source) for source in sources}
+                shown = {source: read_image(cohort, subject, source, acceleration).numpy() for source in sources}
                 picture = out / f"montage_{label}_{subject}_{name}.png"
                 out.mkdir(parents=True, exist_ok=True)
                 title = f"{label}: {results[-1].direction}"
@@ -98,9 +101,28 @@ def evaluate(
     return results
 
 
+def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:
+    """The acceleration of the contrasts of several runs, which one table can have one of.
+
+    Raises:
+        InputError: if two runs see a contrast at different accelerations.
+    """
+    folds: dict[str, tuple[int, Run]] = {}
+    for run in runs:
+        for name in run.config.contrasts:
+            fold = dict(run.config.data.acceleration).get(name, 1)
+            other_fold, other = folds.setdefault(name, (fold, run))
+            if fold != other_fold:
+                raise InputError(
+                    f"{other.folder} and {run.folder} see {name} at accelerations {other_fold} and {fold}: their "
+                    "sources or truths differ; evaluate them apart"
+                )
+    return [(name, fold) for name, (fold, _) in folds.items()]
+
+
 def synthesise(run: Run, cohort: Cohort, subject: str, target: str, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """A prepared subject's target from its other contrasts: (X, Y, Z) in [0, 1], and which contrasts it is from."""
-    batch = whole_subject(cohort, subject, run.config.contrasts)
+    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
     index = run.config.contrasts.index(target)
     images, available = from_network(batch["images"]), batch["available"].clone()
     available[:, index] = False

@@ -3,6 +3,7 @@
 Volume.read        the source files                     (X, Y, Z) float32, RAS+
 grid_for           the prepared grid, from the sources alone
 prepare            sources → images in [0, 1]           (X', Y', Z')
+as_acquired        accelerated sources at their low resolution
 method.translate   a batch of one, in [-1, 1]           (1, K, X', Y', Z') → (1, 1, X', Y', Z')
 undo               to the source's grid and the target's unit
 Volume.write_array the original orientation and affine, with a sidecar that says "synthetic"
@@ -22,7 +23,7 @@ import scansynth
 from scansynth.checkpoint import load_weights, restore
 from scansynth.config import RunConfig, read_yaml
 from scansynth.data.contrasts import standard_name
-from scansynth.data.datasets import from_network, to_network
+from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.prepare import Undo, grid_for, prepare
 from scansynth.data.record import PreparationRecord
 from scansynth.data.volume import Volume
@@ -156,6 +157,10 @@ class Run:
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
 
+        Sources that were accelerated in training are accelerated here too, so that the networks see what they know.
+        But for the magnitude that is a projection, so that a scan which was acquired at this acceleration changes
+        little (`physics/kspace.py`).
+
         Args:
             sources: contrast name → NIfTI file; all on one grid.
             target: the contrast to make; may be left out where only one is missing.
@@ -187,7 +192,8 @@ class Run:
         for name, volume in volumes.items():
             image, undo = prepare(volume, grid, name, self.record.settings.intensity, self.record.statistics[name])
             index = self.config.contrasts.index(name)
-            images[0, index], available[0, index] = torch.from_numpy(image), True
+            images[0, index] = as_acquired(torch.from_numpy(image), name, self.config.data.acceleration)
+            available[0, index] = True
         like = next(iter(volumes.values()))
         subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
         made = []
@@ -208,7 +214,7 @@ class Run:
         """Translate a prepared subject.
 
         Args:
-            images: (1, K, X, Y, Z) in [0, 1]; the target's channel is not read.
+            images: as the run sees them (`as_acquired`), (1, K, X, Y, Z) in [0, 1]; the target's channel is not read.
             available: (1, K) bool, which contrasts are sources.
             target: the contrast to make.
             noise: its key names seed, subject and sample.
@@ -244,6 +250,9 @@ class Run:
             "unit": self.record.statistics[target].unit,
             "subject": subject,
             "sources": {name: str(path) for name, path in sources.items()},
+            "acceleration": {  # of what went in and what came out, along each in-plane axis
+                name: [fold, fold] for name, fold in self.config.data.acceleration if name in (*sources, target)
+            },
             "method": self.config.method,
             "run": str(self.folder),
             "weights": dict(self.weights),

@@ -34,7 +34,7 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
     for subject in cohort.subjects("val"):
         if not cohort.registered(subject):
             continue
-        whole = whole_subject(cohort, subject, config.contrasts)
+        whole = whole_subject(cohort, subject, config.contrasts, config.data.acceleration)
         foreground = np.max([cohort.foreground(subject, name) for name in cohort.available(subject)], axis=0)
         tissue = np.flatnonzero(foreground >= config.data.min_foreground)
         if not len(tissue):

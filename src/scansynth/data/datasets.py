@@ -12,10 +12,13 @@ from torch.utils.data import Dataset
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
+from scansynth.physics.kspace import undersample
 
 Values = TypeVar("Values", Tensor, np.ndarray)
 Place = tuple[str, int]
 """Subject and axial slice."""
+Acceleration = Sequence[tuple[str, int]]
+"""Accelerated contrasts, each with its fold in both in-plane dimensions (`DataSettings.acceleration`)."""
 
 
 def to_network(image: Values) -> Values:
@@ -26,6 +29,34 @@ def to_network(image: Values) -> Values:
 def from_network(x: Values) -> Values:
     """[−1, 1] → prepared [0, 1]."""
     return (x + 1) / 2
+
+
+def as_acquired(image: Tensor, contrast: str, acceleration: Acceleration) -> Tensor:
+    """A prepared scan as a run sees it: an accelerated contrast is known at its low resolution only.
+
+    Everything that a run reads comes through here once, on its way to training, validation, evaluation (as source,
+    copied source and truth) or translation. An accelerated contrast is accelerated as target too: the fully sampled
+    image does not exist for the run.
+
+    Args:
+        image: prepared, in [0, 1], (X, Y) or (X, Y, Z).
+        contrast: what it shows.
+        acceleration: of the run.
+
+    Returns:
+        The same shape, 0 and up where accelerated; else the image itself.
+    """
+    fold = dict(acceleration).get(contrast, 1)
+    if fold == 1:
+        return image
+    return undersample(image.movedim((0, 1), (-2, -1)), fold).movedim((-2, -1), (0, 1))
+
+
+def read_image(
+    cohort: Cohort, subject: str, contrast: str, acceleration: Acceleration = (), z: int | None = None
+) -> Tensor:
+    """A subject's prepared scan as a run sees it, (X, Y, Z), or its slice z, (X, Y); in [0, 1]."""
+    return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z)), contrast, acceleration)
 
 
 class SliceDataset(Dataset[dict[str, Tensor]]):
@@ -46,9 +77,13 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         min_foreground: slices with a smaller share of foreground are left out (paired: if it is smaller in all of
             the subject's contrasts).
         augmentation: random changes, or None.
+        slices_per_subject: only the block of so many slices of a subject with the most foreground, or None (paired:
+            the largest foreground among the subject's contrasts counts).
+        acceleration: accelerated contrasts, with their folds.
 
     Raises:
-        InputError: if a contrast has no slices, the slices' sizes differ, or (paired) scans are not registered.
+        InputError: if a contrast has no slices, the slices' sizes differ, (paired) scans are not registered, or a
+            contrast of another run is accelerated.
     """
 
     def __init__(
@@ -60,17 +95,24 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         seed: int,
         min_foreground: float = 0.0,
         augmentation: Augmentation | None = None,
+        slices_per_subject: int | None = None,
+        acceleration: Acceleration = (),
     ):
         self.cohort, self.contrasts, self.split = cohort, tuple(contrasts), split
-        self.paired, self.seed, self.augmentation = paired, seed, augmentation
+        self.paired, self.seed, self.augmentation, self.acceleration = paired, seed, augmentation, acceleration
+        for contrast, _ in acceleration:
+            if contrast not in self.contrasts:
+                raise InputError(f"acceleration {contrast!r}: not among the run's contrasts {', '.join(contrasts)}")
         self.size = _in_plane_size(cohort, self.contrasts, split)
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
         if paired:
-            places = paired_places(cohort, self.contrasts, split, min_foreground)
+            places = paired_places(cohort, self.contrasts, split, min_foreground, slices_per_subject)
             self._places = {"": places}
             shown = {contrast for subject, _ in places for contrast in cohort.available(subject)}
         else:
-            self._places = {name: slice_places(cohort, name, split, min_foreground) for name in self.contrasts}
+            self._places = {
+                name: slice_places(cohort, name, split, min_foreground, slices_per_subject) for name in self.contrasts
+            }
             shown = {name for name, places in self._places.items() if places}
         for contrast in self.contrasts:
             if contrast not in shown:
@@ -101,7 +143,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         for k, contrast in enumerate(self.contrasts):
             if contrast in places:
                 subject, z = places[contrast]
-                images[k] = torch.from_numpy(self.cohort.read(subject, contrast, z))
+                images[k] = read_image(self.cohort, subject, contrast, self.acceleration, z)
                 available[k] = True
         if self.augmentation is not None:
             images[available] = self._augment(images[available], i, self.augmentation)
@@ -123,7 +165,9 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         return places[self._orders[key][1][number]]
 
 
-def paired_places(cohort: Cohort, contrasts: Sequence[str], split: str, min_foreground: float) -> list[Place]:
+def paired_places(
+    cohort: Cohort, contrasts: Sequence[str], split: str, min_foreground: float, slices_per_subject: int | None = None
+) -> list[Place]:
     """Slices of the subjects that have at least two of the contrasts (or the only one, if one is asked).
 
     Raises:
@@ -136,22 +180,43 @@ def paired_places(cohort: Cohort, contrasts: Sequence[str], split: str, min_fore
             continue
         _check_registered(cohort, subject)
         share = np.max([cohort.foreground(subject, contrast) for contrast in shown], axis=0)
-        places += [(subject, int(z)) for z in np.flatnonzero(share >= min_foreground)]
+        places += [(subject, z) for z in chosen_slices(share, min_foreground, slices_per_subject)]
     return places
 
 
-def slice_places(cohort: Cohort, contrast: str, split: str, min_foreground: float) -> list[Place]:
+def slice_places(
+    cohort: Cohort, contrast: str, split: str, min_foreground: float, slices_per_subject: int | None = None
+) -> list[Place]:
     """Slices of one contrast."""
     return [
-        (subject, int(z))
+        (subject, z)
         for subject in cohort.subjects(split)
         if contrast in cohort.available(subject)
-        for z in np.flatnonzero(cohort.foreground(subject, contrast) >= min_foreground)
+        for z in chosen_slices(cohort.foreground(subject, contrast), min_foreground, slices_per_subject)
     ]
 
 
-def whole_subject(cohort: Cohort, subject: str, contrasts: Sequence[str]) -> dict[str, Tensor]:
-    """One subject's prepared scans as a batch of one.
+def chosen_slices(share: np.ndarray, min_foreground: float, slices_per_subject: int | None) -> list[int]:
+    """Which axial slices of a subject are trained on.
+
+    Args:
+        share: foreground by slice, (Z,) in [0, 1].
+        min_foreground: slices with less are left out.
+        slices_per_subject: n, if only the n contiguous slices with the most foreground are taken (of equal blocks the
+            lowest); None for all. SynDiff (section IV-A) takes 100 of a head and 90 of a pelvis.
+    """
+    first, n = 0, len(share)
+    if slices_per_subject is not None and slices_per_subject < n:
+        n = slices_per_subject
+        # Shares are stored to five digits: rounding finds equal sums equal.
+        first = int(np.lib.stride_tricks.sliding_window_view(share, n).sum(axis=1).round(6).argmax())
+    return [z for z in range(first, first + n) if share[z] >= min_foreground]
+
+
+def whole_subject(
+    cohort: Cohort, subject: str, contrasts: Sequence[str], acceleration: Acceleration = ()
+) -> dict[str, Tensor]:
+    """One subject's prepared scans, as a run of this acceleration sees them, as a batch of one.
 
     Returns:
         `images` (1, K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (1, K) bool.
@@ -166,7 +231,7 @@ def whole_subject(cohort: Cohort, subject: str, contrasts: Sequence[str]) -> dic
     images = torch.zeros(1, len(contrasts), *cohort.shape(subject, shown[0]))
     for k, contrast in enumerate(contrasts):
         if contrast in shown:
-            images[0, k] = to_network(torch.from_numpy(cohort.read(subject, contrast)))
+            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration))
     return {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
 
 
