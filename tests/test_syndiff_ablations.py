@@ -10,9 +10,16 @@ from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.method import Noise, Progress
-from scansynth.methods.syndiff import SynDiff, SynDiffConfig
+from scansynth.methods.syndiff import (
+    DiffusiveGenerator,
+    SynDiff,
+    SynDiffConfig,
+    discriminator,
+    translator,
+    translator_discriminator,
+)
 from scansynth.recipes import RECIPES
-from scansynth.recipes.syndiff import ABLATIONS, syndiff
+from scansynth.recipes.syndiff import ABLATIONS, syndiff, syndiff_public_code
 
 TINY = RunConfig(
     "syndiff", replace(SynDiffConfig.tiny(), variant="unpaired"), ("T1w", "T2w"), training=Training(steps=100)
@@ -168,3 +175,80 @@ def test_the_non_diffusive_module_alone_draws_nothing():
 def test_settings_that_do_not_fit_are_refused(settings, contrasts, message):
     with pytest.raises(InputError, match=message):
         SynDiff(replace(syndiff().settings, **settings), contrasts)
+
+
+def test_the_public_release_is_rebuilt_at_its_size():
+    """METHODS of the release: parameters of all eight networks, variances of its steps, course of its rates."""
+    settings = replace(syndiff_public_code().settings, attention_levels=(2,))  # as its images of 64 pixels have it
+    with torch.device("meta"):
+        nets = {
+            "generator": DiffusiveGenerator(settings),
+            "discriminator": discriminator(settings),
+            "translator": translator(settings),
+            "translator_discriminator": translator_discriminator(settings),
+        }
+    millions = {name: sum(parameter.numel() for parameter in net.parameters()) / 1e6 for name, net in nets.items()}
+    assert millions["generator"] == pytest.approx(39.1, abs=0.05)
+    assert millions["discriminator"] == pytest.approx(27.7, abs=0.05)
+    assert millions["translator"] == pytest.approx(7.8, abs=0.05)
+    assert millions["translator_discriminator"] == pytest.approx(2.8, abs=0.05)
+    assert 2 * sum(millions.values()) == pytest.approx(155, abs=0.5)
+
+
+def tiny_public():
+    """The release's architecture and settings, narrow and for 16 pixels."""
+    settings = replace(
+        syndiff_public_code().settings,
+        channels=8,
+        multipliers=(1, 2),
+        blocks=1,
+        attention_levels=(1,),
+        latent_width=16,
+        discriminator_channels=4,
+        discriminator_blocks=3,
+        translator_channels=4,
+    )
+    return replace(TINY, settings=settings)
+
+
+def test_the_public_releases_settings():
+    method = make(tiny_public()).method
+    alpha_bar = method.schedule.alpha_bar
+    gamma = [1 - (alpha_bar[t] / alpha_bar[t - 250]).item() for t in (250, 500, 750, 1000)]
+    assert gamma == pytest.approx([0.4783, 0.8492, 0.9564, 0.9874], abs=5e-5)
+    for player, rate in (("G", 1.6e-4), ("D", 1e-4)):
+        (group,) = method.optimizers()[player].param_groups
+        assert group["lr"] == rate
+        factors = [method.lr_factor(player, Progress(step, 100, 0.0)) for step in (0, 50, 100)]
+        assert [rate * factor for factor in factors] == pytest.approx([rate, (rate + 1e-5) / 2, 1e-5])
+    assert method.averaged == method.players["G"]
+    assert method.average_decay == 0.999
+
+
+def test_the_penalty_comes_every_so_many_steps_at_so_many_times_its_weight():
+    def penalties(every, step):
+        settings = replace(TINY.settings, penalty_every=every)
+        seen = {}
+        engine = make(replace(TINY, settings=settings))
+        engine.update = lambda player, losses: seen.update({(player, k): v.item() for k, v in losses.items()})
+        train(engine, step)
+        return {name: value for (player, name), value in seen.items() if name.startswith("penalty")}
+
+    assert not penalties(every=3, step=2)
+    single, triple = penalties(every=1, step=3), penalties(every=3, step=3)
+    assert single
+    assert triple == pytest.approx({name: 3 * value for name, value in single.items()})
+
+
+def test_the_public_release_trains_and_translates():
+    engine = make(tiny_public())
+    before = weights(engine)
+    images = torch.rand(1, 2, 24, 24) * 2 - 1
+    batch = {"images": images, "available": torch.ones(1, 2, dtype=torch.bool)}
+    engine.method.training_step(batch, engine.update, engine.progress, Noise([(0, 0, 0)]))
+    assert changed(engine, before) == {"generator", "discriminator", "translator", "translator_discriminator"}
+    batch = {"images": torch.zeros(1, 2, 24, 24, 2), "available": torch.tensor([[True, False]])}
+    with torch.no_grad():
+        made = engine.method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)]))
+    assert made.shape == (1, 1, 24, 24, 2)
+    assert made.std() > 0

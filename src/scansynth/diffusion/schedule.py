@@ -47,15 +47,21 @@ class Schedule:
         return cls(torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)]))
 
     @classmethod
-    def variance_preserving(cls, steps: int, beta_min: float = 0.1, beta_max: float = 20.0) -> "Schedule":
-        """ᾱ_t = exp(−β_min t/T − (β_max − β_min) t²/(2T²)) (SynDiff, Eq. 10; Song et al. 2021, Eq. 33).
+    def variance_preserving(
+        cls, steps: int, beta_min: float = 0.1, beta_max: float = 20.0, first_time: float = 0.0
+    ) -> "Schedule":
+        """ᾱ_t = exp(−β_min τ − (β_max − β_min) τ²/2), τ = t/T (SynDiff, Eq. 10; Song et al. 2021, Eq. 33).
 
         The variance of SynDiff's step from t − k to t is γ_t = 1 − ᾱ_t/ᾱ_{t−k}.
+
+        With a `first_time` τ_0 above 0, τ = τ_0 + (1 − τ_0) t/T and everything is divided by its value at τ_0, so that
+        ᾱ_0 stays 1: the grid of SynDiff's public release (τ_0 = 0.001).
 
         Args:
             steps: T.
             beta_min: rate at t = 0, over the whole process.
             beta_max: rate at t = T.
+            first_time: τ_0, where the clean image lies, in [0, 1).
 
         Raises:
             InputError: if there is no step, or the rates are not 0 < beta_min, 0 < beta_max.
@@ -65,8 +71,9 @@ class Schedule:
                 f"variance-preserving noise schedule: steps {steps} must be at least 1, beta_min {beta_min} and "
                 f"beta_max {beta_max} above 0"
             )
-        fraction = torch.arange(steps + 1, dtype=torch.float64) / steps
-        return cls(torch.exp(-beta_min * fraction - (beta_max - beta_min) * fraction.square() / 2))
+        tau = first_time + (1 - first_time) * torch.arange(steps + 1, dtype=torch.float64) / steps
+        exponent = -beta_min * tau - (beta_max - beta_min) * tau.square() / 2
+        return cls(torch.exp(exponent - exponent[0]))
 
     @property
     def steps(self) -> int:

@@ -36,6 +36,7 @@ An adversarial weight of 0 leaves the discriminators out: `adversarial_weight_di
 Table VI, 0 for both modules the second row of Table VII.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -52,6 +53,7 @@ from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_
 from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork
+from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet
 
@@ -63,6 +65,8 @@ class SynDiffConfig:
     variant: Literal["unpaired", "supervised", "unconditional", "non-diffusive"] = "unpaired"
     """What guides the diffusive generators: estimated sources (the paper's SynDiff), acquired ones of paired slices
     (section VI-C), or nothing (Table VI); or the non-diffusive module alone (Table VII)."""
+    networks: Literal["paper", "public"] = "paper"
+    """Architecture of the paper (section IV-B.1), or of the public release (`networks/public_syndiff.py`)."""
     steps: int = 1000
     """T, forward steps of the diffusion."""
     step_size: int = 250
@@ -71,6 +75,8 @@ class SynDiffConfig:
     """Lower bound of the noise schedule (Eq. 10)."""
     beta_max: float = 20.0
     """Upper bound of the noise schedule (Eq. 10)."""
+    first_time: float = 0.0
+    """Where on the schedule's axis, 0 to 1, the clean image lies. Paper: 0. The public release: 0.001."""
     channels: int = 64
     """Base width of the diffusive generators."""
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
@@ -99,12 +105,23 @@ class SynDiffConfig:
     """λ_2θ (Eqs. 23, 24)."""
     gradient_penalty: float = 0.5
     """η, weight of the gradient penalty on real pairs (Eq. 12)."""
+    penalty_every: int = 1
+    """Training steps from one gradient penalty to the next, which then weighs so many times η."""
     diffusive_from: int = 0
     """Training steps in which the non-diffusive module is pretrained alone (Table IX)."""
     translators_until: int | None = None
     """Training steps after which the non-diffusive module is frozen (Tables IX and X); None: never."""
     learning_rate: float = 1e-4
     """Of Adam, for all networks."""
+    discriminator_learning_rate: float | None = None
+    """That of the discriminators, if another."""
+    final_learning_rate: float | None = None
+    """What the learning rates fall to by the end, along a cosine; None: they stay."""
+
+    @property
+    def z_width(self) -> int:
+        """Width of the normal latent z; the public release widens it to that of w."""
+        return 100 if self.networks == "public" else self.latent_width
 
     @classmethod
     def tiny(cls) -> "SynDiffConfig":
@@ -128,18 +145,20 @@ class DiffusiveGenerator(nn.Module):
 
     def __init__(self, config: SynDiffConfig):
         super().__init__()
-        self.mapping = MappingNetwork(config.latent_width, config.latent_width)
-        self.unet = UNet(
-            2,
-            1 if config.variant == "unconditional" else 2,
-            1,
-            channels=config.channels,
-            multipliers=config.multipliers,
-            blocks=config.blocks,
-            attention_levels=config.attention_levels,
-            time_width=config.time_width,
-            latent_width=config.latent_width,
-        )
+        shape = (config.channels, config.multipliers, config.blocks, config.attention_levels)
+        if config.networks == "public":
+            self.mapping = MappingNetwork(config.z_width, config.latent_width, layers=4)
+            self.unet = public_unet(*shape, config.latent_width)
+        else:
+            self.mapping = MappingNetwork(config.z_width, config.latent_width)
+            self.unet = UNet(
+                2,
+                1 if config.variant == "unconditional" else 2,
+                1,
+                *shape,
+                time_width=config.time_width,
+                latent_width=config.latent_width,
+            )
 
     def forward(self, x_t: Tensor, y: Tensor | None, t: Tensor, z: Tensor) -> Tensor:
         """Estimate x0.
@@ -148,7 +167,7 @@ class DiffusiveGenerator(nn.Module):
             x_t: noisy target, (B, 1, H, W).
             y: guiding source, (B, 1, H, W); None where there is none.
             t: times, (B,).
-            z: standard normal latents, (B, latent_width).
+            z: standard normal latents, (B, z_width).
 
         Returns:
             x̂0, (B, 1, H, W) in [-1, 1].
@@ -181,7 +200,7 @@ class SynDiff(Method):
             paired=config.variant in ("supervised", "unconditional"),
             size_multiple=max(2 ** (len(config.multipliers) - 1), 4),
         )
-        self.schedule = Schedule.variance_preserving(config.steps, config.beta_min, config.beta_max)
+        self.schedule = Schedule.variance_preserving(config.steps, config.beta_min, config.beta_max, config.first_time)
         self.is_diffusive = config.variant != "non-diffusive"
         self.has_translators = config.variant in ("unpaired", "non-diffusive")
         self.nets = nn.ModuleDict()
@@ -189,15 +208,11 @@ class SynDiff(Method):
             if self.is_diffusive:
                 self.nets[f"generator_{contrast}"] = DiffusiveGenerator(config)
                 if config.adversarial_weight_diffusive:
-                    self.nets[f"discriminator_{contrast}"] = Discriminator(
-                        2, config.discriminator_channels, config.discriminator_blocks, config.time_width
-                    )
+                    self.nets[f"discriminator_{contrast}"] = discriminator(config)
             if self.has_translators:
-                self.nets[f"translator_{contrast}"] = ResNetTranslator(channels=config.translator_channels)
+                self.nets[f"translator_{contrast}"] = translator(config)
                 if config.adversarial_weight_translator:
-                    self.nets[f"translator_discriminator_{contrast}"] = Discriminator(
-                        1, config.discriminator_channels, config.discriminator_blocks
-                    )
+                    self.nets[f"translator_discriminator_{contrast}"] = translator_discriminator(config)
         # Paper: no averages are stated. Here: moving averages of all generators, because with them a late,
         # noisy step of the adversarial game does not decide what a run synthesises.
         self.averaged = self.players["G"]
@@ -229,12 +244,24 @@ class SynDiff(Method):
         return {
             player: Adam(
                 [parameter for name in names for parameter in self.nets[name].parameters()],
-                lr=self.config.learning_rate,
+                lr=self.learning_rate(player),
                 betas=(0.5, 0.9),
                 fused=True,
             )
             for player, names in self.players.items()
         }
+
+    def learning_rate(self, player: str) -> float:
+        """A player's learning rate at the start."""
+        own = self.config.discriminator_learning_rate if player == "D" else None
+        return self.config.learning_rate if own is None else own
+
+    def lr_factor(self, player: str, progress: Progress) -> float:
+        """One, or a cosine from one to the final rate over the first."""
+        if self.config.final_learning_rate is None:
+            return 1.0
+        final = self.config.final_learning_rate / self.learning_rate(player)
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress.fraction))
 
     def estimate_x0(self, target: str, x_t: Tensor, y: Tensor | None, t: Tensor, z: Tensor) -> Tensor:
         """x̂0 of `target`, (B, 1, H, W) (Eq. 19)."""
@@ -268,13 +295,15 @@ class SynDiff(Method):
         for target in self.contrasts:  # Eqs. 12, 18, 24
             if diffusive_trains and config.adversarial_weight_diffusive:
                 judge, fake = self.judge(target, reverse[target]), reverse[target].x_s_hat
-                x_s = reverse[target].x_s.detach().requires_grad_()
+                penalised = progress.step % config.penalty_every == 0
+                x_s = reverse[target].x_s.detach().requires_grad_(penalised)
                 logit = judge(x_s)
                 losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * discriminator_loss(
                     logit, judge(fake.detach())
                 )
-                penalty = config.gradient_penalty * r1_penalty(logit, x_s)
-                losses[f"penalty {target}"] = config.adversarial_weight_diffusive * penalty
+                if penalised:
+                    penalty = config.penalty_every * config.gradient_penalty * r1_penalty(logit, x_s)
+                    losses[f"penalty {target}"] = config.adversarial_weight_diffusive * penalty
             if translators_train and config.adversarial_weight_translator:
                 judge_estimate = self.nets[f"translator_discriminator_{target}"]
                 losses[f"translator {target}"] = config.adversarial_weight_translator * discriminator_loss(
@@ -310,7 +339,7 @@ class SynDiff(Method):
         s = t - self.config.step_size
         x_s = q_sample(self.schedule, x0, s, noise.normal(f"x_s {target}", shape))
         x_t = q_step(self.schedule, x_s, s, t, noise.normal(f"x_t {target}", shape))
-        z = noise.normal(f"z {target}", (self.config.latent_width,))
+        z = noise.normal(f"z {target}", (self.config.z_width,))
         x0_hat = self.estimate_x0(target, x_t, y, t, z)
         mean, variance = q_posterior(self.schedule, x0_hat, x_t, t, s)
         x_s_hat = mean + variance.sqrt() * noise.normal(f"posterior {target}", shape)
@@ -330,7 +359,6 @@ class SynDiff(Method):
         Noise and latents are drawn for the whole volume, then cut into slices. The non-diffusive module alone
         translates in one call (Table VII).
         """
-        config = self.config
         if not self.targets:
             raise InputError("an unconditional SynDiff has no source to translate from; train another variant")
         index = self.contrasts.index(self.other(target))
@@ -341,7 +369,7 @@ class SynDiff(Method):
             return windows.map(self.nets[f"translator_{target}"], y)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            z = noise.normal(f"z t={int(t[0])}", (config.latent_width, 1, 1, y.shape[-1]))
+            z = noise.normal(f"z t={int(t[0])}", (self.config.z_width, 1, 1, y.shape[-1]))
             return windows.map(
                 lambda x_t, y, z: self.estimate_x0(target, x_t, y, t.expand(len(y)), z.flatten(1)), x_t, y, z
             )
@@ -360,16 +388,37 @@ class SynDiff(Method):
             (B, 1, H, W) in [-1, 1].
         """
         assert self.config.variant == "unconditional", "only the unconditional variant generates"
+        (target,) = self.contrasts
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            z = noise.normal(f"z t={int(t[0])}", (self.config.latent_width,))
-            return self.estimate_x0(self.contrasts[0], x_t, None, t, z)
+            z = noise.normal(f"z t={int(t[0])}", (self.config.z_width,))
+            return self.estimate_x0(target, x_t, None, t, z)
 
         return samplers.ancestral(self.schedule, denoise, noise.normal("x_T", (1, *size)), self.sampling_times(), noise)
 
     def sampling_times(self) -> list[int]:
         """T, T − k, …, k."""
         return samplers.times(self.config.steps, self.sampling_steps)
+
+
+def discriminator(config: SynDiffConfig) -> nn.Module:
+    """D_θ: (x_s, x_t) and t to logits."""
+    if config.networks == "public":
+        return DiffusiveDiscriminator(2, config.discriminator_channels, config.discriminator_blocks)
+    return Discriminator(2, config.discriminator_channels, config.discriminator_blocks, config.time_width)
+
+
+def translator(config: SynDiffConfig) -> nn.Module:
+    """G_φ: the other contrast to one."""
+    kernel = 3 if config.networks == "public" else 4
+    return ResNetTranslator(channels=config.translator_channels, upsample_kernel=kernel)
+
+
+def translator_discriminator(config: SynDiffConfig) -> nn.Module:
+    """D_φ: an image to logits."""
+    if config.networks == "public":
+        return PatchDiscriminator(1, config.discriminator_channels)
+    return Discriminator(1, config.discriminator_channels, config.discriminator_blocks)
 
 
 def _check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
@@ -383,6 +432,13 @@ def _check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
         )
     if config.steps % config.step_size or config.steps < config.step_size:
         raise InputError(f"SynDiff: {config.steps} steps are not a multiple of the step size {config.step_size}")
+    if config.penalty_every < 1 or not 0 <= config.first_time < 1:
+        raise InputError(
+            f"SynDiff: penalty_every is {config.penalty_every}, first_time {config.first_time}: "
+            "give at least 1, and a number in [0, 1)"
+        )
+    if config.networks == "public" and config.variant == "unconditional":
+        raise InputError("SynDiff: the public release has no unconditional variant; use networks paper")
     phased = config.diffusive_from or config.translators_until is not None
     if phased and config.variant != "unpaired":
         raise InputError("SynDiff: diffusive_from and translators_until are settings of the unpaired variant")

@@ -23,6 +23,7 @@ RECIPES: dict[str, Recipe] = {
     "regression_small": regression.regression_small,
     "syndiff": syndiff.syndiff,
     "syndiff_small": syndiff.syndiff_small,
+    "syndiff_public_code": syndiff.syndiff_public_code,
     **{
         f"{base.__name__}_{name}": _ablation(base, ablation)
         for base in (syndiff.syndiff, syndiff.syndiff_small)

@@ -46,6 +46,24 @@ def syndiff_small() -> Recipe:
     )
 
 
+def syndiff_public_code() -> Recipe:
+    """Unpaired, architecture and settings of the public release, 256×256 slices."""
+    return RunConfig(
+        method="syndiff",
+        settings=SynDiffConfig(
+            networks="public",
+            first_time=0.001,
+            # The release penalises every tenth step and does not make up for it: η/10 in effect.
+            gradient_penalty=0.05,
+            penalty_every=10,
+            learning_rate=1.6e-4,
+            discriminator_learning_rate=1e-4,
+            final_learning_rate=1e-5,
+        ),
+        training=Training(steps=1_250_000, batch_size=1),  # 500 epochs of 2,500 slices
+    )
+
+
 @dataclass(frozen=True)
 class Ablation:
     """A variant of the paper's: a recipe that differs from its base in one point."""
