@@ -177,6 +177,17 @@ def test_settings_that_do_not_fit_are_refused(settings, contrasts, message):
         SynDiff(replace(syndiff().settings, **settings), contrasts)
 
 
+def test_the_papers_tasks():
+    """Section IV-A: 25 subjects of 100 slices, pelvis 9 of 90, 50 epochs; Table IV: sources accelerated 4-fold."""
+    ixi, pelvis = RECIPES["syndiff_ixi_pd_t1"](), RECIPES["syndiff_pelvis_accelerated_t1_ct"]()
+    assert ixi.settings == pelvis.settings == syndiff().settings
+    assert (ixi.contrasts, pelvis.contrasts) == (("PDw", "T1w"), ("T1w", "CT"))
+    assert (ixi.training.steps, pelvis.training.steps) == (125_000, 40_500)
+    assert (ixi.data.slices_per_subject, pelvis.data.slices_per_subject) == (100, 90)
+    assert ixi.data.acceleration == RECIPES["syndiff_pelvis_t1_ct"]().data.acceleration == ()
+    assert pelvis.data.acceleration == (("T1w", 4),)
+
+
 def test_the_public_release_is_rebuilt_at_its_size():
     """METHODS of the release: parameters of all eight networks, variances of its steps, course of its rates."""
     settings = replace(syndiff_public_code().settings, attention_levels=(2,))  # as its images of 64 pixels have it

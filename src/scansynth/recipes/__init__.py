@@ -10,11 +10,11 @@ from scansynth.recipes import regression, syndiff
 Recipe = Callable[[], RunConfig[Any]]
 
 
-def _ablation(base: Recipe, ablation: syndiff.Ablation) -> Recipe:
+def _changed(base: Recipe, change: syndiff.Ablation | syndiff.Task) -> Recipe:
     def recipe() -> RunConfig[Any]:
-        return ablation.of(base())
+        return change.of(base())
 
-    recipe.__doc__ = f"{base.__name__}, {ablation.description}."
+    recipe.__doc__ = f"{base.__name__}, {change.description}."
     return recipe
 
 
@@ -25,9 +25,12 @@ RECIPES: dict[str, Recipe] = {
     "syndiff_small": syndiff.syndiff_small,
     "syndiff_public_code": syndiff.syndiff_public_code,
     **{
-        f"{base.__name__}_{name}": _ablation(base, ablation)
-        for base in (syndiff.syndiff, syndiff.syndiff_small)
-        for name, ablation in syndiff.ABLATIONS.items()
+        f"{base.__name__}_{name}": _changed(base, change)
+        for base, changes in (
+            (syndiff.syndiff, {**syndiff.TASKS, **syndiff.ABLATIONS}),
+            (syndiff.syndiff_small, syndiff.ABLATIONS),
+        )
+        for name, change in changes.items()
     },
 }
 

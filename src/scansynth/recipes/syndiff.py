@@ -1,4 +1,4 @@
-"""Recipes of SynDiff (Özbey et al. 2023): the paper's, a small one, and the ablations of its Tables VI to X.
+"""Recipes of SynDiff (Özbey et al. 2023): the paper's, a small one, its tasks, and the ablations of Tables VI to X.
 
 Number of training steps: the paper trains 50 epochs on 100 slices of each of 25 subjects and names no batch size;
 with a batch of one that is 125,000 steps.
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scansynth.config import RunConfig, Training
+from scansynth.config import DataSettings, RunConfig, Training
 from scansynth.methods.syndiff import SynDiffConfig
 
 Recipe = RunConfig[SynDiffConfig]
@@ -62,6 +62,50 @@ def syndiff_public_code() -> Recipe:
         ),
         training=Training(steps=1_250_000, batch_size=1),  # 500 epochs of 2,500 slices
     )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pair of contrasts in one of the paper's data sets (section IV-A), trained 50 epochs."""
+
+    description: str
+    """Data set and contrasts."""
+    contrasts: tuple[str, str]
+    """Both are made from each other."""
+    subjects: int = 25
+    """For training, of the paper's split."""
+    slices: int = 100
+    """Axial slices of each."""
+    accelerated: bool = False
+    """The first contrast is known from a scan accelerated 4-fold in both in-plane dimensions."""
+
+    def of(self, base: Recipe) -> Recipe:
+        """The task with a recipe's settings."""
+        acceleration = ((self.contrasts[0], 4),) if self.accelerated else ()
+        return replace(
+            base,
+            contrasts=self.contrasts,
+            data=DataSettings(min_foreground=0.0, slices_per_subject=self.slices, acceleration=acceleration),
+            training=replace(base.training, steps=50 * self.subjects * self.slices // base.training.batch_size),
+        )
+
+
+TASKS: dict[str, Task] = {
+    "ixi_t1_t2": Task("IXI, T1w and T2w (Table II)", ("T1w", "T2w")),
+    "ixi_pd_t1": Task("IXI, PDw and T1w (Table II)", ("PDw", "T1w")),
+    "ixi_pd_t2": Task("IXI, PDw and T2w (Table II)", ("PDw", "T2w")),
+    "brats_t1_t2": Task("BRATS, T1w and T2w (Table III)", ("T1w", "T2w")),
+    "brats_flair_t1": Task("BRATS, FLAIR and T1w (Table III)", ("FLAIR", "T1w")),
+    "brats_flair_t2": Task("BRATS, FLAIR and T2w (Table III)", ("FLAIR", "T2w")),
+    "pelvis_t2_ct": Task("pelvis, T2w and CT (Table IV)", ("T2w", "CT"), subjects=9, slices=90),
+    "pelvis_t1_ct": Task("pelvis, T1w and CT (Table IV)", ("T1w", "CT"), subjects=9, slices=90),
+    "pelvis_accelerated_t2_ct": Task(
+        "pelvis, accelerated T2w and CT (Table IV)", ("T2w", "CT"), subjects=9, slices=90, accelerated=True
+    ),
+    "pelvis_accelerated_t1_ct": Task(
+        "pelvis, accelerated T1w and CT (Table IV)", ("T1w", "CT"), subjects=9, slices=90, accelerated=True
+    ),
+}
 
 
 @dataclass(frozen=True)
