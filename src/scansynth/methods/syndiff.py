@@ -37,7 +37,7 @@ Table VI, 0 for both modules the second row of Table VII.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -294,21 +294,22 @@ class SynDiff(Method):
         losses: dict[str, Tensor] = {}
         for target in self.contrasts:  # Eqs. 12, 18, 24
             if diffusive_trains and config.adversarial_weight_diffusive:
-                judge, fake = self.judge(target, reverse[target]), reverse[target].x_s_hat
-                penalised = progress.step % config.penalty_every == 0
-                x_s = reverse[target].x_s.detach().requires_grad_(penalised)
-                logit = judge(x_s)
-                losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * discriminator_loss(
-                    logit, judge(fake.detach())
-                )
-                if penalised:
+                x_s, fake = reverse[target].x_s.detach(), reverse[target].x_s_hat.detach()
+                if progress.step % config.penalty_every:
+                    logit, logit_fake = self.judge(target, reverse[target], x_s, fake)
+                else:
+                    # The penalty's second gradient is then that of the real ones alone.
+                    (logit,) = self.judge(target, reverse[target], x_s.requires_grad_())
+                    (logit_fake,) = self.judge(target, reverse[target], fake)
                     penalty = config.penalty_every * config.gradient_penalty * r1_penalty(logit, x_s)
                     losses[f"penalty {target}"] = config.adversarial_weight_diffusive * penalty
+                adversarial = discriminator_loss(logit, logit_fake)
+                losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * adversarial
             if translators_train and config.adversarial_weight_translator:
-                judge_estimate = self.nets[f"translator_discriminator_{target}"]
-                losses[f"translator {target}"] = config.adversarial_weight_translator * discriminator_loss(
-                    judge_estimate(x0[target]), judge_estimate(estimate[target].detach())
-                )
+                judge = self.nets[f"translator_discriminator_{target}"]
+                logit, logit_fake = judge(torch.cat([x0[target], estimate[target].detach()])).chunk(2)
+                adversarial = discriminator_loss(logit, logit_fake)
+                losses[f"translator {target}"] = config.adversarial_weight_translator * adversarial
         if losses:
             update("D", losses)
 
@@ -320,7 +321,7 @@ class SynDiff(Method):
                     cycle = (reverse[target].x0_hat - x0[target]).abs().mean()
                     losses[f"cycle diffusive {target}"] = config.cycle_weight_diffusive * cycle
                 if config.adversarial_weight_diffusive:
-                    logit = self.judge(target, reverse[target])(reverse[target].x_s_hat)
+                    (logit,) = self.judge(target, reverse[target], reverse[target].x_s_hat)
                     losses[f"diffusive {target}"] = config.adversarial_weight_diffusive * generator_loss(logit)
             if translators_train:
                 if config.cycle_weight_translator:  # Eq. 21
@@ -345,9 +346,13 @@ class SynDiff(Method):
         x_s_hat = mean + variance.sqrt() * noise.normal(f"posterior {target}", shape)
         return _Reverse(t, x_t, x_s, x0_hat, x_s_hat)
 
-    def judge(self, target: str, reverse: _Reverse) -> Callable[[Tensor], Tensor]:
-        """D_θ(·, x_t, t) of a target: a function of x_s (B, 1, H, W) that gives logits (B,)."""
-        return lambda x_s: self.nets[f"discriminator_{target}"](torch.cat([x_s, reverse.x_t], dim=1), reverse.t)
+    def judge(self, target: str, reverse: _Reverse, *x_s: Tensor) -> tuple[Tensor, ...]:
+        """Logits (B,) of D_θ(x_s, x_t, t) for each of several x_s (B, 1, H, W), in one call: weights are read once."""
+        net, count = self.nets[f"discriminator_{target}"], len(x_s)
+        pairs = torch.cat([torch.cat([part, reverse.x_t], dim=1) for part in x_s])
+        t = reverse.t.repeat(count)
+        logits = net(pairs, t, count) if isinstance(net, DiffusiveDiscriminator) else net(pairs, t)
+        return logits.chunk(count)
 
     def other(self, contrast: str) -> str:
         """The run's other contrast."""

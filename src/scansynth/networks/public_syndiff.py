@@ -134,12 +134,13 @@ class DiffusiveDiscriminator(nn.Module):
         for block in self.blocks:
             near_zero(block.get_submodule("conv2"))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, minibatches: int = 1) -> Tensor:
         """Logits of pairs of images: above 0 for real.
 
         Args:
             x: images, (B, in_channels, H, W). At sides of 2^blocks, here 64, the last features have a single place.
             t: time steps, (B,).
+            minibatches: how many minibatches of one size stand in x one after another; each has its own deviation.
 
         Returns:
             (B,).
@@ -157,7 +158,8 @@ class DiffusiveDiscriminator(nn.Module):
         h = self.first(x)
         for block in self.blocks:
             h = block(h, time)
-        h = functional.leaky_relu(self.last_conv(torch.cat([h, minibatch_deviation(h)], dim=1)), SLOPE)
+        deviation = torch.cat([minibatch_deviation(part) for part in h.chunk(minibatches)])
+        h = functional.leaky_relu(self.last_conv(torch.cat([h, deviation], dim=1)), SLOPE)
         return self.last(h.flatten(2).sum(2)).squeeze(1)
 
 
