@@ -76,7 +76,9 @@ def main() -> None:
                 case = {"code": "scansynth", "recipe": recipe, "precision": precision, "work": work}
                 results.append(in_own_process(case))
         if arguments.reference and work != "volume":
-            results.append(in_own_process({"code": "public release", "precision": "float32", "work": work}))
+            for fir in ("plain", "depthwise"):
+                case = {"code": "public release", "fir": fir, "precision": "float32", "work": work}
+                results.append(in_own_process(case))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         content = {"environment": environment(), "threads": arguments.threads, "plain_rates": rates, "results": results}
@@ -162,6 +164,8 @@ def ours(case: dict, arguments: argparse.Namespace, device: torch.device) -> tup
     if arguments.batch:
         training = replace(training, batch_size=arguments.batch)
     settings = replace(recipe.settings, channels=arguments.channels) if arguments.channels else recipe.settings
+    if case["recipe"] == "syndiff_public_code":  # the release attends where the larger side is 16, whatever the level
+        settings = replace(settings, attention_levels=(int(np.log2(max(arguments.size) / 16)),))
     recipe = replace(recipe, settings=settings, training=training)
     engine = Engine(make_method(recipe), device, recipe.training.precision)
     parameters = sum(parameter.numel() for parameter in engine.method.parameters())
@@ -196,7 +200,8 @@ def reference(case: dict, arguments: argparse.Namespace, device: torch.device) -
 
     if device.type != "cpu":
         raise SystemExit("--reference is measured on the CPU")
-    public = Reference(arguments.reference, arguments.size, arguments.channels or 64, arguments.batch or 1)
+    size, channels = tuple(arguments.size), arguments.channels or 64
+    public = Reference(arguments.reference, size, channels, arguments.batch or 1, fir=case["fir"])
     work = {"iteration": lambda: public.iteration(penalty=False), "slice": public.slice}[case["work"]]
     return work, sum(public.parameters().values())
 
