@@ -97,6 +97,17 @@ def test_small_gradients_are_not_clipped():
     assert torch.equal(seen_free[0][0], seen_loose[0][0])
 
 
+def test_a_gradient_of_another_memory_layout_moves_its_own_weights():
+    """`torch.autograd.grad` may return one, and fused optimisers pair numbers by their place in memory."""
+    engine = make_engine()
+    weight = next(parameter for parameter in engine.method.parameters() if min(parameter.shape[:2]) > 1)
+    before, direction = weight.detach().clone(), torch.randn(weight.transpose(0, 1).shape)
+    engine.update("G", {"loss": (weight.transpose(0, 1).contiguous() * direction).sum()})
+    rate = engine.method.config.learning_rate
+    expected = before * (1 - 1e-4 * rate) - rate * direction.transpose(0, 1).sign()  # AdamW's first step
+    torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-6)
+
+
 def test_the_learning_rate_is_the_base_rate_times_the_methods_factor():
     engine = make_engine()
     seen = watch(engine)

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import arg
 
 import scansynth
-from scansynth.errors import InputError
+from scansynth.errors import InputError, ToldElsewhereError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -28,21 +28,22 @@ Output = Annotated[Path, arg(aliases=["-o"])]
 
 
 @contextmanager
-def bars() -> Iterator[Any]:
+def bars(show: bool = True) -> Iterator[Any]:
     """Progress bars: a function (text, done, in all) that draws and moves one bar a text.
 
-    Where the output is no terminal (a log file), a line a text is written when it begins.
+    Where the output is no terminal (a log file), a line a text is written when it begins. Of several processes only
+    the first one shows them.
     """
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, disable=not (show and err.is_terminal)) as progress:
         tasks: dict[str, Any] = {}
 
         def move(text: str, done: int, total: int, note: str = "") -> None:
             if text not in tasks:
                 tasks[text] = progress.add_task(text)
-                if not err.is_terminal:
+                if show and not err.is_terminal:
                     err.print(f"{text} ({total})", markup=False)
             progress.update(tasks[text], completed=done, total=total, description=f"{text} {note}".strip())
 
@@ -175,27 +176,35 @@ class Train(Generic[Settings]):
     """Start from the weights of this run (fine-tuning)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Devices on each machine, a process each; they share the samples of a step (docs/clusters.md)."""
+    nodes: int = 1
+    """Machines; with several, start the command by torchrun or srun."""
     overwrite: bool = False
     """Throw away the run that is there."""
 
     def start(self) -> None:
         """Train to the end."""
         from scansynth.data.cohort import Cohort
-        from scansynth.engine import find_device
+        from scansynth.processes import start_processes
         from scansynth.train import train
 
-        cohort, device = Cohort.open(self.cohort), find_device(self.device)
-        with bars() as move:
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+            with processes.agreeing():
+                cohort = Cohort.open(self.cohort)
             train(
                 self.config,  # pyright: ignore[reportArgumentType]
                 cohort,
                 self.run,
-                device,
+                processes.device,
                 self.init,
                 self.overwrite,
                 lambda done, total, figures: move(f"training {self.run.name}", done, total, validation_note(figures)),
+                processes,
             )
-        out.print(f"{self.run}: trained. Next: scansynth evaluate --run {self.run} --cohort {self.cohort} -o FOLDER")
+        if processes.first:
+            done = f"{self.run}: trained. Next: scansynth evaluate --run {self.run} --cohort {self.cohort} -o FOLDER"
+            out.print(done)
 
 
 def validation_note(figures: dict[str, float]) -> str:
@@ -238,6 +247,10 @@ class Translate:
     """One noise image for all slices: neighbours agree better."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """With -i: devices on each machine, a process each; they share the subjects (docs/clusters.md)."""
+    nodes: int = 1
+    """With -i: machines; with several, start the command by torchrun or srun."""
     seed: int = 0
     """Of the noise."""
     overwrite: bool = False
@@ -273,8 +286,8 @@ class Translate:
 
     def one(self, sources: dict[str, Path]) -> None:
         """One subject's files."""
-        if self.missing:
-            raise InputError("--missing goes with a folder (-i)")
+        if self.missing or self.devices > 1 or self.nodes > 1:
+            raise InputError("--missing, --devices and --nodes go with a folder (-i)")
         if not self.output.name.endswith((".nii", ".nii.gz")):
             raise InputError(f"-o {self.output}: name a .nii.gz file")
         if self.output.exists() and not self.overwrite:
@@ -294,15 +307,18 @@ class Translate:
         """A cohort."""
         from scansynth.cohort_synthesis import translate_cohort
         from scansynth.data.layouts import find_subjects
+        from scansynth.processes import start_processes
 
-        listing = find_subjects(folder)
-        run = scansynth.load(self.run_folder, self.device)
-        with bars() as move:
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+            with processes.agreeing():
+                listing = find_subjects(folder)
+                run = scansynth.load(self.run_folder, str(processes.device))
             entries = translate_cohort(
                 run, listing, self.output, self.target, self.missing, self.samples, self.seed,
                 self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
+                processes,
             )  # fmt: skip
-        for entry in entries:
+        for entry in entries if processes.first else ():
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)
 
 
@@ -374,7 +390,7 @@ def parse_train(arguments: Sequence[str]) -> Train[Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    typed, arguments = arguments is None, list(sys.argv[1:] if arguments is None else arguments)
     handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("scansynth").setLevel(logging.INFO)
@@ -391,10 +407,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     verb, rest = arguments[0], arguments[1:]
     try:
-        if verb == "train":
-            parse_train(rest).start()
-        else:
-            tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}").run()
+        command: Any = (
+            parse_train(rest) if verb == "train" else tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
+        )
+        if not typed and getattr(command, "devices", 1) > 1:
+            raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
+        command.start() if verb == "train" else command.run()
+    except ToldElsewhereError:
+        return 1
     except InputError as error:
         err.print(f"error: {error}", markup=False)
         return 1

@@ -1,4 +1,8 @@
-"""A folder in, a folder out: a contrast for every subject of a cohort, and a list of what is real and what is not."""
+"""A folder in, a folder out: a contrast for every subject of a cohort, and a list of what is real and what is not.
+
+Several processes share the images that are still to be made: the first one looks what is there and deals the rest
+out, each makes its part without a word to the others, and at the end the first one writes the list for all.
+"""
 
 import csv
 import io
@@ -12,12 +16,16 @@ import scansynth
 from scansynth.data.layouts import Listing, Subject
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.processes import Processes
 from scansynth.synthesis import NOTICE, Run, sidecar_of
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[int, int, str], None]
-"""Called with (images done, images in all, "subject contrast")."""
+"""Called with (images made, images that this process has to make, "subject contrast")."""
+
+Image = tuple[str, str]
+"""Subject and contrast."""
 
 REAL, SYNTHETIC, ABSENT = "real", "synthetic", "absent"
 
@@ -45,6 +53,7 @@ def translate_cohort(
     shared_noise: bool = False,
     overwrite: bool = False,
     report: Report | None = None,
+    processes: Processes | None = None,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -61,13 +70,69 @@ def translate_cohort(
         seed: of the noise.
         shared_noise: as in `Run.translate`.
         overwrite: make images again that are there.
-        report: told of every image.
+        report: told of every image that this process makes.
+        processes: that share the images; by default there is only this one.
 
     Returns:
         What is listed in `contrasts.tsv`.
 
     Raises:
         InputError: if nothing can be made, or (after all else is done) some subjects failed.
+    """
+    processes = processes or Processes(run.device)
+    drawn = {"samples": samples, "seed": seed, "shared_noise": shared_noise}
+    plan = processes.from_first(lambda: make_plan(run, listing, out, target, missing, overwrite, drawn))
+    made: dict[Image, Path] = {}
+    failures: dict[Image, str] = {}
+    own = plan.left[processes.rank :: processes.count]
+    for done, (subject, name) in enumerate(own, 1):
+        path = output_path(out, listing.layout, subject.name, name)
+        try:
+            run.translate(_sources(run, subject, name), name, samples, seed, subject.name, shared_noise).write(path)
+            made[subject.name, name] = path
+        except InputError as error:
+            log.warning("%s %s: %s", subject.name, name, error)
+            failures[subject.name, name] = str(error)
+        if report:
+            report(done, len(own), f"{subject.name} {name}")
+    parts = [(plan.there, plan.failures), *processes.gather((made, failures))]
+    made = {image: path for part, _ in parts for image, path in part.items()}
+    failures = {image: why for _, part in parts for image, why in part.items()}
+    entries = _entries(run, listing.subjects, made, failures)
+    processes.from_first(lambda: _write_entries(entries, out / "contrasts.tsv"))
+    if failures:
+        (subject, name), first = next(iter(failures.items()))
+        raise processes.error(
+            f"{len(failures)} of {len(made) + len(failures)} images could not be made (see {out / 'contrasts.tsv'}); "
+            f"the first, {subject} {name}: {first}"
+        )
+    return entries
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a cohort's images is there, and what is left to do."""
+
+    there: dict[Image, Path]
+    failures: dict[Image, str]
+    """Images that are not to be made, and why."""
+    left: list[tuple[Subject, str]]
+    """Subject and contrast of the images to make."""
+
+
+def make_plan(
+    run: Run,
+    listing: Listing,
+    out: Path,
+    target: str | None,
+    missing: bool,
+    overwrite: bool,
+    drawn: dict[str, int | bool],
+) -> Plan:
+    """Find out what is to be made, and make the folder for it.
+
+    Raises:
+        InputError: if nothing can be made.
     """
     targets = (run.choose_target(target, {}),) if target else run.method.targets
     if out.resolve() == listing.root.resolve():
@@ -86,29 +151,18 @@ def translate_cohort(
     out.mkdir(parents=True, exist_ok=True)
     if listing.layout == "BIDS":
         write_text(out / "dataset_description.json", json.dumps(_description(), indent=1))
-    made: dict[tuple[str, str], Path] = {}
-    failures: dict[tuple[str, str], str] = {}
-    for done, (subject, name) in enumerate(work, 1):
+    plan = Plan({}, {}, [])
+    for subject, name in work:
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            if overwrite or not _is_there(path, run, {"samples": samples, "seed": seed, "shared_noise": shared_noise}):
-                sources = _sources(run, subject, name)
-                run.translate(sources, name, samples, seed, subject.name, shared_noise).write(path)
-            made[subject.name, name] = path
+            if overwrite or not _is_there(path, run, drawn):
+                plan.left.append((subject, name))
+            else:
+                plan.there[subject.name, name] = path
         except InputError as error:
             log.warning("%s %s: %s", subject.name, name, error)
-            failures[subject.name, name] = str(error)
-        if report:
-            report(done, len(work), f"{subject.name} {name}")
-    entries = _entries(run, listing.subjects, made, failures)
-    _write_entries(entries, out / "contrasts.tsv")
-    if failures:
-        (subject, name), first = next(iter(failures.items()))
-        raise InputError(
-            f"{len(failures)} of {len(work)} images could not be made (see {out / 'contrasts.tsv'}); "
-            f"the first, {subject} {name}: {first}"
-        )
-    return entries
+            plan.failures[subject.name, name] = str(error)
+    return plan
 
 
 def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:

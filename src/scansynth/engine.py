@@ -1,40 +1,27 @@
-"""Devices, precision, and the one function that changes weights: `Engine.update`.
+"""Precision, and the one function that changes weights: `Engine.update`.
 
-Lightning Fabric finds the device. Networks may compute in bfloat16; equations, losses and weights stay float32:
-the cast lives inside each network's forward and nowhere else.
+Networks may compute in bfloat16; equations, losses and weights stay float32: the cast lives inside each network's
+forward and nowhere else. Several processes each compute on their own part of the batch; gradients are averaged over
+them once an update. Networks are not wrapped in `DistributedDataParallel`: some run forward without backward, some
+serve two players, and `torch.autograd.grad` goes past its hooks.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth import checkpoint
-from scansynth.errors import InputError
 from scansynth.method import Method, Progress
+from scansynth.processes import Processes
+from scansynth.processes import find_device as find_device  # synthesis.py and benchmarks/ ask for it here
 
 Precision = Literal["float32", "bfloat16"]
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a `--device` flag: `auto`, `cpu`, `cuda`, `mps`.
-
-    Raises:
-        InputError: if this machine has no such device.
-    """
-    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}.get(name)
-    if accelerator is None:
-        raise InputError(f"device {name!r}: use auto, cpu, cuda or mps")
-    try:
-        return Fabric(accelerator=accelerator, devices=1).device
-    except Exception as error:
-        raise InputError(f"device {name!r} is not available here ({error}); use --device cpu or auto") from error
 
 
 def _to_float32(value: Any) -> Any:
@@ -57,6 +44,15 @@ def compute_in(nets: Mapping[str, nn.Module], precision: Precision, device: torc
         net.forward = cast_forward
 
 
+def laid_out_like(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+    """The gradient in its parameter's memory layout.
+
+    `torch.autograd.grad`, unlike `backward`, may return another (the weights of a convolution that was differentiated
+    twice, for R1), and fused optimisers silently pair numbers by their place in memory (PyTorch 2.13, CPU).
+    """
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+
+
 class Engine:
     """Optimisers, moving averages and logged losses of one method.
 
@@ -65,11 +61,20 @@ class Engine:
         device: where it computes.
         precision: what its networks compute in.
         gradient_clip: largest norm of a player's gradient; 0 for none.
+        processes: that train together, each on its part of the batch; by default there is only this one.
     """
 
-    def __init__(self, method: Method, device: torch.device, precision: Precision, gradient_clip: float = 0.0):
+    def __init__(
+        self,
+        method: Method,
+        device: torch.device,
+        precision: Precision,
+        gradient_clip: float = 0.0,
+        processes: Processes | None = None,
+    ):
         self.method = method.to(device)
         self.device = device
+        self.processes = processes or Processes(device)
         self.gradient_clip = gradient_clip
         self.averages = nn.ModuleDict({name: copy.deepcopy(method.nets[name]) for name in method.averaged})
         self.averages.requires_grad_(False)
@@ -88,18 +93,23 @@ class Engine:
         return [parameter for net in self.method.players[player] for parameter in self.method.nets[net].parameters()]
 
     def update(self, player: str, losses: Mapping[str, Tensor]) -> None:
-        """One optimisation step of `player` on the sum of `losses` (`method.Update`)."""
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        if not torch.isfinite(total):
-            raise InputError(
+        """One optimisation step of `player` on the sum of `losses` (`method.Update`), over all processes."""
+        parameters = self.parameters_of(player)
+        values = torch.stack([loss.float() for loss in losses.values()])
+        gradients = [
+            None if gradient is None else laid_out_like(parameter, gradient)
+            for parameter, gradient in zip(
+                parameters, torch.autograd.grad(values.sum(), parameters, allow_unused=True), strict=True
+            )
+        ]
+        values, gradients = self._over_processes(values.detach(), parameters, gradients)
+        if not torch.isfinite(values.sum()):  # the mean, so that all processes come to the same end
+            raise self.processes.error(
                 f"step {self.progress.step}: the loss of player {player!r} is not finite "
-                f"({', '.join(f'{name} {loss.item():.3g}' for name, loss in losses.items())}); "
+                f"({', '.join(f'{name} {value:.3g}' for name, value in zip(losses, values.tolist(), strict=True))}); "
                 "train another run with a lower learning rate or in float32 (--init starts from this one's weights)"
             )
-        parameters = self.parameters_of(player)
-        for parameter, gradient in zip(
-            parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True
-        ):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         if self.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
@@ -110,10 +120,24 @@ class Engine:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._move_averages(player)
-        for name, loss in losses.items():
+        for name, value in zip(losses, values, strict=True):
             key = f"{player}/{name}"
-            self._sums[key] = self._sums.get(key, torch.zeros((), device=self.device)) + loss.detach().float()
+            self._sums[key] = self._sums.get(key, torch.zeros((), device=self.device)) + value
             self._counts[key] = self._counts.get(key, 0) + 1
+
+    def _over_processes(
+        self, values: Tensor, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Losses and gradients averaged over all processes; None where no process uses a parameter."""
+        if self.processes.count == 1:
+            return values, gradients
+        used = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.float32, device=self.device)
+        filled = [
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+        ]
+        self.processes.mean_([values, used, *filled])
+        return values, [gradient if share else None for gradient, share in zip(filled, used.tolist(), strict=True)]
 
     @torch.no_grad()
     def _move_averages(self, player: str) -> None:
@@ -164,6 +188,21 @@ class Engine:
         checkpoint.restore(dict(self.averages.items()), files["averages"], folder)
         checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state["groups"])
         return state
+
+    def start_equal(self) -> None:
+        """Let all processes go on from the first one's weights, averages and optimisers.
+
+        They are equal already where all read the same files; another kind of machine may draw other first weights.
+        """
+        states = [
+            value
+            for optimizer in self.optimizers.values()
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+        nets = [*self.method.nets.state_dict().values(), *self.averages.state_dict().values()]
+        self.processes.copy_first_([tensor for tensor in (*nets, *states) if tensor.is_floating_point()])
 
     def synthesis_weights(self) -> dict[str, Tensor]:
         """Weights that synthesis uses: averages where there are any, the nets themselves elsewhere."""

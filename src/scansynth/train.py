@@ -1,7 +1,8 @@
 """The training loop: data in the order of the seed, updates, validation, checkpoints; killed, it goes on.
 
 Running the same command again resumes. A step's samples and noise are functions of (seed, step, place in the batch)
-alone, so a resumed run equals an uninterrupted one.
+alone, so a resumed run equals an uninterrupted one, and several processes, each with its places of the batch, make
+the run that one would make, but for rounding. Only the first of them writes.
 """
 
 import json
@@ -32,6 +33,7 @@ from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
 from scansynth.method import Method, Noise, Progress
 from scansynth.methods import find_method
+from scansynth.processes import Processes
 from scansynth.validation import case_sources, synthesise_case, validation_cases
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def train(
     init: Path | None = None,
     overwrite: bool = False,
     report: Report | None = None,
+    processes: Processes | None = None,
 ) -> RunConfig[Any]:
     """Train a run to its end, from the start or from its last checkpoint.
 
@@ -68,7 +71,8 @@ def train(
         device: where to compute.
         init: another run whose weights are the start (fine-tuning); ignored when the run resumes.
         overwrite: throw away a run that is there.
-        report: told of every step.
+        report: told of every step, in the first process.
+        processes: that train together; by default there is only this one.
 
     Returns:
         The resolved settings, as in the run's `config.yaml`.
@@ -76,9 +80,46 @@ def train(
     Raises:
         InputError: if the cohort does not fit the method, or the folder holds a run of other settings.
     """
+    processes = processes or Processes(device)
     config = replace(config, contrasts=config.contrasts or cohort.contrasts)
+    with processes.agreeing():
+        method, dataset = make_parts(config, cohort, processes)
+        if init and (overwrite or not checkpoint.current(run / "last")):
+            weights, source = checkpoint.load_weights(init)
+            check_same_networks(config, init)
+            checkpoint.restore(dict(method.nets.items()), weights, source)
+    resumed, config = open_run(
+        config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes
+    )
+    engine = Engine(method, device, config.training.precision, config.training.gradient_clip, processes)
+    start, best = 0, -np.inf
+    if resumed:
+        with processes.agreeing():
+            state = engine.load(resumed)
+        start, best = state["step"], state["best"] if state["best"] is not None else -np.inf
+    engine.start_equal()
+    if processes.first:
+        if resumed:
+            log.info("%s: going on at step %d", run, start)
+        _cut_back(run / "metrics.jsonl", start)
+    _Loop(config, cohort, run, engine, dataset, best).run_steps(start, report)
+    return config
+
+
+def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> tuple[Method, SliceDataset]:
+    """The method and its training slices.
+
+    Raises:
+        InputError: if cohort, method, batch and processes do not fit each other.
+    """
     if unknown := [name for name in config.contrasts if name not in cohort.contrasts]:
         raise InputError(f"contrast {unknown[0]!r} is not in the cohort, which has {', '.join(cohort.contrasts)}")
+    if config.training.batch_size % processes.count:
+        raise InputError(
+            f"a batch of {config.training.batch_size} cannot be shared by {processes.count} processes (it counts the "
+            f"samples of a step over all of them): give --training.batch-size {processes.count} or a multiple of it, "
+            "or fewer --devices"
+        )
     method = make_method(config)
     dataset = SliceDataset(
         cohort,
@@ -88,23 +129,11 @@ def train(
         seed=config.seed,
         min_foreground=config.data.min_foreground,
         augmentation=config.data.augmentation,
+        slices_per_subject=config.data.slices_per_subject,
+        acceleration=config.data.acceleration,
     )
     check_size(method, dataset)
-    if init and (overwrite or not checkpoint.current(run / "last")):
-        weights, source = checkpoint.load_weights(init)
-        check_same_networks(config, init)
-        checkpoint.restore(dict(method.nets.items()), weights, source)
-    resumed, config = open_run(config, cohort, run, overwrite, lambda config: measured(config, dataset, device))
-    engine = Engine(method, device, config.training.precision, config.training.gradient_clip)
-    start, best = 0, -np.inf
-    if resumed:
-        state = engine.load(resumed)
-        start, best = state["step"], state["best"] if state["best"] is not None else -np.inf
-        log.info("%s: going on at step %d", run, start)
-    _cut_back(run / "metrics.jsonl", start)
-    loop = _Loop(config, cohort, run, engine, dataset, best)
-    loop.run_steps(start, report)
-    return config
+    return method, dataset
 
 
 def check_size(method: Method, dataset: SliceDataset) -> None:
@@ -123,12 +152,23 @@ def open_run(
     run: Path,
     overwrite: bool,
     resolve: Callable[[RunConfig[Any]], RunConfig[Any]],
+    processes: Processes,
 ) -> tuple[Path | None, RunConfig[Any]]:
-    """Make the run folder or find the run in it.
+    """Make the run folder or find the run in it; the first process does so for all.
 
     Returns:
         The checkpoint to go on from (None at the start), and the resolved settings.
     """
+    stored = processes.from_first(lambda: find_run(run, overwrite))
+    if stored is None:
+        config = resolve(config)
+        processes.from_first(lambda: make_run(config, cohort, run, processes))
+        return None, config
+    return processes.from_first(lambda: reopen_run(config, stored, cohort, run))
+
+
+def find_run(run: Path, overwrite: bool) -> RunConfig[Any] | None:
+    """The settings of the run that is in the folder, or None where one may be made; clears it to overwrite it."""
     settings = run / "config.yaml"
     # config.yaml alone is no sign of a run: other programs name theirs so, too.
     if overwrite and settings.exists() and (run / FILE).exists():
@@ -137,13 +177,23 @@ def open_run(
         ours = ("environment.json", FILE)  # left by a kill before there was a config.yaml
         if run.exists() and any(path.name not in ours and not path.name.startswith(".") for path in run.iterdir()):
             raise InputError(f"{run}: the folder holds other files and no run; choose another --run")
-        config = resolve(config)
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / "environment.json", json.dumps(environment(), indent=1))
-        PreparationRecord.of(cohort, config.contrasts).write(run)
-        write_text(settings, to_yaml(config))
-        return None, config
-    stored = read_yaml(settings)
+        return None
+    return read_yaml(settings)
+
+
+def make_run(config: RunConfig[Any], cohort: Cohort, run: Path, processes: Processes) -> None:
+    """Write the folder of a run that begins; `config.yaml` last, which says that it is whole."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "environment.json", json.dumps(environment() | {"processes": str(processes.count)}, indent=1))
+    PreparationRecord.of(cohort, config.contrasts).write(run)
+    write_text(run / "config.yaml", to_yaml(config))
+
+
+def reopen_run(
+    config: RunConfig[Any], stored: RunConfig[Any], cohort: Cohort, run: Path
+) -> tuple[Path | None, RunConfig[Any]]:
+    """Let a run go on: its last checkpoint, if it has one, and its settings with what may be changed."""
+    settings = run / "config.yaml"
     if stored.method != config.method:
         raise InputError(f"{run}: holds a run of {stored.method!r}, not {config.method!r}; choose another --run")
     PreparationRecord.read(run).check_same(cohort, run)
@@ -161,34 +211,38 @@ def open_run(
     return checkpoint.current(run / "last"), wanted
 
 
-def measured(config: RunConfig[Any], dataset: SliceDataset, device: torch.device) -> RunConfig[Any]:
+def measured(config: RunConfig[Any], dataset: SliceDataset, processes: Processes) -> RunConfig[Any]:
     """Convert `training.minutes` to steps by the rate of a trial on a copy of the method.
 
-    The trial takes a twentieth of the time, or five steps; what it trains is thrown away.
+    The trial takes a twentieth of the time, or five steps; what it trains is thrown away. All processes take part,
+    the first one's clock counts.
     """
     minutes, batch_size = config.training.minutes, config.training.batch_size
     if not minutes:
         return config
-    engine = Engine(make_method(config), device, config.training.precision, config.training.gradient_clip)
+    training = config.training
+    engine = Engine(make_method(config), processes.device, training.precision, training.gradient_clip, processes)
     seconds: list[float] = []
     begun = time.perf_counter()
-    while len(seconds) < 5 or time.perf_counter() - begun < 60 * minutes / 20:
+    while processes.from_first(lambda: len(seconds) < 5 or time.perf_counter() - begun < 60 * minutes / 20):
         before = time.perf_counter()
-        items = [dataset[len(seconds) * batch_size + place] for place in range(batch_size)]
+        items = [dataset[len(seconds) * batch_size + place] for place in processes.share(batch_size)]
         batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
         step(engine, batch, config, len(seconds), Progress(0, 1, 0.0))
         seconds.append(time.perf_counter() - before)
-    rest = 60 * minutes - (time.perf_counter() - begun)
-    steps = max(1, round(rest / float(np.mean(seconds[1:]))))
-    log.info("%.3f s a step: %d steps in %.1f minutes", float(np.mean(seconds[1:])), steps, minutes)
-    return replace(config, training=replace(config.training, steps=steps))
+    rate, rest = float(np.mean(seconds[1:])), 60 * minutes - (time.perf_counter() - begun)
+    steps = processes.from_first(lambda: max(1, round(rest / rate)))
+    if processes.first:
+        log.info("%.3f s a step: %d steps in %.1f minutes", rate, steps, minutes)
+    return replace(config, training=replace(training, steps=steps))
 
 
 def step(
     engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress
 ) -> None:
-    """One training step on a batch."""
-    keys = [(config.seed, number, place) for place in range(len(batch["images"]))]
+    """One training step on a batch, of which `batch` holds this process's part."""
+    places = engine.processes.share(len(batch["images"]) * engine.processes.count)
+    keys = [(config.seed, number, place) for place in places]
     engine.progress = progress
     on_device = {key: value.to(engine.device) for key, value in batch.items()}
     engine.method.training_step(on_device, engine.update, progress, Noise(keys, engine.device))
@@ -201,26 +255,36 @@ class _Loop:
         self, config: RunConfig[Any], cohort: Cohort, run: Path, engine: Engine, dataset: SliceDataset, best: float
     ):
         self.config, self.run, self.engine, self.dataset, self.best = config, run, engine, dataset, best
-        self.validation = validation_cases(cohort, engine.method, config)
-        if not self.validation:
+        self.validation = validation_cases(cohort, engine.method, config) if engine.processes.first else []
+        if engine.processes.first and not self.validation:
             log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
 
     def batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
-        training = self.config.training
-        numbers = range(start * training.batch_size, training.steps * training.batch_size)
-        return iter(DataLoader(self.dataset, batch_size=training.batch_size, sampler=numbers))
+        """This process's places of the batch of each step."""
+        training, own = self.config.training, self.engine.processes.share(self.config.training.batch_size)
+        numbers = ([step * training.batch_size + place for place in own] for step in range(start, training.steps))
+        return iter(DataLoader(self.dataset, batch_sampler=numbers))
 
-    def run_steps(self, start: int, report: Report | None) -> None:
-        """Train from `start` to the end."""
+    def steps(self, start: int) -> Iterator[int]:
+        """Train from `start` to the end; yields the steps finished after each."""
         training, engine = self.config.training, self.engine
-        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
-        clock, clock_step = time.perf_counter(), start
-        figures: dict[str, float] = {}
         engine.method.train()
         for number, batch in enumerate(self.batches(start), start):
             epoch = number * training.batch_size / len(self.dataset)
             step(engine, batch, self.config, number, Progress(number, training.steps, epoch))
-            done = number + 1
+            yield number + 1
+
+    def run_steps(self, start: int, report: Report | None) -> None:
+        """Train from `start` to the end; the first process logs, validates and saves."""
+        training, engine = self.config.training, self.engine
+        if not engine.processes.first:
+            for _ in self.steps(start):
+                pass
+            return
+        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
+        clock, clock_step = time.perf_counter(), start
+        figures: dict[str, float] = {}
+        for done in self.steps(start):
             at_end = done == training.steps
             save = at_end or done % training.checkpoint_every == 0
             # A line at each checkpoint too, so that what was summed up to it is not lost with a kill after it.
