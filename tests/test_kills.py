@@ -1,0 +1,114 @@
+"""`scansynth train`, killed from outside and started again, ends in the same run to the last bit.
+
+The harness is that of `benchmarks/kills.py`, which does the same at length.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from scansynth import checkpoint
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))  # scripts, no package: nothing that is installed
+
+import kills  # noqa: E402
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and process groups")
+
+
+@pytest.fixture(scope="module")
+def runs(cohort, tmp_path_factory):
+    """A run that was left in peace, one that was killed three times, and what the kills hit."""
+    folder = tmp_path_factory.mktemp("kills")
+    config = kills.settings("regression_small", steps=30, checkpoint_every=3, validate_every=10)
+    whole, killed = (kills.Command(config, cohort.folder, folder / name) for name in ("whole", "killed"))
+    process = whole.start()  # beside the others: most of the time goes into imports
+    hit = [
+        killed.kill(kills.Plan("folder is made")),
+        killed.kill(kills.Plan("checkpoint in writing", count=2)),
+        killed.kill(kills.Plan("line of metrics.jsonl", count=3)),
+    ]
+    killed.finish(killed.start())
+    whole.finish(process)
+    return whole.run, killed.run, hit
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(runs):
+    whole, killed, hit = runs
+    assert all(hit), "a process came to its end before it was killed"
+    making, writing, training = hit
+    assert making.checkpoint is None
+    assert any(name.startswith("last/step-") and name.endswith(".tmp") for name in writing.left)
+    assert (training.checkpoint or 0) >= (writing.checkpoint or 0)
+    assert training.line
+    assert training.line < 30
+    assert [line["step"] for line in kills.figures(whole)][-1] == 30
+    assert kills.differences(kills.digest(whole), kills.digest(killed)) == []
+    assert not [name for name in kills.left_over(killed) if name.endswith(".tmp")]
+
+
+def one_bit(run):
+    path = checkpoint.current(run / "last") / "optimizers.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("exp_avg"))
+    tensors[name].view(-1).view(torch.int32)[0] ^= 1
+    save_file(tensors, path)
+
+
+def edit(name, change):
+    def apply(run):
+        path = run / name
+        path.write_text(change(path.read_text()))
+
+    return apply
+
+
+def swap_lines(text):
+    first, second, *rest = text.splitlines(keepends=True)
+    return "".join([second, first, *rest])
+
+
+def slower(text):
+    lines = [json.loads(line) for line in text.splitlines()]
+    return "".join(json.dumps({**line, "seconds_per_step": 9.0}) + "\n" for line in lines)
+
+
+def another_best(run):
+    path = checkpoint.current(run / "best") / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "validation_psnr": 99.0}))
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (one_bit, ["last/optimizers"]),
+        (another_best, ["best/state.json"]),
+        (edit("metrics.jsonl", swap_lines), ["metrics.jsonl"]),
+        (edit("metrics.jsonl", lambda text: text + '{"step": 30}\n'), ["metrics.jsonl"]),
+        (edit("metrics.jsonl", slower), []),
+        (edit("config.yaml", lambda text: text.replace("seed: 0", "seed: 1")), ["config.yaml"]),
+        (lambda run: next((run / "validation").iterdir()).unlink(), ["validation"]),
+    ],
+)
+def test_the_comparison_sees_one_bit_and_no_clock(runs, tmp_path, change, parts):
+    whole, *_ = runs
+    shutil.copytree(whole, tmp_path / "run")
+    change(tmp_path / "run")
+    assert kills.differences(kills.digest(whole), kills.digest(tmp_path / "run")) == parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", kills.SCENARIOS)
+def test_a_kill_before_any_file_operation_changes_nothing(scenario):
+    """In a process of its own, as it forks, and this one may have threads."""
+    command = [sys.executable, str(BENCHMARKS / "kills.py"), "sweep", "--cases", "regression_small"]
+    done = subprocess.run([*command, "--scenarios", scenario, "--only", "24"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
