@@ -20,6 +20,9 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts, no package: nothing that is installed
 
 import kills  # noqa: E402
+from kills_digest import differences, digest, figures, left_over  # noqa: E402
+from kills_random import Command, Plan  # noqa: E402
+from kills_sweep import SCENARIOS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and process groups")
 
@@ -29,12 +32,12 @@ def runs(cohort, tmp_path_factory):
     """A run that was left in peace, one that was killed three times, and what the kills hit."""
     folder = tmp_path_factory.mktemp("kills")
     config = kills.settings("regression_small", steps=30, checkpoint_every=3, validate_every=10)
-    whole, killed = (kills.Command(config, cohort.folder, folder / name) for name in ("whole", "killed"))
+    whole, killed = (Command(config, cohort.folder, folder / name) for name in ("whole", "killed"))
     process = whole.start()  # beside the others: most of the time goes into imports
     hit = [
-        killed.kill(kills.Plan("folder is made")),
-        killed.kill(kills.Plan("checkpoint in writing", count=2)),
-        killed.kill(kills.Plan("line of metrics.jsonl", count=3)),
+        killed.kill(Plan("folder is made")),
+        killed.kill(Plan("checkpoint in writing", count=2)),
+        killed.kill(Plan("line of metrics.jsonl", count=3)),
     ]
     killed.finish(killed.start())
     whole.finish(process)
@@ -50,9 +53,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(runs):
     assert (training.checkpoint or 0) >= (writing.checkpoint or 0)
     assert training.line
     assert training.line < 30
-    assert [line["step"] for line in kills.figures(whole)][-1] == 30
-    assert kills.differences(kills.digest(whole), kills.digest(killed)) == []
-    assert not [name for name in kills.left_over(killed) if name.endswith(".tmp")]
+    assert [line["step"] for line in figures(whole)][-1] == 30
+    assert differences(digest(whole), digest(killed)) == []
+    assert not [name for name in left_over(killed) if name.endswith(".tmp")]
 
 
 def one_bit(run):
@@ -102,11 +105,11 @@ def test_the_comparison_sees_one_bit_and_no_clock(runs, tmp_path, change, parts)
     whole, *_ = runs
     shutil.copytree(whole, tmp_path / "run")
     change(tmp_path / "run")
-    assert kills.differences(kills.digest(whole), kills.digest(tmp_path / "run")) == parts
+    assert differences(digest(whole), digest(tmp_path / "run")) == parts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", kills.SCENARIOS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_before_any_file_operation_changes_nothing(scenario):
     """In a process of its own, as it forks, and this one may have threads."""
     command = [sys.executable, str(BENCHMARKS / "kills.py"), "sweep", "--cases", "regression_small"]

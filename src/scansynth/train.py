@@ -171,8 +171,13 @@ def find_run(run: Path, overwrite: bool) -> RunConfig[Any] | None:
     """The settings of the run that is in the folder, or None where one may be made; clears it to overwrite it."""
     settings = run / "config.yaml"
     # config.yaml alone is no sign of a run: other programs name theirs so, too.
-    if overwrite and settings.exists() and (run / FILE).exists():
-        shutil.rmtree(run)
+    if overwrite:
+        # Renamed first: a kill leaves the whole run or none, never a part that neither goes on nor may be overwritten.
+        discarded = run.absolute().with_name(f".{run.name}.overwritten")
+        shutil.rmtree(discarded, ignore_errors=True)
+        if settings.exists() and (run / FILE).exists():
+            run.rename(discarded)
+            shutil.rmtree(discarded)
     if not settings.exists():
         ours = ("environment.json", FILE)  # left by a kill before there was a config.yaml
         if run.exists() and any(path.name not in ours and not path.name.startswith(".") for path in run.iterdir()):
