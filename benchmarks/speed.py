@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine, find_device
+from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.recipes import find_recipe
 from scansynth.train import environment, make_method, step
@@ -167,9 +167,10 @@ def ours(case: dict, arguments: argparse.Namespace, device: torch.device) -> tup
     if case["recipe"] == "syndiff_public_code":  # the release attends where the larger side is 16, whatever the level
         settings = replace(settings, attention_levels=(int(np.log2(max(arguments.size) / 16)),))
     recipe = replace(recipe, settings=settings, training=training)
-    engine = Engine(make_method(recipe), device, recipe.training.precision)
-    parameters = sum(parameter.numel() for parameter in engine.method.parameters())
+    method = make_method(recipe)
+    parameters = sum(parameter.numel() for parameter in method.parameters())
     if case["work"] == "iteration":
+        engine = Engine(method, device, recipe.training.precision)
         images = torch.rand(recipe.training.batch_size, 2, *arguments.size) * 2 - 1
         batch = {"images": images, "available": torch.ones(len(images), 2, dtype=torch.bool)}
         # Step 1 on: a step that a lazy gradient penalty leaves out, for nine of ten of the public code's.
@@ -182,14 +183,13 @@ def ours(case: dict, arguments: argparse.Namespace, device: torch.device) -> tup
 
         return iteration, parameters
     depth = arguments.depth if case["work"] == "volume" else 1
-    del engine.optimizers, engine.averages
-    engine.method.eval().requires_grad_(False)
+    prepare_synthesis(method, device, recipe.training.precision)
     images = torch.rand(1, 2, *arguments.size, depth, device=device) * 2 - 1
     batch = {"images": images, "available": torch.tensor([[True, False]], device=device)}
 
     def translate() -> None:
         with torch.no_grad():
-            engine.method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)], device))
+            method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)], device))
 
     return translate, parameters
 

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from scansynth.engine import Engine, find_device
+from scansynth.diffusion.windows import SliceWindows
+from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.method import Noise, Progress
 from scansynth.methods.regression import Regression, RegressionConfig
@@ -173,3 +174,20 @@ def test_a_device_that_is_not_there():
     with pytest.raises(InputError, match="'cuda' is not available here") as caught:
         find_device("cuda")
     assert "\n" not in str(caught.value)
+
+
+def test_synthesis_on_a_cpu_has_weights_channels_last_and_the_same_result():
+    torch.manual_seed(0)
+    method = Regression(RegressionConfig.tiny(), ("T1w", "T2w")).eval()
+    batch = {"images": torch.rand(1, 2, 16, 16, 3), "available": torch.tensor([[True, False]])}
+
+    def translate():
+        with torch.no_grad():
+            return method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)]))
+
+    before = translate()
+    prepare_synthesis(method, CPU, "float32")
+    weights = [parameter for parameter in method.parameters() if parameter.ndim == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert not any(parameter.requires_grad for parameter in method.parameters())
+    torch.testing.assert_close(translate(), before)

@@ -28,7 +28,7 @@ from scansynth.data.prepare import Undo, grid_for, prepare
 from scansynth.data.record import PreparationRecord
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import compute_in, find_device
+from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.method import Method, Noise, SharedAlongSlices
@@ -121,8 +121,7 @@ class Run:
         method = make_method(config)
         restore(dict(method.nets.items()), tensors, source)
         place = find_device(device)
-        method.to(place).eval().requires_grad_(False)
-        compute_in(dict(method.nets.items()), config.training.precision, place)
+        prepare_synthesis(method, place, config.training.precision)
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
         weights = {"sha256": digest, "training_step": int(source.name.removeprefix("step-"))}
         return cls(folder, config, method, PreparationRecord.read(folder), place, weights)
