@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--work", nargs="+", default=["iteration", "slice"], choices=["iteration", "slice", "volume"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=20, help="measured, after three that are not")
+    parser.add_argument("--repeats", type=int, default=20, help="measured, after some that are not")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--reference", type=Path, help="a checkout of SynDiff's public release")
     parser.add_argument("--profile", action="store_true", help="also the share of each kind of operation")
@@ -83,7 +83,8 @@ def main() -> None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         content = {"environment": environment(), "threads": arguments.threads, "plain_rates": rates, "results": results}
         content["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY", "")
-        content["command"] = " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]])
+        words = ["PATH" if word == str(arguments.reference) else word for word in sys.argv[1:]]
+        content["command"] = " ".join(["python", "benchmarks/speed.py", *words])
         arguments.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -116,15 +117,15 @@ def plain_rates(device: torch.device) -> dict[str, float]:
 
 
 def timed(work: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Seconds of each repeat, after three that are not counted."""
-    seconds = []
-    for _ in range(repeats + 3):
+    """Seconds of each repeat, after three that are not counted (one, of a few)."""
+    seconds, first = [], 3 if repeats > 3 else 1
+    for _ in range(repeats + first):
         begun = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    return seconds[3:]
+    return seconds[first:]
 
 
 def measure(case: dict, arguments: argparse.Namespace) -> dict:
@@ -209,8 +210,7 @@ def reference(case: dict, arguments: argparse.Namespace, device: torch.device) -
 def shares(work: Callable[[], object]) -> dict[str, float]:
     """Share of the processor's time by kind of operation."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(3):
-            work()
+        work()
     times: dict[str, float] = {}
     for event in profiler.key_averages():
         kind = next((kind for kind, parts in KINDS if any(part in event.key for part in parts)), "elementwise and rest")

@@ -22,14 +22,16 @@ class _Convolution2d(nn.Conv2d):
     """A 3×3 convolution that keeps the size, as a matrix product where maps are small and weights many.
 
     The deepest levels of a network have few places and most of its weights. There a CPU's convolution spends its time
-    on laying the weights out anew, up to ten times that of the product (its gradients above all).
+    on laying the weights out anew, up to ten times that of the product (its gradients above all). Synthesis needs no
+    gradients, and has weights that are laid out already (`engine.prepare_synthesis`).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (B, C, H, W)."""
         batch, _, height, width = input.shape
         places = batch * height * width
-        if input.device.type != "cpu" or places > SMALL_MAP or self.in_channels * self.out_channels < WIDE:
+        few, wide = places <= SMALL_MAP, self.in_channels * self.out_channels >= WIDE
+        if input.device.type != "cpu" or not (few and wide and torch.is_grad_enabled()):
             return super().forward(input)
         columns = functional.unfold(input, 3, padding=1)  # (B, 9 C, H W)
         y = self.weight.flatten(1) @ columns.transpose(0, 1).flatten(1)  # (C', B H W)
