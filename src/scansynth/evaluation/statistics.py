@@ -1,0 +1,124 @@
+"""Paired statistics of two methods by subject: tests, effect sizes, confidence intervals.
+
+The unit is the subject. Slices of one subject resemble each other; a test over slices takes them for independent and
+finds differences where there are none. They are tested only when asked for, with a warning.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from scansynth.errors import InputError
+
+log = logging.getLogger(__name__)
+
+FEWEST = 6
+"""Subjects below which no p-value is given: the smallest that a two-sided Wilcoxon test can give of 5 is 0.06."""
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method against another one, on the same subjects."""
+
+    n: int
+    """Subjects."""
+    mean: float
+    """Mean of method − other over subjects."""
+    interval: tuple[float, float]
+    """Bootstrap confidence interval of the mean (95 %, bias-corrected and accelerated); NaN for fewer than 2."""
+    effect_size: float
+    """Cohen's d of paired differences, their mean over their standard deviation; NaN where it is not defined."""
+    wilcoxon: float | None
+    """Two-sided p-value of the Wilcoxon signed-rank test; None below 6 subjects."""
+    t_test: float | None
+    """Two-sided p-value of the paired t-test; None below 6 subjects."""
+    unit: str = "subject"
+
+
+def difference(
+    method: Mapping[str, float], other: Mapping[str, float], unit: str = "subject", seed: int = 0
+) -> Difference:
+    """Compare two methods' figures of the same subjects.
+
+    Args:
+        method: subject to figure.
+        other: subject to figure, of the same subjects.
+        unit: what the keys are; anything but `subject` is warned of.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: if the subjects differ, or a figure is not finite.
+    """
+    if method.keys() != other.keys():
+        apart = sorted(method.keys() ^ other.keys())
+        raise InputError(
+            f"the two methods were measured on different {unit}s ({', '.join(apart[:5])}"
+            f"{', …' if len(apart) > 5 else ''}): measure both on the same"
+        )
+    if not method:
+        raise InputError(f"no {unit} to compare")
+    if unit != "subject":
+        log.warning("statistics by %s: %ss of one subject are not independent, p-values come out too small", unit, unit)
+    names = sorted(method)
+    values = np.array([method[name] - other[name] for name in names], dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        raise InputError(
+            f"figures of {', '.join(bad[:5])} are not finite (equal images?): leave them out of statistics"
+        )
+    n, deviation = len(values), float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    wilcoxon = t_test = None
+    if n >= FEWEST:
+        same = not values.any()
+        wilcoxon = 1.0 if same else float(stats.wilcoxon(values).pvalue)
+        t_test = 1.0 if same else float(stats.ttest_1samp(values, 0.0).pvalue) if deviation else 0.0
+    return Difference(
+        n,
+        float(values.mean()),
+        _interval(values, seed),
+        float(values.mean()) / deviation if deviation > 0 else math.nan,
+        wilcoxon,
+        t_test,
+        unit,
+    )
+
+
+def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    if len(values) < 2:
+        return math.nan, math.nan
+    if not np.ptp(values):
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(seed)
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (Scandinavian Journal of Statistics 6, 1979) for a family of tests.
+
+    Args:
+        p_values: of the tests; None where there was none, which stays so and does not count.
+
+    Returns:
+        Adjusted p-values, at most 1, in the order given.
+    """
+    given = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(given):
+        largest = max(largest, min(1.0, (len(given) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
+
+
+def corrected(family: Sequence[Difference]) -> list[Difference]:
+    """The differences of one family with Holm's p-values in place of their own, each test by itself."""
+    wilcoxon, t_test = holm([one.wilcoxon for one in family]), holm([one.t_test for one in family])
+    return [replace(one, wilcoxon=w, t_test=t) for one, w, t in zip(family, wilcoxon, t_test, strict=True)]
