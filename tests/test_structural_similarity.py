@@ -1,0 +1,73 @@
+"""SSIM and MS-SSIM against other implementations, in 2D and 3D, and as functions of many images."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+from scansynth.evaluation.structural_similarity import SCALE_WEIGHTS, gaussian, ms_ssim, ssim_maps, windowed
+
+
+def images(shape, seed=0):
+    """Smooth images in [0, 1] and noisy copies, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    smooth = windowed(
+        torch.rand(*shape[:1], *(side + 6 for side in shape[1:]), generator=generator).double(), gaussian(7)
+    )
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    return smooth, (smooth + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 33), (2, 20, 17, 14)])
+def test_ssim_is_that_of_scikit_image(shape):
+    reference, synthesis = images(shape)
+    found = ssim_maps(synthesis, reference, 1.0)[0].flatten(1).mean(1)
+    expected = [
+        structural_similarity(
+            y.numpy(), x.numpy(), data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        for x, y in zip(reference, synthesis, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 33), (1, 20, 17, 14)])
+def test_the_reflected_map_has_the_size_of_the_image_and_the_same_inside(shape):
+    reference, synthesis = images(shape)
+    inside, everywhere = ssim_maps(synthesis, reference, 1.0)[0], ssim_maps(synthesis, reference, 1.0, reflect=True)[0]
+    assert everywhere.shape == reference.shape
+    torch.testing.assert_close(everywhere[(slice(None), *[slice(5, -5)] * (len(shape) - 1))], inside)
+
+
+def test_ms_ssim_is_that_of_torchmetrics():
+    reference, synthesis = images((3, 192, 200))
+    # With a Gaussian the library takes a window of 11 for σ = 1.5, whatever kernel_size says.
+    expected = multiscale_structural_similarity_index_measure(
+        synthesis[:, None], reference[:, None], data_range=1.0, kernel_size=7, reduction="none", normalize="relu"
+    )
+    torch.testing.assert_close(ms_ssim(synthesis, reference, 1.0, 11), expected, rtol=0, atol=1e-5)
+
+
+def test_ms_ssim_of_volumes_is_the_product_of_its_scales():
+    reference, synthesis = images((2, 24, 20, 28))
+    weights = SCALE_WEIGHTS[:2]
+    pooled = [torch.nn.functional.avg_pool3d(image[:, None], 2)[:, 0] for image in (synthesis, reference)]
+    fine = ssim_maps(synthesis, reference, 1.0, 7)[1].flatten(1).mean(1)
+    coarse = ssim_maps(*pooled, 1.0, 7, reflect=True)[0].flatten(1).mean(1)
+    expected = fine ** (weights[0] / sum(weights)) * coarse ** (weights[1] / sum(weights))
+    torch.testing.assert_close(ms_ssim(synthesis, reference, 1.0, 7, weights), expected)
+
+
+def test_a_stack_is_image_by_image_and_float32_is_close():
+    reference, synthesis = images((3, 192, 176))
+    found = ms_ssim(synthesis, reference, 1.0, 7)
+    each = torch.cat([ms_ssim(y[None], x[None], 1.0, 7) for x, y in zip(reference, synthesis, strict=True)])
+    torch.testing.assert_close(found, each)
+    torch.testing.assert_close(ms_ssim(synthesis.float(), reference.float(), 1.0, 7).double(), found, rtol=0, atol=1e-4)
+
+
+def test_equal_images_have_one_everywhere():
+    reference, _ = images((1, 192, 176))
+    torch.testing.assert_close(ssim_maps(reference, reference, 1.0)[0].min().item(), 1.0)
+    assert ms_ssim(reference, reference, 1.0).item() == pytest.approx(1.0)
