@@ -28,7 +28,8 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.evaluate import evaluate
-from scansynth.evaluation.tables import summarise
+from scansynth.evaluation.metrics import GRADIENT_ENERGY, PSNR, SSIM
+from scansynth.evaluation.tables import Spread, summarise
 from scansynth.method import Noise
 from scansynth.recipes.syndiff import ABLATIONS, Recipe, syndiff_small
 from scansynth.synthesis import Run
@@ -99,9 +100,9 @@ def table(arguments: argparse.Namespace, cohort: Cohort, names: list[str]) -> No
         {
             "variant": row.label,
             "direction": row.direction,
-            "psnr": [round(row.psnr.mean, 2), round(row.psnr.std, 2)],
-            "ssim": [round(row.ssim.mean, 2), round(row.ssim.std, 2)],
-            "gradient_energy": round(row.gradient_energy_ratio.mean, 3),
+            "psnr": spread(row.subjects[PSNR.column]),
+            "ssim": spread(row.subjects[SSIM.column]),
+            "gradient_energy": round(row.subjects[GRADIENT_ENERGY.column].mean, 3),
         }
         for row in summarise(results)
     ]
@@ -125,6 +126,11 @@ def table(arguments: argparse.Namespace, cohort: Cohort, names: list[str]) -> No
     print(json.dumps(content, indent=1))
     if arguments.output:
         arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def spread(figures: Spread) -> list[float]:
+    """Mean and standard deviation, to two digits."""
+    return [round(figures.mean, 2), round(figures.std, 2)]
 
 
 def slices(cohort: Cohort, split: str) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
+from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.protocols import measure, slices_with_foreground
 from scansynth.method import Noise
 from scansynth.synthesis import Run
@@ -78,7 +79,12 @@ def variability(run: Run, cohort: Cohort, target: str) -> dict:
             volume = truth.copy()
             volume[..., z] = sample
             found = measure("syndiff", volume, truth)
-            figures.append([(found.psnr[i], found.ssim[i]) for i in np.flatnonzero(np.isin(found.slices, z))])
+            figures.append(
+                [
+                    (found.figures[PSNR.column][i], found.figures[SSIM.column][i])
+                    for i in np.flatnonzero(np.isin(found.slices, z))
+                ]
+            )
         spread = np.std(figures, axis=0, ddof=1)
         psnr += list(spread[:, 0])
         ssim += list(spread[:, 1])
@@ -101,8 +107,8 @@ def noisy(run: Run, cohort: Cohort, target: str, level: float) -> dict:
         real, imaginary = (torch.randn(images.shape, generator=generator) * deviation for _ in range(2))
         sources = ((images + real).square() + imaginary.square()).sqrt() if level else images
         found = measure("syndiff", run.make(sources, available, target, Noise([(0, subject, 0)])), truth)
-        psnr.append(found.mean_psnr)
-        ssim.append(found.mean_ssim)
+        psnr.append(found.mean(PSNR.column))
+        ssim.append(found.mean(SSIM.column))
     return {
         "target": target,
         "noise": level,

@@ -320,14 +320,17 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
     found = {(result.label, result.target): result.measurement for result in results}
     for target, source, truth in (("T2w", t1w, t2w), ("T1w", t2w, t1w)):
         copied = measure("syndiff", source, truth)
-        np.testing.assert_allclose(found[COPIED_SOURCE, target].psnr, copied.psnr, rtol=1e-4)
+        np.testing.assert_allclose(
+            found[COPIED_SOURCE, target].figures["psnr_db"], copied.figures["psnr_db"], rtol=1e-4
+        )
         made, _ = synthesise(accelerated, cohort, subject, target, seed=0)
-        np.testing.assert_allclose(found["run", target].psnr, measure("syndiff", made, truth).psnr, rtol=1e-4)
+        expected = measure("syndiff", made, truth).figures["psnr_db"]
+        np.testing.assert_allclose(found["run", target].figures["psnr_db"], expected, rtol=1e-4)
         shown, shown_truth = pictures[f"montage_run_{subject}_{target}.png"]
         np.testing.assert_allclose(next(iter(shown.values())), source, atol=1e-6)
         np.testing.assert_allclose(shown_truth, truth, atol=1e-6)
-    unlike = measure("syndiff", cohort.read(subject, "T1w"), t2w).psnr
-    assert np.abs(unlike - found[COPIED_SOURCE, "T2w"].psnr).max() > 0.05
+    unlike = measure("syndiff", cohort.read(subject, "T1w"), t2w).figures["psnr_db"]
+    assert np.abs(unlike - found[COPIED_SOURCE, "T2w"].figures["psnr_db"]).max() > 0.05
 
 
 def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(accelerated, cohort):

@@ -15,10 +15,13 @@ def result(label: str, subject: str, psnr: list[float], ssim: list[float], ratio
     measurement = Measurement(
         protocol=changes.get("protocol", "syndiff"),
         protocol_version=changes.get("version", 1),
+        figures={
+            "psnr_db": np.array(psnr),
+            "ssim_percent": np.array(ssim),
+            "gradient_energy_ratio": np.array([ratio]),
+        },
         slices=np.array(changes.get("slices", range(10, 10 + len(psnr)))),
-        psnr=np.array(psnr),
-        ssim=np.array(ssim),
-        gradient_energy_ratio=ratio,
+        voxels=100 * len(psnr),
     )
     return Result(label, ("T1w", "FLAIR"), changes.get("target", "T2w"), subject, measurement)
 
@@ -38,11 +41,13 @@ def test_summary_by_subject_and_by_slice(results):
     assert (copied.label, run.label) == (COPIED_SOURCE, "run|a")
     assert (run.direction, run.n_subjects, run.n_slices) == ("T1w+FLAIR→T2w", 2, 4)
     # Subjects 22 and 30; slices 20, 22, 24, 30.
-    assert (run.psnr.mean, run.psnr.std) == (26.0, pytest.approx(np.sqrt(32)))
-    assert (run.psnr_slices.mean, run.psnr_slices.std) == (24.0, pytest.approx(np.sqrt(56 / 3)))
-    assert (run.ssim.mean, run.ssim.std) == (86.0, pytest.approx(np.sqrt(32)))
-    assert run.gradient_energy_ratio.mean == pytest.approx(0.9)
-    assert (copied.psnr.mean, copied.ssim_slices.mean) == (16.0, 54.0)
+    psnr, psnr_slices = run.subjects["psnr_db"], run.slices["psnr_db"]
+    assert (psnr.mean, psnr.std) == (26.0, pytest.approx(np.sqrt(32)))
+    assert (psnr_slices.mean, psnr_slices.std) == (24.0, pytest.approx(np.sqrt(56 / 3)))
+    assert (run.subjects["ssim_percent"].mean, run.subjects["ssim_percent"].std) == (86.0, pytest.approx(np.sqrt(32)))
+    assert run.subjects["gradient_energy_ratio"].mean == pytest.approx(0.9)
+    assert list(run.slices) == ["psnr_db", "ssim_percent"]
+    assert (copied.subjects["psnr_db"].mean, copied.slices["ssim_percent"].mean) == (16.0, 54.0)
 
 
 def test_targets_keep_their_order_and_copied_sources_come_first(results):
@@ -66,8 +71,8 @@ def test_files_parse_back(tmp_path, results):
     ]  # fmt: skip
     assert subjects[2] == {
         "protocol": "syndiff", "protocol_version": "1", "label": "run|a", "sources": "T1w+FLAIR", "target": "T2w",
-        "n_subjects": "2", "subject": "test-1", "n_slices": "3", "psnr_db": "22.0", "ssim_percent": "82.0",
-        "gradient_energy_ratio": "0.8",
+        "n_subjects": "2", "subject": "test-1", "n_slices": "3", "n_voxels": "300", "psnr_db": "22.0",
+        "ssim_percent": "82.0", "gradient_energy_ratio": "0.8",
     }  # fmt: skip
 
     with (folder / "slices.csv").open(newline="") as stream:
@@ -82,7 +87,7 @@ def test_files_parse_back(tmp_path, results):
     content = json.loads((folder / "table.json").read_text())
     assert (content["protocol"]["name"], content["protocol"]["version"]) == ("syndiff", 1)
     assert "reference's maximum" in content["protocol"]["intensities"]
-    assert content["rows"][1]["psnr"] == {"mean": 26.0, "std": pytest.approx(np.sqrt(32))}
+    assert content["rows"][1]["subjects"]["psnr_db"] == {"mean": 26.0, "std": pytest.approx(np.sqrt(32))}
     assert (content["rows"][1]["n_subjects"], content["rows"][1]["n_slices"]) == (2, 4)
     assert content["subjects"][2]["psnr_db"] == 22.0
 
@@ -103,7 +108,7 @@ def test_one_subject_has_no_deviation_and_infinity_is_kept(tmp_path):
     line = (tmp_path / "table.md").read_text().splitlines()[4]
     assert [cell.strip() for cell in line.split("|")][5:7] == ["inf", "95.00"]
     content = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
-    assert content["rows"][0]["psnr"] == {"mean": "inf", "std": None}
+    assert content["rows"][0]["subjects"]["psnr_db"] == {"mean": "inf", "std": None}
     assert float(content["subjects"][0]["psnr_db"]) == np.inf
     assert ",inf,100.0" in (tmp_path / "slices.csv").read_text()
 

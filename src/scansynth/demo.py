@@ -23,6 +23,7 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
+from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
 from scansynth.recipes import find_recipe
 from scansynth.synthesis import Run
@@ -55,9 +56,10 @@ class Outcome:
         """Whether each run has a higher mean PSNR and SSIM than the copied source, in each direction."""
         copied = {row.direction: row for row in self.summaries if row.label == COPIED_SOURCE}
         return all(
-            row.psnr.mean > copied[row.direction].psnr.mean and row.ssim.mean > copied[row.direction].ssim.mean
+            row.subjects[column].mean > copied[row.direction].subjects[column].mean
             for row in self.summaries
             if row.label != COPIED_SOURCE
+            for column in (PSNR.column, SSIM.column)
         )
 
 

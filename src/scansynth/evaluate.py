@@ -1,6 +1,7 @@
 """Runs on a prepared cohort's split: synthesis against truth, under a protocol, as tables and pictures."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +79,24 @@ def evaluate(
     done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
     for subject, name in work:
         truth = read_image(cohort, subject, name, acceleration).numpy()
+        masks = {mask: cohort.read_mask(subject, mask) for mask in cohort.masks(subject)}
+        statistics = cohort.statistics[name]
+        take = partial(
+            measure,
+            protocol,
+            reference=truth,
+            masks=masks,
+            to_units=statistics.to_units if statistics.unit == "HU" else None,
+        )
         copies = [source for source in contrasts if source != name and source in cohort.available(subject)]
         for source in copies:
-            figures = measure(protocol, read_image(cohort, subject, source, acceleration).numpy(), truth)
+            figures = take(read_image(cohort, subject, source, acceleration).numpy())
             results.append(Result(COPIED_SOURCE, (source,), name, subject, figures))
         for run, label in zip(runs, labels, strict=True):
             if name not in targets[run.folder]:
                 continue
             synthesis, sources = synthesise(run, cohort, subject, name, seed)
-            results.append(Result(label, sources, name, subject, measure(protocol, synthesis, truth)))
+            results.append(Result(label, sources, name, subject, take(synthesis)))
             if subject in drawn:
                 shown = {source: read_image(cohort, subject, source, acceleration).numpy() for source in sources}
                 picture = out / f"montage_{label}_{subject}_{name}.png"

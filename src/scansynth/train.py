@@ -28,6 +28,7 @@ from scansynth.data.datasets import SliceDataset
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.engine import Engine
 from scansynth.errors import InputError
+from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.montage import validation_picture
 from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
@@ -326,8 +327,8 @@ class _Loop:
                 synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device).numpy()
                 truth = case.truth.numpy()
                 measured = measure("syndiff", synthesis, truth)
-                psnr.setdefault(case.target, []).append(measured.mean_psnr)
-                ssim.setdefault(case.target, []).append(measured.mean_ssim)
+                psnr.setdefault(case.target, []).append(measured.mean(PSNR.column))
+                ssim.setdefault(case.target, []).append(measured.mean(SSIM.column))
                 if case.subject == self.validation[0].subject:
                     path = self.run / "validation" / f"step-{done:08d}_{case.target}.png"
                     path.parent.mkdir(exist_ok=True)

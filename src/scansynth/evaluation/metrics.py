@@ -1,129 +1,254 @@
-"""Metrics of a synthesis against its reference.
+"""Metrics of syntheses against their references: slices (N, H, W) or volumes (N, X, Y, Z), under a mask or without.
 
-PSNR and SSIM are torchmetrics' functions with the settings that the protocols name, one figure a slice. A figure
-means nothing without the intensities, the range and the mask it was taken with: take it through
-`scansynth.evaluation.protocols`.
+A figure means nothing without the intensities, the range and the mask it was taken with: `Images` holds them, and the
+protocols (`scansynth.evaluation.protocols`) say which. Every metric gives one figure an image.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torch.nn import functional
 
 from scansynth.errors import InputError
+from scansynth.evaluation import feature_similarity
+from scansynth.evaluation.structural_similarity import SCALE_WEIGHTS, ssim_maps, structure_by_scale
 
-SSIM_WINDOW = 11
-SSIM_SIGMA = 1.5
-SSIM_K = (0.01, 0.03)
+WINDOW = 11
+"""Side of SSIM's window."""
+SLICES = 16
+"""Slices that a metric works on at once: more would not be faster, and want more memory."""
 
 
-def psnr(synthesis: np.ndarray | Tensor, reference: np.ndarray | Tensor, data_range: float) -> np.ndarray:
-    """Peak signal-to-noise ratio of each slice, 10·log10(data_range² / mean squared error), in dB.
+@dataclass(frozen=True)
+class Images:
+    """What is compared: images on one scale, with their range and what of them counts."""
 
-    The mean runs over the whole slice, background included. Identical slices give infinity, which is kept: a
-    cap would be a figure that nobody measured.
+    synthesis: Tensor
+    """Slices (N, H, W) or volumes (N, X, Y, Z), float64."""
+    reference: Tensor
+    """The truth, the same shape."""
+    data_range: float
+    """What counts as the full range of intensities."""
+    mask: Tensor | None = None
+    """Voxels that count, bool, the same shape; None: all."""
 
-    Args:
-        synthesis: slices, (N, H, W).
-        reference: the true slices, (N, H, W).
-        data_range: what counts as the full range of intensities, positive.
+    @classmethod
+    def of(cls, synthesis: Any, reference: Any, data_range: float | None, mask: Any = None) -> "Images":
+        """Images of numpy arrays or tensors.
 
-    Returns:
-        (N,) float64.
+        Raises:
+            InputError: if shapes differ or are not those of images, a voxel is not finite, there is no range, or a mask
+                has an image without a voxel.
+        """
+        x, y = (torch.as_tensor(image).detach().to("cpu", torch.float64) for image in (synthesis, reference))
+        if x.shape != y.shape:
+            raise InputError(
+                f"synthesis {tuple(x.shape)} and reference {tuple(y.shape)} lie on different grids: bring them to one"
+            )
+        if y.ndim not in (3, 4) or 0 in y.shape:
+            raise InputError(f"images of shape {tuple(y.shape)}: expected (N, H, W) or (N, X, Y, Z), no side empty")
+        for name, image in (("synthesis", x), ("reference", y)):
+            if bad := image.numel() - int(image.isfinite().sum()):
+                raise InputError(f"the {name} has {bad} voxels that are NaN or infinite: it cannot be measured")
+        if data_range is None or not (math.isfinite(data_range) and data_range > 0):
+            raise InputError(f"data range {data_range}: name the positive range of intensities of the figure")
+        if mask is not None:
+            mask = torch.as_tensor(mask).detach().to("cpu", torch.bool)
+            if mask.shape != y.shape:
+                raise InputError(f"mask {tuple(mask.shape)} and images {tuple(y.shape)} lie on different grids")
+            if not mask.flatten(1).any(1).all():
+                raise InputError("the mask has no voxel: nothing can be measured under it")
+        return cls(x, y, float(data_range), mask)
+
+
+def masked_mean(maps: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of each map (N, *S) over its mask, (N,)."""
+    if mask is None:
+        return maps.flatten(1).mean(1)
+    return (maps * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+
+
+def mae(images: Images) -> Tensor:
+    """Mean absolute error, in the intensities' unit."""
+    return masked_mean((images.synthesis - images.reference).abs(), images.mask)
+
+
+def nmse(images: Images) -> Tensor:
+    """Normalised mean squared error: the squared error over the reference's squares (infinite for an empty one)."""
+    error = masked_mean((images.synthesis - images.reference).square(), images.mask)
+    return error / masked_mean(images.reference.square(), images.mask)
+
+
+def psnr(images: Images) -> Tensor:
+    """Peak signal-to-noise ratio, 10·log10(range² / mean squared error), in dB.
+
+    Identical images give infinity, which is kept: a cap would be a figure that nobody measured.
+    """
+    error = masked_mean((images.synthesis - images.reference).square(), images.mask)
+    return 10 * (images.data_range**2 / error).log10()
+
+
+def ssim(images: Images) -> Tensor:
+    """Structural similarity (Wang et al. 2004) in per cent: window of 11, Gaussian σ = 1.5, K = (0.01, 0.03).
+
+    Without a mask the map is averaged over every place whose window lies in the image. With one it is averaged over the
+    mask, and images go on as their mirror images; windows at the mask's edge see what lies outside.
 
     Raises:
-        InputError: if the shapes differ, are not (N, H, W), or no data range is given.
+        InputError: if a side is shorter than the window.
     """
-    x, y = _slices(synthesis, reference, data_range)
-    return peak_signal_noise_ratio(x, y, data_range=float(data_range), reduction="none", dim=(1, 2)).numpy()
+    _check_sides(images, WINDOW, "SSIM")
+    x, y = images.synthesis.float(), images.reference.float()
+    means = []
+    for part in _parts(images):
+        mask = None if images.mask is None else images.mask[part]
+        maps, _ = ssim_maps(x[part], y[part], images.data_range, WINDOW, reflect=mask is not None)
+        means.append(masked_mean(maps.double(), mask))
+    return 100 * torch.cat(means)
 
 
-def ssim(synthesis: np.ndarray | Tensor, reference: np.ndarray | Tensor, data_range: float) -> np.ndarray:
-    """Structural similarity index (Wang et al. 2004) of each slice, at most 1.
+def ms_ssim(images: Images, size: int = WINDOW, scales: int = 5) -> Tensor:
+    """Multiscale SSIM (Wang et al. 2003) in per cent; see `structural_similarity.structure_by_scale`.
 
-    Gaussian window of 11×11 with σ = 1.5, K = (0.01, 0.03), population covariance. The map is averaged over
-    every pixel whose window lies in the slice (the outer 5 pixels are left out), background included.
+    Under a mask the maps of each scale are averaged over the places of which the mask holds half or more (over all
+    places, at a scale where there is none).
 
     Args:
-        synthesis: slices, (N, H, W), no side under 11 pixels.
-        reference: the true slices, (N, H, W).
-        data_range: what counts as the full range of intensities, positive.
-
-    Returns:
-        (N,) float64.
+        images: what is compared.
+        size: side of the window.
+        scales: how many; their weights are divided by the weights' sum.
 
     Raises:
-        InputError: as `psnr`, and if a side is shorter than the window.
+        InputError: if a side has no room for the window at the last scale but one.
     """
-    x, y = _slices(synthesis, reference, data_range)
-    if min(x.shape[1:]) < SSIM_WINDOW:
-        raise InputError(
-            f"slices of {x.shape[1]}×{x.shape[2]} pixels: SSIM's window needs {SSIM_WINDOW}×{SSIM_WINDOW};"
-            " use larger slices"
-        )
-    border = SSIM_WINDOW // 2
-    values = []
-    # One slice at a time and in float32: ten times faster than float64, and it moves the figure by about 1e-5.
-    for a, b in zip(x.float(), y.float(), strict=True):
-        _, image = structural_similarity_index_measure(
-            a[None, None],
-            b[None, None],
-            gaussian_kernel=True,
-            sigma=SSIM_SIGMA,
-            kernel_size=SSIM_WINDOW,
-            data_range=float(data_range),
-            k1=SSIM_K[0],
-            k2=SSIM_K[1],
-            return_full_image=True,
-        )
-        # The library's own mean includes the reflected border in some releases and not in others.
-        values.append(image[0, 0, border:-border, border:-border].double().mean())
-    return torch.stack(values).numpy()
+    _check_sides(images, size * 2 ** max(0, scales - 2), f"MS-SSIM of {scales} scales")
+    x, y = images.synthesis.float(), images.reference.float()
+    weights = SCALE_WEIGHTS[:scales]
+    pool = {3: functional.avg_pool2d, 4: functional.avg_pool3d}[y.ndim]
+    figures = []
+    for part in _parts(images):
+        share = None if images.mask is None else images.mask[part].float()
+        result = torch.ones(len(y[part]), dtype=torch.float64)
+        reflect = share is not None
+        for weight, maps in zip(
+            weights, structure_by_scale(x[part], y[part], images.data_range, size, scales, reflect), strict=True
+        ):
+            mask = None
+            if share is not None:
+                mask = share >= 0.5
+                mask |= ~mask.flatten(1).any(1).reshape(-1, *[1] * (mask.ndim - 1))
+                share = pool(share[:, None], 2)[:, 0] if min(share.shape[1:]) > 1 else share
+            result = result * masked_mean(maps.double(), mask).clamp(min=0) ** (weight / sum(weights))
+        figures.append(result)
+    return 100 * torch.cat(figures)
 
 
-def gradient_energy_ratio(synthesis: np.ndarray, reference: np.ndarray) -> float:
-    """Energy of the in-plane gradients of a volume, synthesis over reference.
+def fsim(images: Images) -> Tensor:
+    """Feature similarity (Zhang et al. 2011); of volumes, the mean over axial slices.
 
-    The energy is the sum of squared differences between neighbouring voxels along X and along Y, that is inside
-    the axial slices; differences between slices (Z) do not enter, so that slices may be missing. Below 1 the
-    synthesis is smoother than the truth, above 1 it is rougher (noise, seams). It grows with the square of the
-    intensities: compare images on one scale.
+    Outside the mask both images count as 0; slices of a volume without a voxel of it are left out.
+    """
+    return _over_slices(feature_similarity.fsim, images)
 
-    Args:
-        synthesis: volume, (X, Y, Z).
-        reference: the true volume, (X, Y, Z).
 
-    Returns:
-        The ratio, 1 for identical volumes.
+def gmsd(images: Images) -> Tensor:
+    """Gradient magnitude similarity deviation (Xue et al. 2014); of volumes, the mean over axial slices.
+
+    Outside the mask both images count as 0; slices of a volume without a voxel of it are left out.
+    """
+    return _over_slices(feature_similarity.gmsd, images)
+
+
+def gradient_energy(images: Images) -> Tensor:
+    """Energy of the in-plane gradients of all images together, synthesis over reference: (1,).
+
+    The energy is the sum of squared differences between neighbouring voxels along the first two axes, that is inside
+    axial slices. Below 1 the synthesis is smoother than the truth, above 1 it is rougher (noise, seams). Outside the
+    mask both count as 0.
 
     Raises:
-        InputError: if the shapes differ, are not (X, Y, Z), or the reference is flat.
+        InputError: if the reference is flat.
     """
-    _check_shapes(synthesis.shape, reference.shape, "(X, Y, Z)")
-    truth = _gradient_energy(reference)
-    if truth == 0:
+    x, y = _cleared(images)
+    energy_x, energy_y = (sum(image.diff(dim=axis).square().sum() for axis in (1, 2)) for image in (x, y))
+    if energy_y == 0:
         raise InputError("the reference has no in-plane gradient (flat slices): the gradient energy ratio is undefined")
-    return _gradient_energy(synthesis) / truth
+    return torch.as_tensor(energy_x / energy_y).reshape(1)
 
 
-def _gradient_energy(volume: np.ndarray) -> float:
-    volume = volume.astype(np.float64)
-    return float(sum(np.square(np.diff(volume, axis=axis)).sum() for axis in (0, 1)))
+def _parts(images: Images) -> list[slice]:
+    """What is worked on at once: a number of slices, or one volume."""
+    step = SLICES if images.reference.ndim == 3 else 1
+    return [slice(start, start + step) for start in range(0, len(images.reference), step)]
 
 
-def _slices(synthesis: np.ndarray | Tensor, reference: np.ndarray | Tensor, data_range: float) -> tuple[Tensor, Tensor]:
-    """Both batches as float64 on the CPU."""
-    _check_shapes(tuple(synthesis.shape), tuple(reference.shape), "(N, H, W)")
-    if data_range is None or not (math.isfinite(data_range) and data_range > 0):
-        raise InputError(f"data range {data_range}: name the positive range of intensities of the figure")
-    x, y = (torch.as_tensor(image).detach().to("cpu", torch.float64) for image in (synthesis, reference))
-    return x, y
+def _cleared(images: Images) -> tuple[Tensor, Tensor]:
+    if images.mask is None:
+        return images.synthesis, images.reference
+    return images.synthesis * images.mask, images.reference * images.mask
 
 
-def _check_shapes(synthesis: tuple[int, ...], reference: tuple[int, ...], form: str) -> None:
-    if synthesis != reference:
-        raise InputError(f"synthesis {synthesis} and reference {reference} differ in shape: bring them to one grid")
-    if len(synthesis) != 3 or 0 in synthesis:
-        raise InputError(f"images of shape {synthesis}: expected {form}, no side empty")
+def _over_slices(metric: Callable[[Tensor, Tensor, float], Tensor], images: Images) -> Tensor:
+    """A metric of slices, on slices or on the axial slices of volumes."""
+    x, y = (image.float() for image in _cleared(images))
+    if y.ndim == 3:
+        return torch.cat([metric(x[part], y[part], images.data_range) for part in _parts(images)]).double()
+    figures = []
+    for index in range(len(y)):
+        slices, truths = x[index].movedim(2, 0), y[index].movedim(2, 0)
+        if images.mask is not None:
+            kept = images.mask[index].flatten(0, 1).any(0)
+            slices, truths = slices[kept], truths[kept]
+        volume = Images(slices, truths, images.data_range)
+        figures.append(
+            torch.cat([metric(slices[part], truths[part], images.data_range) for part in _parts(volume)]).mean()
+        )
+    return torch.stack(figures).double()
+
+
+def _check_sides(images: Images, least: int, what: str) -> None:
+    sides = tuple(images.reference.shape[1:])
+    if min(sides) < least:
+        raise InputError(f"images of {'×'.join(map(str, sides))} voxels: {what} needs sides of at least {least}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as tables show it."""
+
+    column: str
+    """In CSV and JSON."""
+    heading: str
+    """For people, with its unit."""
+    higher_is_better: bool | None
+    """None where neither is (1 is best)."""
+    digits: int
+    compute: Callable[[Images], Tensor]
+    per_image: bool = True
+    """Whether each image has a figure of its own; else all images together have one."""
+
+    def of(self, images: Images) -> np.ndarray:
+        """One figure an image, or one for all, float64."""
+        return self.compute(images).double().numpy()
+
+
+def named_ms_ssim(size: int, scales: int) -> Metric:
+    """MS-SSIM with its window and number of scales."""
+    heading = f"MS-SSIM (%; {scales} scales, window {size})"
+    return Metric("ms_ssim_percent", heading, True, 2, partial(ms_ssim, size=size, scales=scales))
+
+
+PSNR = Metric("psnr_db", "PSNR (dB)", True, 2, psnr)
+SSIM = Metric("ssim_percent", "SSIM (%)", True, 2, ssim)
+MAE = Metric("mae", "MAE", False, 4, mae)
+MAE_HU = Metric("mae_hu", "MAE (HU)", False, 1, mae)
+NMSE = Metric("nmse", "NMSE", False, 4, nmse)
+FSIM = Metric("fsim", "FSIM", True, 4, fsim)
+GMSD = Metric("gmsd", "GMSD", False, 4, gmsd)
+GRADIENT_ENERGY = Metric("gradient_energy_ratio", "gradient energy", None, 3, gradient_energy, per_image=False)

@@ -1,21 +1,65 @@
 """Protocols: how a figure is measured, by name. No figure is given without one.
 
 A protocol says in words what is compared (unit), on which intensities, under which mask, with which range and by
-which test, and holds the functions that do it. A change that moves a figure raises its version.
+which test, and holds the function that prepares the images so. A change that moves a figure raises its version.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
+from scipy import ndimage
 
 from scansynth.errors import InputError
-from scansynth.evaluation.metrics import gradient_energy_ratio, psnr, ssim
+from scansynth.evaluation.metrics import (
+    FSIM,
+    GMSD,
+    GRADIENT_ENERGY,
+    MAE,
+    MAE_HU,
+    NMSE,
+    PSNR,
+    SSIM,
+    Images,
+    Metric,
+    named_ms_ssim,
+)
 
 FOREGROUND = 1 / 8
 """A voxel is foreground where it is above this share of its volume's mean (background included in the mean)."""
 MIN_FOREGROUND = 0.10
-"""Slices with a smaller share of foreground are left out."""
+"""Slices with a smaller share of foreground are left out by `syndiff`."""
+HU_RANGE = (-1024.0, 3071.0)
+"""Hounsfield units that `synthrad` compares."""
+BODY_HU = -400.0
+"""Above it lies a body: between lung and fat."""
+
+Unit = Literal["slice", "volume"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a protocol is given of one subject."""
+
+    synthesis: np.ndarray
+    """Prepared volume, (X, Y, Z) in [0, 1] (other values are measured as they stand)."""
+    reference: np.ndarray
+    """The true prepared volume, (X, Y, Z) in [0, 1] (larger values may occur)."""
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Masks of the subject by name, (X, Y, Z), 0 outside."""
+    to_units: Callable[[np.ndarray], np.ndarray] | None = None
+    """From [0, 1] to the contrast's unit, where that is known."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the metrics of a protocol see of a subject."""
+
+    images: Mapping[str, Images]
+    """By region; the region of the whole is named ''."""
+    slices: np.ndarray | None = None
+    """Indices along Z of the measured slices, (n,), where the unit is a slice."""
 
 
 @dataclass(frozen=True)
@@ -24,32 +68,39 @@ class Protocol:
 
     name: str
     version: int
-    unit: str
-    """What one figure belongs to, in words."""
+    source: str
+    """The paper, or who has settled it."""
+    unit: Unit
+    """What one figure belongs to. The subject is the primary unit: its figure is the mean of its slices."""
     intensities: str
-    """What is done to the images first, in words; `scale` does it."""
+    """What is done to the images first, in words."""
     mask: str
-    """Which slices and voxels count, in words; `select` chooses the slices."""
-    data_range: float
-    """Range of intensities in PSNR and SSIM."""
+    """Which slices and voxels count, and what the background does, in words."""
+    data_range: str
+    """Range of intensities in PSNR and SSIM, in words."""
     test: str
     """Statistical test of differences, in words."""
-    select: Callable[[np.ndarray], np.ndarray]
-    """Reference (X, Y, Z) → indices (n,) of the axial slices that are measured."""
-    scale: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """Slices of synthesis and reference, (n, X, Y) each → the same on the intensities that are compared."""
+    metrics: tuple[tuple[Metric, str], ...]
+    """Metrics, each with its region."""
+    prepare: Callable[[Case], Prepared]
+    """A subject's images as the metrics see them."""
 
-    def description(self) -> dict[str, str | int | float]:
+    @property
+    def columns(self) -> dict[str, Metric]:
+        """The figures' names, with their metrics (whose heading names the region)."""
+        return {f"{metric.column}{'_' if region else ''}{region}": metric for metric, region in self.metrics}
+
+    def heading(self, column: str) -> str:
+        """A figure's heading for people, `SSIM (%), tumour`."""
+        region = next(
+            region for metric, region in self.metrics if f"{metric.column}{'_' * bool(region)}{region}" == column
+        )
+        return self.columns[column].heading + (f", {region}" if region else "")
+
+    def description(self) -> dict[str, str | int]:
         """The protocol in words, for the head of a table."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "unit": self.unit,
-            "intensities": self.intensities,
-            "mask": self.mask,
-            "range": self.data_range,
-            "test": self.test,
-        }
+        words = ("name", "version", "source", "unit", "intensities", "mask", "data_range", "test")
+        return {name: getattr(self, name) for name in words}
 
 
 @dataclass(frozen=True)
@@ -58,24 +109,16 @@ class Measurement:
 
     protocol: str
     protocol_version: int
-    slices: np.ndarray
-    """Indices along Z of the measured slices, (n,) int64, n ≥ 1."""
-    psnr: np.ndarray
-    """dB, one a slice, (n,) float64. Infinite where synthesis and reference are identical."""
-    ssim: np.ndarray
-    """Per cent, one a slice, (n,) float64."""
-    gradient_energy_ratio: float
-    """In-plane gradient energy of the measured slices, synthesis over reference, on the protocol's intensities."""
+    figures: Mapping[str, np.ndarray]
+    """By the names in `Protocol.columns`: one a slice (n,), or one for the subject (1,); float64."""
+    slices: np.ndarray | None = None
+    """Indices along Z of the measured slices, (n,) int64, n ≥ 1; None where the unit is a volume."""
+    voxels: int = 0
+    """Voxels that count."""
 
-    @property
-    def mean_psnr(self) -> float:
-        """The subject's PSNR: the mean over its slices, in dB (infinite if one slice is)."""
-        return float(self.psnr.mean())
-
-    @property
-    def mean_ssim(self) -> float:
-        """The subject's SSIM: the mean over its slices, in per cent."""
-        return float(self.ssim.mean())
+    def mean(self, column: str) -> float:
+        """The subject's figure: the mean over its slices (infinite if one slice is)."""
+        return float(self.figures[column].mean())
 
 
 def foreground(volume: np.ndarray) -> np.ndarray:
@@ -87,8 +130,8 @@ def foreground(volume: np.ndarray) -> np.ndarray:
     return volume > FOREGROUND * volume.mean()
 
 
-def slices_with_foreground(reference: np.ndarray) -> np.ndarray:
-    """Indices (n,) of the axial slices of the reference (X, Y, Z) with at least 10 % foreground.
+def slices_with_foreground(reference: np.ndarray, share: float = MIN_FOREGROUND) -> np.ndarray:
+    """Indices (n,) of the axial slices of the reference (X, Y, Z) with at least so much foreground.
 
     The share is that of the slice as prepared, padding included. Only the reference decides, so that every
     synthesis of a subject is measured on the same slices.
@@ -97,10 +140,10 @@ def slices_with_foreground(reference: np.ndarray) -> np.ndarray:
         InputError: if no slice is left.
     """
     shares = foreground(reference).mean(axis=(0, 1))
-    kept = np.flatnonzero(shares >= MIN_FOREGROUND)
+    kept = np.flatnonzero((shares >= share) & (shares > 0))
     if kept.size == 0:
         raise InputError(
-            f"no slice of the reference has {MIN_FOREGROUND:.0%} foreground (the fullest has {shares.max():.1%}):"
+            f"no slice of the reference has {share:.0%} foreground (the fullest has {shares.max():.1%}):"
             " nothing can be measured; is this the prepared image of the right subject?"
         )
     return kept
@@ -129,20 +172,181 @@ def by_mean_and_reference_maximum(synthesis: np.ndarray, reference: np.ndarray) 
     return synthesis / maximum, reference / maximum
 
 
+def brain(case: Case) -> np.ndarray:
+    """The mask `brain`, or the reference's foreground with its holes filled, slice by slice; (X, Y, Z) bool."""
+    if "brain" in case.masks:
+        return case.masks["brain"] > 0
+    return filled(foreground(case.reference))
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """A mask (X, Y, Z) with the holes of its axial slices filled."""
+    slices = [np.asarray(ndimage.binary_fill_holes(mask[:, :, z])) for z in range(mask.shape[2])]
+    return np.stack(slices, axis=2)
+
+
+def body(case: Case, reference: np.ndarray) -> np.ndarray:
+    """The mask `body`, or the largest piece of the reference (HU) above −400 with its holes filled; (X, Y, Z) bool."""
+    if "body" in case.masks:
+        return case.masks["body"] > 0
+    pieces: Any = ndimage.label(reference > BODY_HU)[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
+    if not pieces.any():
+        raise InputError(
+            "the reference has no voxel above −400 HU: there is no body; is this a CT in Hounsfield units?"
+        )
+    return filled(pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:])))
+
+
+def _as_slices(case: Case, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (np.moveaxis(volume[:, :, slices], 2, 0) for volume in (case.synthesis, case.reference))
+    return x, y
+
+
+def _syndiff(case: Case) -> Prepared:
+    slices = slices_with_foreground(case.reference)
+    return Prepared({"": Images.of(*by_mean_and_reference_maximum(*_as_slices(case, slices)), 1.0)}, slices)
+
+
+def _slices_as_prepared(case: Case) -> Prepared:
+    slices = slices_with_foreground(case.reference, share=0.0)
+    return Prepared({"": Images.of(*_as_slices(case, slices), 1.0)}, slices)
+
+
+def _cg_ddpm(case: Case) -> Prepared:
+    return Prepared({"": Images.of(2 * case.synthesis[None] - 1, 2 * case.reference[None] - 1, 2.0)})
+
+
+def _brasyn(case: Case) -> Prepared:
+    if "seg" not in case.masks:
+        raise InputError("protocol brasyn measures inside and outside the tumour: the subject has no mask `seg`")
+    tumour, whole = case.masks["seg"] > 0, brain(case)
+    regions = {"tumour": tumour, "healthy": whole & ~tumour, "whole": whole | tumour}
+    empty = [name for name, region in regions.items() if not region.any()]
+    if empty:
+        raise InputError(f"protocol brasyn: the region {', '.join(empty)} has no voxel; check the mask `seg`")
+    x, y = case.synthesis[None], case.reference[None]
+    return Prepared({name: Images.of(x, y, 1.0, region[None]) for name, region in regions.items()})
+
+
+def _synthrad(case: Case) -> Prepared:
+    if case.to_units is None:
+        raise InputError("protocol synthrad measures CT in Hounsfield units: prepare CT with --intensity hu-window")
+    reference = case.to_units(case.reference)
+    mask = body(case, reference)
+    x, y = (np.clip(volume, *HU_RANGE) - HU_RANGE[0] for volume in (case.to_units(case.synthesis), reference))
+    return Prepared({"": Images.of(x[None], y[None], HU_RANGE[1] - HU_RANGE[0], mask[None])})
+
+
+def _default(case: Case) -> Prepared:
+    mask = brain(case)
+    if not mask.any():
+        raise InputError("the mask has no voxel: nothing can be measured under it")
+    inside = case.reference[mask]
+    return Prepared({"": Images.of(case.synthesis[None], case.reference[None], np.ptp(inside), mask[None])})
+
+
+def _whole(*metrics: Metric) -> tuple[tuple[Metric, str], ...]:
+    return tuple((metric, "") for metric in metrics)
+
+
+_AS_PREPARED = "as prepared, [0, 1]"
+_ALL_SLICES = "whole slices, background included; slices without foreground (voxels above one eighth of the reference "
+_ALL_SLICES += "volume's mean) are left out"
+
 PROTOCOLS = {
-    "syndiff": Protocol(
-        name="syndiff",
-        version=1,
-        unit="axial slice; subjects are the primary unit, a subject is the mean of its slices",
-        intensities="each image divided by its own mean, then all images of the slice by the reference's maximum; "
-        "nothing clipped; a synthesis without a positive mean is not divided by it",
-        mask="slices as prepared, background included; left out: slices with under 10 % foreground "
-        "(voxels above one eighth of the reference volume's mean)",
-        data_range=1.0,
-        test="Wilcoxon signed-rank, p < 0.05",
-        select=slices_with_foreground,
-        scale=by_mean_and_reference_maximum,
-    ),
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="default",
+            version=1,
+            source="scansynth",
+            unit="volume",
+            intensities=_AS_PREPARED,
+            mask="inside the brain: the mask `brain`, or the reference's foreground (voxels above one eighth of its "
+            "mean) with its holes filled; SSIM and MS-SSIM average their 3D maps over it; FSIM and GMSD count both "
+            "images as 0 outside it and are means over axial slices",
+            data_range="of the reference inside the mask, its maximum less its minimum",
+            test="Wilcoxon signed-rank over subjects, Holm's correction",
+            metrics=_whole(PSNR, SSIM, named_ms_ssim(7, 3), MAE, NMSE, FSIM, GMSD, GRADIENT_ENERGY),
+            prepare=_default,
+        ),
+        Protocol(
+            name="syndiff",
+            version=1,
+            source="Özbey et al., IEEE TMI 42(12), 2023",
+            unit="slice",
+            intensities="each image divided by its own mean, then all images of the slice by the reference's maximum; "
+            "nothing clipped; a synthesis without a positive mean is not divided by it",
+            mask="slices as prepared, background included; left out: slices with under 10 % foreground "
+            "(voxels above one eighth of the reference volume's mean)",
+            data_range="1",
+            test="Wilcoxon signed-rank, p < 0.05",
+            metrics=_whole(PSNR, SSIM, GRADIENT_ENERGY),
+            prepare=_syndiff,
+        ),
+        Protocol(
+            name="cg-ddpm",
+            version=1,
+            source="Zhu et al. (cycle-guided DDPM); range assumed",
+            unit="volume",
+            intensities="as prepared, to [−1, 1]",
+            mask="the whole volume, padding included",
+            data_range="2",
+            test="Wilcoxon signed-rank over subjects (the paper names none)",
+            metrics=_whole(named_ms_ssim(7, 3), MAE, PSNR, GRADIENT_ENERGY),
+            prepare=_cg_ddpm,
+        ),
+        Protocol(
+            name="mrdiff",
+            version=1,
+            source="MRDiff; range assumed",
+            unit="slice",
+            intensities=_AS_PREPARED,
+            mask=_ALL_SLICES,
+            data_range="1",
+            test="paired t-test over subjects (over slices in the paper)",
+            metrics=_whole(PSNR, SSIM, FSIM, GMSD, GRADIENT_ENERGY),
+            prepare=_slices_as_prepared,
+        ),
+        Protocol(
+            name="cola-diff",
+            version=1,
+            source="CoLa-Diff; range assumed",
+            unit="slice",
+            intensities=_AS_PREPARED,
+            mask=_ALL_SLICES,
+            data_range="1",
+            test="none",
+            metrics=_whole(PSNR, SSIM, GRADIENT_ENERGY),
+            prepare=_slices_as_prepared,
+        ),
+        Protocol(
+            name="brasyn",
+            version=1,
+            source="missing-MRI challenge (BraSyn); details settled here",
+            unit="volume",
+            intensities=_AS_PREPARED,
+            mask="the 3D SSIM map averaged inside the tumour (mask `seg`), inside the rest of the brain (mask `brain`, "
+            "or the reference's foreground with its holes filled), and inside both",
+            data_range="1",
+            test="Wilcoxon signed-rank over subjects, Holm's correction",
+            metrics=tuple((metric, region) for metric in (SSIM, PSNR) for region in ("tumour", "healthy", "whole")),
+            prepare=_brasyn,
+        ),
+        Protocol(
+            name="synthrad",
+            version=1,
+            source="MR-to-CT challenge (SynthRAD); details settled here",
+            unit="volume",
+            intensities="Hounsfield units, clipped to −1024…3071",
+            mask="inside the body: the mask `body`, or the largest piece of the reference above −400 HU with its holes "
+            "filled",
+            data_range="4095 HU",
+            test="Wilcoxon signed-rank over subjects, Holm's correction",
+            metrics=_whole(MAE_HU, PSNR, named_ms_ssim(7, 3)),
+            prepare=_synthrad,
+        ),
+    )
 }
 
 
@@ -157,20 +361,28 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def measure(protocol_name: str, synthesis: np.ndarray, reference: np.ndarray) -> Measurement:
+def measure(
+    protocol_name: str,
+    synthesis: np.ndarray,
+    reference: np.ndarray,
+    masks: Mapping[str, np.ndarray] | None = None,
+    to_units: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Measurement:
     """Measure a synthesis against its reference.
 
     Args:
         protocol_name: a name in `PROTOCOLS`.
         synthesis: prepared volume, (X, Y, Z) in [0, 1] (other values are measured as they stand).
         reference: the true prepared volume, (X, Y, Z) in [0, 1] (larger values may occur).
+        masks: of the subject, by name, (X, Y, Z).
+        to_units: from [0, 1] to the contrast's unit, for CT in Hounsfield units.
 
     Returns:
-        PSNR (dB) and SSIM (%) of each measured slice, and the in-plane gradient energy ratio of these slices.
+        The protocol's figures.
 
     Raises:
-        InputError: for an unknown protocol, volumes of different shapes, voxels that are not finite, a reference
-            with negative values, or a reference without a slice to measure.
+        InputError: for an unknown protocol, volumes of different shapes, voxels that are not finite, a reference with
+            negative values, a mask that is missing or has no voxel, or a reference without a slice to measure.
     """
     protocol = find_protocol(protocol_name)
     if synthesis.shape != reference.shape or synthesis.ndim != 3:
@@ -182,14 +394,17 @@ def measure(protocol_name: str, synthesis: np.ndarray, reference: np.ndarray) ->
             raise InputError(f"the {name} has {bad} voxels that are NaN or infinite: it cannot be measured")
     if reference.min() < 0:
         raise InputError(f"the reference has negative values (down to {reference.min():.4g}): give the prepared image")
-    synthesis, reference = synthesis.astype(np.float64), reference.astype(np.float64)
-    slices = protocol.select(reference)
-    x, y = protocol.scale(*(np.moveaxis(volume[:, :, slices], 2, 0) for volume in (synthesis, reference)))
-    return Measurement(
-        protocol=protocol.name,
-        protocol_version=protocol.version,
-        slices=slices,
-        psnr=psnr(x, y, protocol.data_range),
-        ssim=100 * ssim(x, y, protocol.data_range),
-        gradient_energy_ratio=gradient_energy_ratio(np.moveaxis(x, 0, 2), np.moveaxis(y, 0, 2)),
+    for name, mask in (masks or {}).items():
+        if mask.shape != reference.shape:
+            raise InputError(f"mask {name} {mask.shape} and reference {reference.shape} lie on different grids")
+    case = Case(synthesis.astype(np.float64), reference.astype(np.float64), masks or {}, to_units)
+    prepared = protocol.prepare(case)
+    figures = {
+        column: metric.of(prepared.images[region])
+        for column, (metric, region) in zip(protocol.columns, protocol.metrics, strict=True)
+    }
+    counted = max(
+        int(images.reference.numel() if images.mask is None else images.mask.sum())
+        for images in prepared.images.values()
     )
+    return Measurement(protocol.name, protocol.version, figures, prepared.slices, counted)

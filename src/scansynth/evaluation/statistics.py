@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -76,8 +77,8 @@ def difference(
     wilcoxon = t_test = None
     if n >= FEWEST:
         same = not values.any()
-        wilcoxon = 1.0 if same else float(stats.wilcoxon(values).pvalue)
-        t_test = 1.0 if same else float(stats.ttest_1samp(values, 0.0).pvalue) if deviation else 0.0
+        wilcoxon = 1.0 if same else _p(stats.wilcoxon(values))
+        t_test = 1.0 if same else _p(stats.ttest_1samp(values, 0.0)) if deviation else 0.0
     return Difference(
         n,
         float(values.mean()),
@@ -87,6 +88,10 @@ def difference(
         t_test,
         unit,
     )
+
+
+def _p(result: Any) -> float:
+    return float(result.pvalue)
 
 
 def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ Image Quality Assessment", Asilomar Conference on Signals, Systems and Computers
 axis by axis, to many slices at once; in 3D that is 33 products a voxel in place of 1331.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -68,33 +68,27 @@ def ssim_maps(
     return (2 * products + c1) / (squares + c1) * structure, structure
 
 
-def ms_ssim(
-    synthesis: Tensor,
-    reference: Tensor,
-    data_range: float,
-    size: int = 11,
-    weights: Sequence[float] = SCALE_WEIGHTS,
-) -> Tensor:
-    """Multiscale SSIM of each image, (N,).
+def structure_by_scale(
+    synthesis: Tensor, reference: Tensor, data_range: float, size: int, scales: int, reflect: bool = False
+) -> Iterator[Tensor]:
+    """What MS-SSIM averages at each scale, from the finest on: contrast–structure maps, and SSIM at the coarsest.
 
     Between scales images are averaged in squares (cubes) of side 2; an odd side loses its last row. At the coarsest
-    scale images go on as their mirror images (torchmetrics' way), as little is left where the window fits. A negative
-    mean of a scale counts as 0.
+    scale images go on as their mirror images (torchmetrics' way), as little is left where the window fits.
 
     Args:
         synthesis: images (N, H, W) or volumes (N, X, Y, Z).
         reference: the same shape.
         data_range: full range of intensities.
         size: side of the window, the same at all scales.
-        weights: exponents of the scales, from the finest on; they are divided by their sum.
+        scales: how many.
+        reflect: whether images go on as their mirror images at all scales.
     """
     pool = {3: functional.avg_pool2d, 4: functional.avg_pool3d}[reference.ndim]
     x, y = synthesis, reference
-    result = torch.ones(len(reference), dtype=reference.dtype)
-    for scale, weight in enumerate(weights):
-        last = scale == len(weights) - 1
-        full, structure = ssim_maps(x, y, data_range, size, reflect=last)
-        result = result * (full if last else structure).flatten(1).mean(1).clamp(min=0) ** (weight / sum(weights))
+    for scale in range(scales):
+        last = scale == scales - 1
+        full, structure = ssim_maps(x, y, data_range, size, reflect=reflect or last)
+        yield full if last else structure
         if not last:
             x, y = pool(x[:, None], 2)[:, 0], pool(y[:, None], 2)[:, 0]
-    return result

@@ -10,14 +10,14 @@ import io
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol
+from scansynth.evaluation.protocols import PROTOCOLS, Measurement, Protocol, find_protocol
 from scansynth.files import write_text
 
 log = logging.getLogger(__name__)
@@ -58,18 +58,12 @@ class Summary:
     label: str
     direction: str
     n_subjects: int
-    n_slices: int
-    """Slices of all subjects together."""
-    psnr: Spread
-    """Over subjects, dB."""
-    ssim: Spread
-    """Over subjects, per cent."""
-    gradient_energy_ratio: Spread
-    """Over subjects."""
-    psnr_slices: Spread
-    """Over slices, dB."""
-    ssim_slices: Spread
-    """Over slices, per cent."""
+    n_slices: int | None
+    """Slices of all subjects together; None where the unit is a volume."""
+    subjects: Mapping[str, Spread]
+    """Over subjects, by column."""
+    slices: Mapping[str, Spread]
+    """Over slices, by the columns that have a figure a slice."""
 
 
 def summarise(results: Sequence[Result]) -> list[Summary]:
@@ -81,24 +75,34 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
     summaries = []
     for row in _rows(results):
         measurements = [result.measurement for result in row]
+        columns = list(measurements[0].figures)
+        by_slice = {column: [_of_slices(one, column) for one in measurements] for column in columns}
+        counts = [0 if one.slices is None else one.slices.size for one in measurements]
         summaries.append(
             Summary(
                 label=row[0].label,
                 direction=row[0].direction,
                 n_subjects=len(row),
-                n_slices=sum(measurement.slices.size for measurement in measurements),
-                psnr=_spread([measurement.mean_psnr for measurement in measurements]),
-                ssim=_spread([measurement.mean_ssim for measurement in measurements]),
-                gradient_energy_ratio=_spread([measurement.gradient_energy_ratio for measurement in measurements]),
-                psnr_slices=_spread(np.concatenate([measurement.psnr for measurement in measurements])),
-                ssim_slices=_spread(np.concatenate([measurement.ssim for measurement in measurements])),
+                n_slices=sum(counts) or None,
+                subjects={column: _spread([one.mean(column) for one in measurements]) for column in columns},
+                slices={
+                    column: _spread(np.concatenate([part for part in parts if part is not None]))
+                    for column, parts in by_slice.items()
+                    if all(part is not None for part in parts)
+                },
             )
         )
     return summaries
 
 
+def _of_slices(measurement: Measurement, column: str) -> np.ndarray | None:
+    """A figure for each measured slice; None where the subject has one figure only."""
+    per_slice = (PROTOCOLS[measurement.protocol].columns[column].per_image) and measurement.slices is not None
+    return measurement.figures[column] if per_slice else None
+
+
 def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None:
-    """Write `table.md`, `table.csv` (a line a subject), `slices.csv` (a line a slice) and `table.json`.
+    """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
     Each names the protocol with its version and the numbers of subjects and slices. Each file is replaced as a
     whole: a reader never sees half of one. In JSON an infinite figure is the text "inf", a missing one null.
@@ -125,7 +129,8 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
     summaries = summarise(results)
     write_text(folder / "table.md", _markdown(results, summaries, definition))
     write_text(folder / "table.csv", _csv(_subject_records(results)))
-    write_text(folder / "slices.csv", _csv(_slice_records(results)))
+    if definition.unit == "slice":
+        write_text(folder / "slices.csv", _csv(_slice_records(results)))
     write_text(folder / "table.json", _json(results, summaries, definition))
 
 
@@ -151,42 +156,40 @@ def _same_units(results: Sequence[Result]) -> bool:
     """Whether all rows of each target were measured on the same slices of the same subjects."""
     units: dict[str, set[frozenset]] = {}
     for row in _rows(results):
-        measured = frozenset((result.subject, tuple(result.measurement.slices.tolist())) for result in row)
+        slices = [None if one.measurement.slices is None else tuple(one.measurement.slices.tolist()) for one in row]
+        measured = frozenset((one.subject, kept) for one, kept in zip(row, slices, strict=True))
         units.setdefault(row[0].target, set()).add(measured)
     return all(len(sets) == 1 for sets in units.values())
 
 
 def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol) -> str:
+    columns = protocol.columns
+    slicewise = list(summaries[0].slices)
+    headings = ["method", "direction", "subjects", *(["slices"] if slicewise else [])]
+    headings += [protocol.heading(column) for column in columns]
+    headings += [f"{protocol.heading(column)} by slice" for column in slicewise]
     lines = [
-        f"Protocol `{protocol.name}`, version {protocol.version}.",
+        f"Protocol `{protocol.name}`, version {protocol.version} ({protocol.source}).",
         "",
-        "| method | direction | subjects | slices | PSNR (dB) | SSIM (%) | gradient energy"
-        " | PSNR by slice (dB) | SSIM by slice (%) |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| {' | '.join(headings)} |",
+        f"| --- | --- |{' ---: |' * (len(headings) - 2)}",
     ]
     for row in summaries:
-        cells = (
-            row.label.replace("|", "\\|"),
-            row.direction.replace("|", "\\|"),
-            str(row.n_subjects),
-            str(row.n_slices),
-            _text(row.psnr, 2),
-            _text(row.ssim, 2),
-            _text(row.gradient_energy_ratio, 3),
-            _text(row.psnr_slices, 2),
-            _text(row.ssim_slices, 2),
-        )
+        cells = [row.label.replace("|", "\\|"), row.direction.replace("|", "\\|"), str(row.n_subjects)]
+        cells += [str(row.n_slices)] if slicewise else []
+        cells += [_text(row.subjects[column], metric.digits) for column, metric in columns.items()]
+        cells += [_text(row.slices[column], columns[column].digits) for column in slicewise]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "PSNR, SSIM and gradient energy: mean ± standard deviation over subjects, a subject being the mean of its "
-        "slices; “by slice”: over all slices. Gradient energy: in-plane, synthesis over reference (below 1: smoother "
-        "than the truth).",
+        "Mean ± standard deviation over subjects"
+        + (", a subject being the mean of its slices; “by slice”: over all slices." if slicewise else ".")
+        + " Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth).",
         "",
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
-        f"- Range: {protocol.data_range:g}.",
+        f"- Range: {protocol.data_range}.",
         f"- Test of differences that the protocol names: {protocol.test}. This table gives none.",
     ]
     if not _same_units(results):
@@ -211,10 +214,9 @@ def _subject_records(results: Sequence[Result]) -> list[dict[str, object]]:
             "target": result.target,
             "n_subjects": len(row),
             "subject": result.subject,
-            "n_slices": result.measurement.slices.size,
-            "psnr_db": result.measurement.mean_psnr,
-            "ssim_percent": result.measurement.mean_ssim,
-            "gradient_energy_ratio": result.measurement.gradient_energy_ratio,
+            "n_slices": None if result.measurement.slices is None else result.measurement.slices.size,
+            "n_voxels": result.measurement.voxels,
+            **{column: result.measurement.mean(column) for column in result.measurement.figures},
         }
         for row in _rows(results)
         for result in row
@@ -222,18 +224,17 @@ def _subject_records(results: Sequence[Result]) -> list[dict[str, object]]:
 
 
 def _slice_records(results: Sequence[Result]) -> list[dict[str, object]]:
-    ordered = [result for row in _rows(results) for result in row]
+    records = []
     names = ("protocol", "protocol_version", "label", "sources", "target", "n_subjects", "subject", "n_slices")
-    return [
-        {**{name: record[name] for name in names}, "slice": index, "psnr_db": psnr, "ssim_percent": ssim}
-        for result, record in zip(ordered, _subject_records(results), strict=True)
-        for index, psnr, ssim in zip(
-            result.measurement.slices.tolist(),
-            result.measurement.psnr.tolist(),
-            result.measurement.ssim.tolist(),
-            strict=True,
-        )
-    ]
+    ordered = [result for row in _rows(results) for result in row]
+    for result, record in zip(ordered, _subject_records(results), strict=True):
+        measurement = result.measurement
+        figures = {name: _of_slices(measurement, name) for name in measurement.figures}
+        kept = {name: values.tolist() for name, values in figures.items() if values is not None}
+        for place, index in enumerate([] if measurement.slices is None else measurement.slices.tolist()):
+            figures_of_slice = {name: values[place] for name, values in kept.items()}
+            records.append({**{name: record[name] for name in names}, "slice": index, **figures_of_slice})
+    return records
 
 
 def _csv(records: Sequence[dict[str, object]]) -> str:
@@ -245,17 +246,27 @@ def _csv(records: Sequence[dict[str, object]]) -> str:
 
 
 def _json(results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol) -> str:
-    rows = []
-    for row in summaries:
-        spreads = {name: value for name, value in vars(row).items() if isinstance(value, Spread)}
-        plain = {name: value for name, value in vars(row).items() if name not in spreads}
-        rows.append(plain | {name: {key: _number(v) for key, v in vars(s).items()} for name, s in spreads.items()})
+    rows = [
+        {
+            "label": row.label,
+            "direction": row.direction,
+            "n_subjects": row.n_subjects,
+            "n_slices": row.n_slices,
+            "subjects": {column: _plain(spread) for column, spread in row.subjects.items()},
+            "slices": {column: _plain(spread) for column, spread in row.slices.items()},
+        }
+        for row in summaries
+    ]
     subjects = [
         {name: _number(value) if isinstance(value, float) else value for name, value in record.items()}
         for record in _subject_records(results)
     ]
     content = {"protocol": protocol.description(), "rows": rows, "subjects": subjects}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(spread: Spread) -> dict[str, float | str | None]:
+    return {"mean": _number(spread.mean), "std": _number(spread.std)}
 
 
 def _number(value: float) -> float | str | None:

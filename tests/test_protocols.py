@@ -1,0 +1,176 @@
+"""Each protocol against its words: intensities, mask, range and unit, computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from scansynth.errors import InputError
+from scansynth.evaluation import feature_similarity, metrics
+from scansynth.evaluation.metrics import Images
+from scansynth.evaluation.protocols import PROTOCOLS, Case, body, brain, measure
+from scansynth.evaluation.structural_similarity import ssim_maps
+
+SHAPE = (60, 56, 34)
+
+
+def to_hu(image):
+    return 3000 * image - 1000
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A textured ball with a hole in it on exact zeros, (60, 56, 34) in [0, 1], and a noisy copy."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE), indexing="ij")
+    radius = np.sqrt(sum(axis**2 for axis in axes))
+    reference = np.where(radius < 0.85, 0.5 + 0.2 * np.sin(9 * axes[0]) * np.cos(7 * axes[1]), 0.0)
+    reference[np.sqrt((axes[0] - 0.2) ** 2 + axes[1] ** 2 + axes[2] ** 2) < 0.2] = 0.0
+    synthesis = np.clip(reference + 0.05 * rng.standard_normal(SHAPE), 0, 1)
+    return synthesis, reference
+
+
+@pytest.fixture(scope="module")
+def masks():
+    tumour = np.zeros(SHAPE, dtype=np.uint8)
+    tumour[20:28, 24:30, 12:18] = 4
+    return {"seg": tumour}
+
+
+def db(error, data_range):
+    return 10 * np.log10(data_range**2 / np.mean(np.square(error)))
+
+
+def test_default_is_inside_the_brain_with_the_references_range(pair):
+    synthesis, reference = pair
+    mask = brain(Case(synthesis, reference))
+    data_range = reference[mask].max() - reference[mask].min()
+    found = measure("default", synthesis, reference)
+    assert found.slices is None
+    assert found.voxels == mask.sum()
+    assert found.mean("psnr_db") == pytest.approx(db((synthesis - reference)[mask], data_range))
+    assert found.mean("mae") == pytest.approx(np.abs(synthesis - reference)[mask].mean())
+    expected = np.square(synthesis - reference)[mask].sum() / np.square(reference)[mask].sum()
+    assert found.mean("nmse") == pytest.approx(expected)
+    x, y = (torch.as_tensor(volume)[None] for volume in (synthesis, reference))
+    full = ssim_maps(x, y, data_range, reflect=True)[0][0].numpy()
+    assert found.mean("ssim_percent") == pytest.approx(100 * full[mask].mean(), abs=1e-3)
+
+
+def test_default_does_not_see_what_lies_outside_the_brain(pair):
+    synthesis, reference = pair
+    spoilt = synthesis.copy()
+    spoilt[:3] = 1.0
+    before, after = (measure("default", volume, reference) for volume in (synthesis, spoilt))
+    for column in ("psnr_db", "mae", "nmse", "fsim", "gmsd", "gradient_energy_ratio"):
+        assert after.mean(column) == pytest.approx(before.mean(column)), column
+
+
+def test_a_brain_has_no_holes_and_a_given_mask_is_taken(pair):
+    synthesis, reference = pair
+    assert reference[33, 28, 17] == 0
+    assert brain(Case(synthesis, reference))[33, 28, 17]
+    given = np.zeros(SHAPE, dtype=np.uint8)
+    given[20:40, 20:40, 10:20] = 1
+    assert measure("default", synthesis, reference, {"brain": given}).voxels == given.sum()
+
+
+def test_cg_ddpm_is_the_whole_volume_in_minus_one_to_one(pair):
+    synthesis, reference = pair
+    found = measure("cg-ddpm", synthesis, reference)
+    assert found.voxels == reference.size
+    assert found.mean("psnr_db") == pytest.approx(db(2 * synthesis - 2 * reference, 2.0))
+    assert found.mean("mae") == pytest.approx(2 * np.abs(synthesis - reference).mean())
+    images = Images.of(2 * synthesis[None] - 1, 2 * reference[None] - 1, 2.0)
+    assert found.mean("ms_ssim_percent") == pytest.approx(metrics.ms_ssim(images, 7, 3).item())
+
+
+@pytest.mark.parametrize("name", ["mrdiff", "cola-diff"])
+def test_slices_as_prepared_leave_out_empty_slices_only(name, pair):
+    synthesis, reference = pair
+    found = measure(name, synthesis, reference)
+    assert found.slices is not None
+    assert found.slices.tolist() == np.flatnonzero(reference.any(axis=(0, 1))).tolist()
+    z = int(found.slices[5])
+    assert found.figures["psnr_db"][5] == pytest.approx(db((synthesis - reference)[:, :, z], 1.0))
+    if name == "mrdiff":
+        x, y = (torch.as_tensor(volume[:, :, z])[None] for volume in (synthesis, reference))
+        assert found.figures["fsim"][5] == pytest.approx(feature_similarity.fsim(x, y, 1.0).item(), abs=1e-5)
+        assert found.figures["gmsd"][5] == pytest.approx(feature_similarity.gmsd(x, y, 1.0).item(), abs=1e-5)
+
+
+def test_brasyn_tells_the_tumour_from_the_rest(pair, masks):
+    synthesis, reference = pair
+    spoilt = synthesis.copy()
+    spoilt[22:26, 26:28, 14:16] = 1.0
+    before, after = (measure("brasyn", volume, reference, masks) for volume in (synthesis, spoilt))
+    assert list(before.figures) == [
+        f"{metric}_{region}" for metric in ("ssim_percent", "psnr_db") for region in ("tumour", "healthy", "whole")
+    ]
+    assert after.mean("psnr_db_tumour") < before.mean("psnr_db_tumour") - 5
+    assert after.mean("psnr_db_healthy") == pytest.approx(before.mean("psnr_db_healthy"))
+    assert after.mean("ssim_percent_tumour") < before.mean("ssim_percent_tumour") - 5
+    tumour = masks["seg"] > 0
+    assert before.mean("psnr_db_tumour") == pytest.approx(db((synthesis - reference)[tumour], 1.0))
+    assert before.voxels == (tumour | brain(Case(synthesis, reference))).sum()
+
+
+def test_brasyn_refuses_a_subject_without_a_tumour(pair, masks):
+    with pytest.raises(InputError, match="no mask `seg`"):
+        measure("brasyn", *pair)
+    with pytest.raises(InputError, match="tumour has no voxel"):
+        measure("brasyn", *pair, {"seg": np.zeros(SHAPE)})
+
+
+def test_synthrad_is_in_hounsfield_units_inside_the_body(pair):
+    synthesis, reference = pair
+    found = measure("synthrad", synthesis, reference, to_units=to_hu)
+    mask = body(Case(synthesis, reference), to_hu(reference))
+    assert mask[33, 28, 17]
+    assert found.voxels == mask.sum()
+    assert found.mean("mae_hu") == pytest.approx(3000 * np.abs(synthesis - reference)[mask].mean())
+    assert found.mean("psnr_db") == pytest.approx(db(3000 * (synthesis - reference)[mask], 4095.0))
+    with pytest.raises(InputError, match="hu-window"):
+        measure("synthrad", synthesis, reference)
+    with pytest.raises(InputError, match="no body"):
+        measure("synthrad", synthesis, np.zeros(SHAPE), to_units=to_hu)
+
+
+def test_the_body_is_the_largest_piece():
+    reference = np.full(SHAPE, -1000.0)
+    reference[10:50, 10:50, 5:30] = 40.0
+    reference[2:5, 2:5, 2:5] = 300.0  # a table
+    found = body(Case(reference, reference), reference)
+    assert found.sum() == 40 * 40 * 25
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_equal_images_and_broken_ones(name, pair, masks):
+    _, reference = pair
+    found = measure(name, reference, reference, masks, to_hu)
+    for column, metric in PROTOCOLS[name].columns.items():
+        best = {"psnr_db": np.inf, "ssim_percent": 100, "ms_ssim_percent": 100, "fsim": 1, "gradient_energy_ratio": 1}
+        np.testing.assert_allclose(found.figures[column], best.get(metric.column, 0.0), atol=1e-6, err_msg=column)
+        assert PROTOCOLS[name].heading(column)
+    broken = reference.copy()
+    broken[0, 0, 0] = np.inf
+    with pytest.raises(InputError, match="synthesis has 1 voxels"):
+        measure(name, broken, reference, masks, to_hu)
+    with pytest.raises(InputError, match="different grids"):
+        measure(name, reference, reference, {"seg": masks["seg"][1:]}, to_hu)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_describes_itself(name):
+    words = PROTOCOLS[name].description()
+    assert all(words.values())
+    assert words["unit"] in ("slice", "volume")
+
+
+def test_a_mask_without_a_voxel_and_a_figure_without_a_range_are_refused(pair):
+    x, y = (volume[None] for volume in pair)
+    with pytest.raises(InputError, match="no voxel"):
+        Images.of(x, y, 1.0, np.zeros_like(x, dtype=bool))
+    with pytest.raises(InputError, match="data range None"):
+        Images.of(x, y, None)
+    with pytest.raises(InputError, match="different grids"):
+        Images.of(x, y[:, 1:], 1.0)
