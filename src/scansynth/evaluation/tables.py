@@ -116,22 +116,27 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
     """
     definition = find_protocol(protocol)
-    if not results:
-        raise InputError(f"{folder}: there is no result to write")
-    for result in results:
-        measurement = result.measurement
-        if (measurement.protocol, measurement.protocol_version) != (definition.name, definition.version):
-            raise InputError(
-                f"{result.label}, {result.subject}: measured with protocol {measurement.protocol} version"
-                f" {measurement.protocol_version}, the table is of {definition.name} version {definition.version};"
-                " measure it again"
-            )
+    check_results(results, definition)
     summaries = summarise(results)
     write_text(folder / "table.md", _markdown(results, summaries, definition))
     write_text(folder / "table.csv", _csv(_subject_records(results)))
     if definition.unit == "slice":
         write_text(folder / "slices.csv", _csv(_slice_records(results)))
     write_text(folder / "table.json", _json(results, summaries, definition))
+
+
+def check_results(results: Sequence[Result], protocol: Protocol) -> None:
+    """Raise InputError without results, or if one was measured otherwise than the protocol says."""
+    if not results:
+        raise InputError("there is no result to write")
+    for result in results:
+        measurement = result.measurement
+        if (measurement.protocol, measurement.protocol_version) != (protocol.name, protocol.version):
+            raise InputError(
+                f"{result.label}, {result.subject}: measured with protocol {measurement.protocol} version"
+                f" {measurement.protocol_version}, the table is of {protocol.name} version {protocol.version};"
+                " measure it again"
+            )
 
 
 def _rows(results: Sequence[Result]) -> list[list[Result]]:
@@ -177,8 +182,8 @@ def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol:
     for row in summaries:
         cells = [row.label.replace("|", "\\|"), row.direction.replace("|", "\\|"), str(row.n_subjects)]
         cells += [str(row.n_slices)] if slicewise else []
-        cells += [_text(row.subjects[column], metric.digits) for column, metric in columns.items()]
-        cells += [_text(row.slices[column], columns[column].digits) for column in slicewise]
+        cells += [spread_text(row.subjects[column], metric.digits) for column, metric in columns.items()]
+        cells += [spread_text(row.slices[column], columns[column].digits) for column in slicewise]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -199,9 +204,10 @@ def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol:
     return "\n".join(lines) + "\n"
 
 
-def _text(spread: Spread, digits: int) -> str:
+def spread_text(spread: Spread, digits: int, plus_minus: str = " ± ") -> str:
+    """`22.19 ± 2.09`; the mean alone where there is no deviation."""
     mean = f"{spread.mean:.{digits}f}"
-    return mean if math.isnan(spread.std) else f"{mean} ± {spread.std:.{digits}f}"
+    return mean if math.isnan(spread.std) else f"{mean}{plus_minus}{spread.std:.{digits}f}"
 
 
 def _subject_records(results: Sequence[Result]) -> list[dict[str, object]]:
