@@ -314,7 +314,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
         pictures[path.name] = shown, truth
 
     monkeypatch.setattr("scansynth.evaluate.montage", keep)
-    results = evaluate([accelerated], cohort, tmp_path)
+    results = evaluate([accelerated], cohort, tmp_path).results
     subject = cohort.subjects("test")[0]
     t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
     found = {(result.label, result.target): result.measurement for result in results}

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 import scansynth
 from scansynth.errors import InputError, ToldElsewhereError
@@ -324,7 +324,10 @@ class Translate:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure runs on a split of a prepared cohort, beside the copied source: tables and pictures."""
+    """Measure runs on a split of a prepared cohort, beside the copied source: tables and pictures.
+
+    `scansynth evaluate --spread SYNTHESIS TRUTH` shows two NIfTI files under the conventions in use instead.
+    """
 
     run_folders: Annotated[tuple[Path, ...], arg(name="run")]
     """One run or several."""
@@ -336,7 +339,7 @@ class Evaluate:
     """train, val or test."""
     target: str | None = None
     """One contrast; by default all that the runs make."""
-    protocol: str = "syndiff"
+    protocol: str = "default"
     """How figures are measured."""
     pictures: int = 3
     """Subjects to draw."""
@@ -347,19 +350,80 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
-        from scansynth.data.cohort import SPLITS, Cohort
-        from scansynth.evaluate import evaluate
-
-        if self.split not in SPLITS:
-            raise InputError(f"--split {self.split}: choose from {', '.join(SPLITS)}")
-        cohort = Cohort.open(self.cohort)
-        runs = [scansynth.load(folder, self.device) for folder in self.run_folders]
-        with bars() as move:
-            evaluate(
-                runs, cohort, self.output, self.split, self.protocol, self.target, self.seed, self.pictures,
-                lambda done, total, name: move("evaluating", done, total),
-            )  # fmt: skip
+        evaluated(self.run_folders, self.cohort, self.output, self.split, self)
         out.print((self.output / "table.md").read_text(), markup=False)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Hold runs against each other on a split: best, differences with tests by subject, time and memory."""
+
+    run_folders: Annotated[tuple[Path, ...], arg(name="run")]
+    """The runs."""
+    cohort: Path
+    """The prepared cohort that all were trained on."""
+    output: Output
+    """Folder of tables, plots and pictures."""
+    on: str = "test"
+    """train, val or test."""
+    target: str | None = None
+    """One contrast; by default all that the runs make."""
+    protocol: str = "default"
+    """How figures are measured."""
+    reference: str | None = None
+    """The run, by its folder's name, that the others are held against; by default the best of each target."""
+    pictures: int = 3
+    """Subjects to draw."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    seed: int = 0
+    """Of the noise."""
+
+    def run(self) -> None:
+        """Evaluate all runs, compare them and print the table."""
+        from scansynth.evaluation.comparison import compare, write_comparison
+        from scansynth.evaluation.plots import plot_subjects
+
+        found = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
+        comparison = compare(found.results, self.protocol, self.reference, found.costs)
+        write_comparison(comparison, self.output)
+        plot_subjects(found.results, self.protocol, self.output)
+        out.print((self.output / "comparison.md").read_text(), markup=False)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One pair of images under the conventions in use: why figures of two papers cannot be laid side by side."""
+
+    synthesis: Positional[Path]
+    """NIfTI file."""
+    truth: Positional[Path]
+    """NIfTI file on the same grid and scale."""
+
+    def run(self) -> None:
+        """Print the table."""
+        from scansynth.data.volume import Volume, check_same_grid
+        from scansynth.evaluation.spread import markdown, spread
+
+        volumes = {"synthesis": Volume.read(self.synthesis), "truth": Volume.read(self.truth)}
+        check_same_grid(volumes)
+        out.print(markdown(spread(volumes["synthesis"].array, volumes["truth"].array)), markup=False)
+
+
+def evaluated(runs: tuple[Path, ...], cohort: Path, output: Path, split: str, options: Any) -> Any:
+    """Measure runs on a split, with progress bars; `options` name target, protocol, seed, pictures and device."""
+    from scansynth.data.cohort import SPLITS, Cohort
+    from scansynth.evaluate import evaluate
+
+    if split not in SPLITS:
+        raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
+    prepared = Cohort.open(cohort)
+    loaded = [scansynth.load(folder, options.device) for folder in runs]
+    with bars() as move:
+        return evaluate(
+            loaded, prepared, output, split, options.protocol, options.target, options.seed, options.pictures,
+            lambda done, total, name: move("evaluating", done, total),
+        )  # fmt: skip
 
 
 VERBS = {
@@ -369,6 +433,7 @@ VERBS = {
     "train": Train,
     "translate": Translate,
     "evaluate": Evaluate,
+    "compare": Compare,
 }
 
 
@@ -407,9 +472,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     verb, rest = arguments[0], arguments[1:]
     try:
-        command: Any = (
-            parse_train(rest) if verb == "train" else tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
-        )
+        if verb == "train":
+            command: Any = parse_train(rest)
+        elif verb == "evaluate" and "--spread" in rest:
+            files = [argument for argument in rest if argument != "--spread"]
+            command = tyro.cli(Spread, args=files, prog="scansynth evaluate --spread")
+        else:
+            command = tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
         if not typed and getattr(command, "devices", 1) > 1:
             raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
         command.start() if verb == "train" else command.run()

@@ -121,14 +121,14 @@ def demo(
         )
         runs.append(Run.load(folder, device.type))
     translate_test(runs[-1], cohort, listing, both, out / "translated", seed, tell)
-    results = evaluate(
+    measured = evaluate(
         runs,
         cohort,
         out / "evaluation",
         seed=seed,
         report=lambda done, total, _: tell("evaluating", done, total),
     )
-    return Outcome(out, summarise(results), time.perf_counter() - begun)
+    return Outcome(out, summarise(measured.results), time.perf_counter() - begun)
 
 
 def phantoms(folder: Path, contrasts: tuple[str, str], seed: int, tell: Report) -> Listing:

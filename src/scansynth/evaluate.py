@@ -1,8 +1,13 @@
 """Runs on a prepared cohort's split: synthesis against truth, under a protocol, as tables and pictures."""
 
+import contextlib
+import math
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,14 +15,25 @@ import torch
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.errors import InputError
+from scansynth.evaluation.comparison import Cost
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.protocols import find_protocol, measure
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables
 from scansynth.method import Noise
 from scansynth.synthesis import Run
 
+Value = TypeVar("Value")
 Report = Callable[[int, int, str], None]
 """Called with (images done, images in all, "run subject contrast")."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured."""
+
+    results: list[Result]
+    costs: dict[str, Cost]
+    """What the synthesis of a volume takes, by run."""
 
 
 def evaluate(
@@ -30,7 +46,7 @@ def evaluate(
     seed: int = 0,
     pictures: int = 3,
     report: Report | None = None,
-) -> list[Result]:
+) -> Evaluation:
     """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
 
     One sample is drawn for each image, as in the papers. Accelerated contrasts are the low-resolution images that the
@@ -49,7 +65,7 @@ def evaluate(
         report: told of every image.
 
     Returns:
-        All figures.
+        All figures, and what each run's synthesis takes.
 
     Raises:
         InputError: if a run was trained on another cohort, runs see a contrast at different accelerations, or the split
@@ -75,6 +91,7 @@ def evaluate(
     if not work:
         raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
     results: list[Result] = []
+    costs: dict[str, list[Cost]] = {label: [] for label in labels}
     drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
     done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
     for subject, name in work:
@@ -95,7 +112,10 @@ def evaluate(
         for run, label in zip(runs, labels, strict=True):
             if name not in targets[run.folder]:
                 continue
-            synthesis, sources = synthesise(run, cohort, subject, name, seed)
+            (synthesis, sources), cost = measured_cost(
+                lambda run=run, subject=subject, name=name: synthesise(run, cohort, subject, name, seed), run
+            )
+            costs[label].append(cost)
             results.append(Result(label, sources, name, subject, take(synthesis)))
             if subject in drawn:
                 shown = {source: read_image(cohort, subject, source, acceleration).numpy() for source in sources}
@@ -108,7 +128,45 @@ def evaluate(
             if report:
                 report(done, total, f"{label} {subject} {name}")
     write_tables(results, out, protocol)
-    return results
+    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found})
+
+
+def measured_cost(work: Callable[[], Value], run: Run) -> tuple[Value, Cost]:
+    """Do a piece of synthesis; what it makes, and its seconds and peak memory.
+
+    Memory is that of the GPU, or, on a CPU under Linux, of the whole process (elsewhere unknown).
+    """
+    on_gpu = run.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(run.device)
+    else:
+        reset_peak()
+    begun = time.perf_counter()
+    made = work()
+    seconds = time.perf_counter() - begun
+    memory = torch.cuda.max_memory_allocated(run.device) / 1e9 if on_gpu else peak_gb()
+    return made, Cost(seconds, memory, sum(parameter.numel() for parameter in run.method.parameters()))
+
+
+def reset_peak() -> None:
+    """Let Linux count this process's peak memory anew."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_gb() -> float:
+    """Peak memory of this process since `reset_peak`; NaN where it is not told."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e9
+    return math.nan
+
+
+def typical(costs: Sequence[Cost]) -> Cost:
+    """Median seconds and largest memory of several volumes."""
+    seconds = float(np.median([cost.seconds for cost in costs]))
+    return Cost(seconds, max(cost.memory_gb for cost in costs), costs[0].parameters)
 
 
 def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:

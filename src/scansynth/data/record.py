@@ -61,8 +61,26 @@ class PreparationRecord:
 
     def check_same(self, cohort: Cohort, run: Path) -> None:
         """Raise InputError if another cohort is given than the run was trained on."""
-        if cohort.fingerprint != self.fingerprint:
-            raise InputError(
-                f"{cohort.folder}: not the cohort that {run} was trained on (settings, subjects, splits or statistics "
-                "differ); give that one, or train another run"
+        if cohort.fingerprint == self.fingerprint:
+            return
+        here, there = {name: cohort.split_of(name) for name in cohort.subjects()}, self.splits
+        moved = sorted(name for name in here.keys() & there.keys() if here[name] != there[name])
+        settings = {
+            field.name: (getattr(cohort.settings, field.name), getattr(self.settings, field.name))
+            for field in dataclasses.fields(Preparation)
+        }
+        differ = [f"{name} ({a} here, {b} there)" for name, (a, b) in settings.items() if a != b]
+        if apart := sorted(here.keys() ^ there.keys()):
+            differ.append(f"subjects ({_some(apart)} only in one)")
+        if moved:
+            differ.append(
+                f"splits ({_some([f'{name} is {here[name]} here and {there[name]} there' for name in moved])})"
             )
+        raise InputError(
+            f"{cohort.folder}: not the cohort that {run} was trained on: they differ in "
+            f"{'; '.join(differ) or 'scans or training statistics'}. Give that one, or train another run"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -215,7 +215,10 @@ def _over_slices(metric: Callable[[Tensor, Tensor, float], Tensor], images: Imag
 def _check_sides(images: Images, least: int, what: str) -> None:
     sides = tuple(images.reference.shape[1:])
     if min(sides) < least:
-        raise InputError(f"images of {'×'.join(map(str, sides))} voxels: {what} needs sides of at least {least}")
+        raise InputError(
+            f"images of {'×'.join(map(str, sides))} voxels: {what} needs sides of at least {least}; "
+            "a protocol of slices (syndiff, mrdiff, cola-diff) wants no depth"
+        )
 
 
 @dataclass(frozen=True)
