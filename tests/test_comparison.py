@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.evaluation.comparison import Cost, compare, latex, markdown, write_comparison
+from scansynth.evaluation.comparison import compare, latex, markdown, write_comparison
+from scansynth.evaluation.costs import Cost
 from scansynth.evaluation.protocols import Measurement
 from scansynth.evaluation.statistics import difference, holm
 from scansynth.evaluation.tables import COPIED_SOURCE, Result

@@ -314,7 +314,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
         pictures[path.name] = shown, truth
 
     monkeypatch.setattr("scansynth.evaluate.montage", keep)
-    results = evaluate([accelerated], cohort, tmp_path).results
+    results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
     subject = cohort.subjects("test")[0]
     t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
     found = {(result.label, result.target): result.measurement for result in results}
@@ -323,7 +323,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
         np.testing.assert_allclose(
             found[COPIED_SOURCE, target].figures["psnr_db"], copied.figures["psnr_db"], rtol=1e-4
         )
-        made, _ = synthesise(accelerated, cohort, subject, target, seed=0)
+        (made,), _ = synthesise(accelerated, cohort, subject, target, seed=0)
         expected = measure("syndiff", made, truth).figures["psnr_db"]
         np.testing.assert_allclose(found["run", target].figures["psnr_db"], expected, rtol=1e-4)
         shown, shown_truth = pictures[f"montage_run_{subject}_{target}.png"]
@@ -338,10 +338,10 @@ def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(acce
     images = torch.stack([torch.from_numpy(low(cohort, subject)), torch.zeros(32, 32, 16)])[None]
     noise = Noise([(0, subject, 0)], accelerated.device)
     expected = accelerated.make(images, torch.tensor([[True, False]]), "T2w", noise)
-    made, sources = synthesise(accelerated, cohort, subject, "T2w", seed=0)
+    (made,), sources = synthesise(accelerated, cohort, subject, "T2w", seed=0)
     assert sources == ("T1w",)
     np.testing.assert_allclose(made, expected, atol=1e-4)
-    other, _ = synthesise(at_full_resolution(accelerated), cohort, subject, "T2w", seed=0)
+    (other,), _ = synthesise(at_full_resolution(accelerated), cohort, subject, "T2w", seed=0)
     assert np.abs(other - made).max() > 0.02
 
 

@@ -347,6 +347,8 @@ class Evaluate:
     """auto, cpu, cuda or mps."""
     seed: int = 0
     """Of the noise."""
+    samples: int = 1
+    """To draw for each image; of several, the mean is measured and their spread held against its error."""
 
     def run(self) -> None:
         """Evaluate and print the table."""
@@ -422,7 +424,7 @@ def evaluated(runs: tuple[Path, ...], cohort: Path, output: Path, split: str, op
     with bars() as move:
         return evaluate(
             loaded, prepared, output, split, options.protocol, options.target, options.seed, options.pictures,
-            lambda done, total, name: move("evaluating", done, total),
+            lambda done, total, name: move("evaluating", done, total), getattr(options, "samples", 1),
         )  # fmt: skip
 
 

@@ -1,28 +1,24 @@
 """Runs on a prepared cohort's split: synthesis against truth, under a protocol, as tables and pictures."""
 
-import contextlib
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.errors import InputError
-from scansynth.evaluation.comparison import Cost
+from scansynth.evaluation.costs import Cost, measured_cost, typical
 from scansynth.evaluation.montage import montage
-from scansynth.evaluation.protocols import find_protocol, measure
-from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables
+from scansynth.evaluation.plots import plot_sparsification
+from scansynth.evaluation.protocols import Case, brain, find_protocol, measure
+from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
+from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
 from scansynth.method import Noise
 from scansynth.synthesis import Run
 
-Value = TypeVar("Value")
 Report = Callable[[int, int, str], None]
 """Called with (images done, images in all, "run subject contrast")."""
 
@@ -34,6 +30,8 @@ class Evaluation:
     results: list[Result]
     costs: dict[str, Cost]
     """What the synthesis of a volume takes, by run."""
+    uncertainty: dict[tuple[str, str, str], Uncertainty]
+    """By run, direction and subject, where several samples were drawn."""
 
 
 def evaluate(
@@ -41,17 +39,20 @@ def evaluate(
     cohort: Cohort,
     out: Path,
     split: str = "test",
-    protocol: str = "syndiff",
+    protocol: str = "default",
     target: str | None = None,
     seed: int = 0,
     pictures: int = 3,
     report: Report | None = None,
+    samples: int = 1,
 ) -> Evaluation:
     """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
 
-    One sample is drawn for each image, as in the papers. Accelerated contrasts are the low-resolution images that the
+    By default one sample is drawn for each image, as in the papers. Of several, the mean is measured, and their spread
+    is held against its error. Accelerated contrasts are the low-resolution images that the
     runs know, as sources, as copied sources, as truth and in pictures. Written are `table.md`, `table.csv`,
-    `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`.
+    `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`; with several samples also `uncertainty.csv`
+    and `sparsification.png`.
 
     Args:
         runs: trained on this cohort; named by their folders.
@@ -63,6 +64,7 @@ def evaluate(
         seed: of the noise.
         pictures: for how many subjects montages are made.
         report: told of every image.
+        samples: to draw for each image of a stochastic method.
 
     Returns:
         All figures, and what each run's synthesis takes.
@@ -72,6 +74,8 @@ def evaluate(
             has no subject to measure.
     """
     find_protocol(protocol)
+    if samples < 1:
+        raise InputError(f"samples {samples}: draw at least one")
     labels = [run.folder.name for run in runs]
     if len(set(labels)) < len(labels):
         raise InputError(f"runs of one name ({', '.join(labels)}) cannot stand in one table; rename a run folder")
@@ -91,6 +95,7 @@ def evaluate(
     if not work:
         raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
     results: list[Result] = []
+    spreads: dict[tuple[str, str, str], Uncertainty] = {}
     costs: dict[str, list[Cost]] = {label: [] for label in labels}
     drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
     done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
@@ -112,10 +117,21 @@ def evaluate(
         for run, label in zip(runs, labels, strict=True):
             if name not in targets[run.folder]:
                 continue
-            (synthesis, sources), cost = measured_cost(
-                lambda run=run, subject=subject, name=name: synthesise(run, cohort, subject, name, seed), run
+            count = samples if run.method.stochastic else 1
+            parameters = sum(parameter.numel() for parameter in run.method.parameters())
+            (drawings, sources), cost = measured_cost(
+                lambda run=run, subject=subject, name=name, count=count: synthesise(
+                    run, cohort, subject, name, seed, count
+                ),
+                run.device,
+                parameters,
             )
             costs[label].append(cost)
+            synthesis = drawings.mean(0)
+            if count > 1:
+                mask = brain(Case(synthesis, truth, masks))
+                direction = f"{'+'.join(sources)}→{name}"
+                spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
             results.append(Result(label, sources, name, subject, take(synthesis)))
             if subject in drawn:
                 shown = {source: read_image(cohort, subject, source, acceleration).numpy() for source in sources}
@@ -128,45 +144,10 @@ def evaluate(
             if report:
                 report(done, total, f"{label} {subject} {name}")
     write_tables(results, out, protocol)
-    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found})
-
-
-def measured_cost(work: Callable[[], Value], run: Run) -> tuple[Value, Cost]:
-    """Do a piece of synthesis; what it makes, and its seconds and peak memory.
-
-    Memory is that of the GPU, or, on a CPU under Linux, of the whole process (elsewhere unknown).
-    """
-    on_gpu = run.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(run.device)
-    else:
-        reset_peak()
-    begun = time.perf_counter()
-    made = work()
-    seconds = time.perf_counter() - begun
-    memory = torch.cuda.max_memory_allocated(run.device) / 1e9 if on_gpu else peak_gb()
-    return made, Cost(seconds, memory, sum(parameter.numel() for parameter in run.method.parameters()))
-
-
-def reset_peak() -> None:
-    """Let Linux count this process's peak memory anew."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_gb() -> float:
-    """Peak memory of this process since `reset_peak`; NaN where it is not told."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e9
-    return math.nan
-
-
-def typical(costs: Sequence[Cost]) -> Cost:
-    """Median seconds and largest memory of several volumes."""
-    seconds = float(np.median([cost.seconds for cost in costs]))
-    return Cost(seconds, max(cost.memory_gb for cost in costs), costs[0].parameters)
+    if spreads:
+        write_uncertainty(spreads, out)
+        plot_sparsification(spreads, out)
+    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found}, spreads)
 
 
 def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:
@@ -188,8 +169,14 @@ def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:
     return [(name, fold) for name, (fold, _) in folds.items()]
 
 
-def synthesise(run: Run, cohort: Cohort, subject: str, target: str, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A prepared subject's target from its other contrasts: (X, Y, Z) in [0, 1], and which contrasts it is from."""
+def synthesise(
+    run: Run, cohort: Cohort, subject: str, target: str, seed: int, samples: int = 1
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A prepared subject's target from its other contrasts.
+
+    Returns:
+        Samples (S, X, Y, Z) in [0, 1], and the contrasts that they are made from.
+    """
     batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
     index = run.config.contrasts.index(target)
     images, available = from_network(batch["images"]), batch["available"].clone()
@@ -198,5 +185,6 @@ def synthesise(run: Run, cohort: Cohort, subject: str, target: str, seed: int) -
     sources = tuple(name for k, name in enumerate(run.config.contrasts) if available[0, k])
     if not sources:
         raise InputError(f"{subject}: no source for {target} among {', '.join(run.config.contrasts)}")
-    with torch.no_grad():
-        return run.make(images, available, target, Noise([(seed, subject, 0)], run.device)), sources
+    keys = [(seed, subject, sample) for sample in range(samples)]
+    made = [run.make(images, available, target, Noise([key], run.device)) for key in keys]
+    return np.stack(made), sources

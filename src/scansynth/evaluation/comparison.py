@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scansynth.errors import InputError
+from scansynth.evaluation.costs import Cost
 from scansynth.evaluation.metrics import Metric
 from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.statistics import FEWEST, Difference, corrected, difference
@@ -21,15 +22,6 @@ from scansynth.files import write_text
 
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 """p-values below which a difference is marked."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run's synthesis of a volume takes."""
-
-    seconds: float
-    memory_gb: float
-    parameters: int
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import PROTOCOLS, Measurement, Protocol, find_protocol
+from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
 from scansynth.files import write_text
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,24 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
     if definition.unit == "slice":
         write_text(folder / "slices.csv", _csv(_slice_records(results)))
     write_text(folder / "table.json", _json(results, summaries, definition))
+
+
+def write_uncertainty(spreads: Mapping[tuple[str, str, str], Uncertainty], folder: Path) -> None:
+    """Write `uncertainty.csv`: a line a run, direction and subject."""
+    records = [
+        {
+            "label": label,
+            "direction": direction,
+            "subject": subject,
+            "samples": found.samples,
+            "n_voxels": found.voxels,
+            "correlation": found.correlation,
+            "area_between_sparsification_curves": found.area,
+            **{f"coverage_{level:g}": share for level, share in zip(LEVELS, found.coverage, strict=True)},
+        }
+        for (label, direction, subject), found in spreads.items()
+    ]
+    write_text(folder / "uncertainty.csv", _csv(records))
 
 
 def check_results(results: Sequence[Result], protocol: Protocol) -> None:
