@@ -88,7 +88,9 @@ def test_another_split_and_another_preparation_are_refused_in_words(trained, coh
     other = build_cohort(phantoms, tmp_path / "other", settings, cohort.contrasts)
     with pytest.raises(InputError, match=r"intensity \(percentile here, syndiff there"):
         evaluate([trained], other, tmp_path / "out")
-    swapped = [replace(one, split={"val": "test", "test": "val"}.get(one.split, one.split)) for one in phantoms.subjects]
+    swapped = [
+        replace(one, split={"val": "test", "test": "val"}.get(one.split, one.split)) for one in phantoms.subjects
+    ]
     listing = replace(phantoms, subjects=tuple(swapped))
     moved = build_cohort(listing, tmp_path / "moved", cohort.settings, cohort.contrasts)
     with pytest.raises(InputError, match=r"splits \(phantom"):
