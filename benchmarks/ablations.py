@@ -95,7 +95,7 @@ def table(arguments: argparse.Namespace, cohort: Cohort, names: list[str]) -> No
     runs = {name: arguments.folder / "runs" / name for name in names}
     unconditional = [name for name in names if name.startswith("unconditional")]
     translating = [Run.load(path, arguments.device) for name, path in runs.items() if name not in unconditional]
-    results = evaluate(translating, cohort, arguments.folder / "evaluation", pictures=1).results
+    results = evaluate(translating, cohort, arguments.folder / "evaluation", protocol="syndiff", pictures=1).results
     rows = [
         {
             "variant": row.label,

@@ -125,6 +125,7 @@ def demo(
         runs,
         cohort,
         out / "evaluation",
+        protocol="syndiff",
         seed=seed,
         report=lambda done, total, _: tell("evaluating", done, total),
     )
