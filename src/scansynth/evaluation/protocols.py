@@ -250,8 +250,10 @@ def _whole(*metrics: Metric) -> tuple[tuple[Metric, str], ...]:
 
 
 _AS_PREPARED = "as prepared, [0, 1]"
-_ALL_SLICES = "whole slices, background included; slices without foreground (voxels above one eighth of the reference "
-_ALL_SLICES += "volume's mean) are left out"
+_ALL_SLICES = (
+    "whole slices, background included; slices without foreground (voxels above one eighth of the reference volume's "
+    "mean) are left out"
+)
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -287,7 +289,7 @@ PROTOCOLS = {
         Protocol(
             name="cg-ddpm",
             version=1,
-            source="Zhu et al. (cycle-guided DDPM); range assumed",
+            source="CG-DDPM (cycle-guided DDPM for cross-modality MRI synthesis); range assumed",
             unit="volume",
             intensities="as prepared, to [−1, 1]",
             mask="the whole volume, padding included",
@@ -299,7 +301,7 @@ PROTOCOLS = {
         Protocol(
             name="mrdiff",
             version=1,
-            source="MRDiff; range assumed",
+            source="MRDiff (Shin et al.); range assumed",
             unit="slice",
             intensities=_AS_PREPARED,
             mask=_ALL_SLICES,
@@ -311,7 +313,7 @@ PROTOCOLS = {
         Protocol(
             name="cola-diff",
             version=1,
-            source="CoLa-Diff; range assumed",
+            source="CoLa-Diff (Jiang et al.); range assumed",
             unit="slice",
             intensities=_AS_PREPARED,
             mask=_ALL_SLICES,

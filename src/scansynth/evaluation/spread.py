@@ -73,7 +73,12 @@ def spread(synthesis: np.ndarray, reference: np.ndarray) -> list[Convention]:
         _slices("slices with 10 % foreground, each divided by the reference slice's maximum", xs, ys, _by_reference),
         _slices("slices with 10 % foreground, each image mapped to its own [0, 1]", xs, ys, _by_own_range),
         _slices("slices with 10 % foreground, each image rounded to 8 bits by its own range", xs, ys, _by_8_bits),
-        _slices("protocol syndiff: each slice by its mean, then by the reference's maximum", xs, ys, _by_mean),
+        _slices(
+            "protocol syndiff: each slice by its mean, then by the reference's maximum",
+            xs,
+            ys,
+            by_mean_and_reference_maximum,
+        ),
     ]
     return sorted(found, key=lambda convention: -convention.psnr)
 
@@ -123,6 +128,3 @@ def _by_own_range(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _by_8_bits(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = (np.round(255 * image) / 255 for image in _by_own_range(x, y))
     return a, b
-
-
-_by_mean = by_mean_and_reference_maximum
