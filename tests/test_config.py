@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scansynth.cli import parse_train
+from scansynth.commands.train import parse_train
 from scansynth.config import DataSettings, read_yaml, to_yaml
 from scansynth.data.augmentation import Augmentation
 from scansynth.errors import InputError

@@ -14,6 +14,7 @@ from scansynth.evaluation.costs import Cost, measured_cost, typical
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.plots import plot_sparsification
 from scansynth.evaluation.protocols import Case, brain, find_protocol, measure
+from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
 from scansynth.method import Noise
@@ -32,6 +33,8 @@ class Evaluation:
     """What the synthesis of a volume takes, by run."""
     uncertainty: dict[tuple[str, str, str], Uncertainty]
     """By run, direction and subject, where several samples were drawn."""
+    shown: list[Shown]
+    """Volumes of the first subjects, as many as pictures were asked for."""
 
 
 def evaluate(
@@ -98,6 +101,7 @@ def evaluate(
     spreads: dict[tuple[str, str, str], Uncertainty] = {}
     costs: dict[str, list[Cost]] = {label: [] for label in labels}
     drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
+    shown: list[Shown] = []
     done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
     for subject, name in work:
         truth = read_image(cohort, subject, name, acceleration).numpy()
@@ -110,6 +114,8 @@ def evaluate(
             masks=masks,
             to_units=statistics.to_units if statistics.unit == "HU" else None,
         )
+        syntheses: dict[str, np.ndarray] = {}
+        deviations: dict[str, np.ndarray] = {}
         copies = [source for source in contrasts if source != name and source in cohort.available(subject)]
         for source in copies:
             figures = take(read_image(cohort, subject, source, acceleration).numpy())
@@ -133,21 +139,37 @@ def evaluate(
                 direction = f"{'+'.join(sources)}→{name}"
                 spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
             results.append(Result(label, sources, name, subject, take(synthesis)))
-            if subject in drawn:
-                shown = {source: read_image(cohort, subject, source, acceleration).numpy() for source in sources}
-                picture = out / f"montage_{label}_{subject}_{name}.png"
-                out.mkdir(parents=True, exist_ok=True)
-                title = f"{label}: {results[-1].direction}"
-                spacing = np.linalg.norm(cohort.affine(subject, name)[:3, :3], axis=0)
-                montage(picture, shown, synthesis, truth, spacing, title, subject)
+            syntheses[label] = synthesis
+            if count > 1:
+                deviations[label] = drawings.std(0, ddof=1)
             done += 1
             if report:
                 report(done, total, f"{label} {subject} {name}")
+        if subject in drawn:
+            sources = {source: read_image(cohort, subject, source, acceleration).numpy() for source in copies}
+            shown.append(Shown(subject, name, cohort.affine(subject, name), truth, sources, syntheses, deviations))
+            draw(shown[-1], results, out)
     write_tables(results, out, protocol)
     if spreads:
         write_uncertainty(spreads, out)
         plot_sparsification(spreads, out)
-    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found}, spreads)
+    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found}, spreads, shown)
+
+
+def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
+    """Write a montage for each run of a subject."""
+    out.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        if (result.subject, result.target) == (shown.subject, shown.target) and result.label in shown.syntheses:
+            montage(
+                out / f"montage_{result.label}_{shown.subject}_{shown.target}.png",
+                {source: shown.sources[source] for source in result.sources},
+                shown.syntheses[result.label],
+                shown.truth,
+                shown.spacing,
+                f"{result.label}: {result.direction}",
+                shown.subject,
+            )
 
 
 def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:

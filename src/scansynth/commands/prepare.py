@@ -1,0 +1,63 @@
+"""`prepare`: scans into a cohort."""
+
+from dataclasses import dataclass
+
+from scansynth.commands.console import Input, Output, bars, out
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Prepare a folder or table of scans once, for training and evaluation."""
+
+    input: Input
+    """Folder (BIDS, BraTS, IXI) or CSV/TSV table of subject, contrast, path and split."""
+    output: Output
+    """Folder of the prepared cohort."""
+    contrasts: tuple[str, ...] = ()
+    """Which contrasts; empty for all that are found."""
+    spacing: tuple[float | None, float | None, float | None] = (None, None, None)
+    """Voxel size in mm (right, anterior, superior); None keeps an axis as acquired."""
+    size: tuple[int | None, int | None, int | None] = (256, 256, None)
+    """Voxels after resampling, centred on the foreground; None keeps an axis."""
+    intensity: str = "syndiff"
+    """syndiff, percentile, z-score or hu-window (CT only)."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Train, val and test, drawn by subject where the data gives no split."""
+    seed: int = 0
+    """Of that draw."""
+    dry_run: bool = False
+    """Show subjects, contrasts, grids and problems; write nothing."""
+    skip_bad: bool = False
+    """Leave scans out that cannot be read."""
+    overwrite: bool = False
+    """Throw away a cohort prepared with other settings."""
+
+    def run(self) -> None:
+        """Prepare, or show what would be done."""
+        from scansynth.data.build_cohort import build_cohort
+        from scansynth.data.contrasts import standard_name
+        from scansynth.data.dry_run import dry_run
+        from scansynth.data.layouts import find_subjects
+        from scansynth.data.prepare import Preparation
+
+        settings = Preparation(self.spacing, self.size, self.intensity)
+        listing = find_subjects(self.input)
+        contrasts = [standard_name(name) for name in self.contrasts] or None
+        if self.dry_run:
+            report = dry_run(listing, settings, contrasts)
+            out.print(report.text, markup=False)
+            return
+        with bars() as move:
+            cohort = build_cohort(
+                listing,
+                self.output,
+                settings,
+                contrasts,
+                fractions=self.fractions,
+                seed=self.seed,
+                progress=lambda done, total, name: move("preparing", done, total),
+                overwrite=self.overwrite,
+                skip_bad=self.skip_bad,
+            )
+        counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
+        out.print(f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}")

@@ -1,0 +1,58 @@
+"""`demo` and `methods`: a first look."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scansynth.commands.console import Output, bars, out
+from scansynth.errors import InputError
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train and translate on phantom scans (or --data) in minutes, with tables and pictures."""
+
+    output: Output = Path("demo")
+    """Folder to write into."""
+    data: Path | None = None
+    """Your own scans (BIDS, BraTS, IXI or a table) instead of phantoms."""
+    contrasts: tuple[str, str] = ("T1w", "T2w")
+    """The two contrasts to translate between."""
+    minutes: float | None = None
+    """Training time in all; by default three and a half minutes."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    seed: int = 0
+    """Of phantoms, splits, weights and noise."""
+
+    def run(self) -> None:
+        """Run the demo and print its table."""
+        from scansynth.data.contrasts import standard_name
+        from scansynth.demo import demo
+        from scansynth.engine import find_device
+
+        first, second = map(standard_name, self.contrasts)
+        with bars() as move:
+            outcome = demo(
+                self.output, find_device(self.device), self.data, (first, second), self.minutes, self.seed, move
+            )
+        out.print((self.output / "evaluation" / "table.md").read_text(), markup=False)
+        out.print(f"Done in {outcome.seconds / 60:.1f} minutes. Tables and pictures: {self.output / 'evaluation'}")
+        out.print(f"Synthetic NIfTI files: {self.output / 'translated'}. Synthetic images are not scans.")
+        if not outcome.beats_copied_source:
+            raise InputError("a run is not better than its copied source: give it more --minutes")
+
+
+@dataclass(frozen=True)
+class Methods:
+    """List methods and recipes."""
+
+    def run(self) -> None:
+        """Print both lists."""
+        from scansynth.methods import METHODS
+        from scansynth.recipes import RECIPES
+
+        for name, entry in METHODS.items():
+            out.print(f"{name}: {entry.description}\n    {entry.citation}", markup=False)
+        out.print("\nRecipes (scansynth train RECIPE …):")
+        for name, recipe in RECIPES.items():
+            out.print(f"{name}: {(recipe.__doc__ or '').splitlines()[0]}", markup=False)

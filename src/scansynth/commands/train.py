@@ -1,0 +1,80 @@
+"""`train`: a cohort into a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+from tyro.conf import arg
+
+from scansynth.commands.console import bars, err, out
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Train(Generic[Settings]):
+    """Train a run; the same command again goes on where it stopped."""
+
+    cohort: Path
+    """A prepared cohort."""
+    run: Path
+    """Run folder, made if need be."""
+    config: Annotated[Settings, arg(name="")]
+    """The recipe's settings."""
+    init: Path | None = None
+    """Start from the weights of this run (fine-tuning)."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Devices on each machine, a process each; they share the samples of a step (docs/clusters.md)."""
+    nodes: int = 1
+    """Machines; with several, start the command by torchrun or srun."""
+    overwrite: bool = False
+    """Throw away the run that is there."""
+
+    def start(self) -> None:
+        """Train to the end."""
+        from scansynth.data.cohort import Cohort
+        from scansynth.processes import start_processes
+        from scansynth.train import train
+
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+            with processes.agreeing():
+                cohort = Cohort.open(self.cohort)
+            train(
+                self.config,  # pyright: ignore[reportArgumentType]
+                cohort,
+                self.run,
+                processes.device,
+                self.init,
+                self.overwrite,
+                lambda done, total, figures: move(f"training {self.run.name}", done, total, validation_note(figures)),
+                processes,
+            )
+        if processes.first:
+            done = f"{self.run}: trained. Next: scansynth evaluate --run {self.run} --cohort {self.cohort} -o FOLDER"
+            out.print(done)
+
+
+def validation_note(figures: dict[str, float]) -> str:
+    """What stands beside the training bar."""
+    psnr = figures.get("validation/psnr")
+    return f"(validation {psnr:.2f} dB)" if psnr is not None else ""
+
+
+def parse_train(arguments: Sequence[str]) -> Train[Any]:
+    """`train RECIPE …` or `train FILE.yaml …`: the recipe says which settings there are."""
+    from scansynth.config import RunConfig, read_yaml
+    from scansynth.methods import find_method
+    from scansynth.recipes import RECIPES, find_recipe
+
+    if not arguments or arguments[0].startswith("-"):
+        err.print(f"usage: scansynth train RECIPE|FILE.yaml --cohort COHORT --run RUN …\nrecipes: {', '.join(RECIPES)}")
+        raise SystemExit(0 if "--help" in arguments or "-h" in arguments else 2)
+    name = arguments[0]
+    config = read_yaml(Path(name)) if name.endswith((".yaml", ".yml")) else find_recipe(name)
+    kind = RunConfig[find_method(config.method).Config]
+    default = Train(cohort=tyro.MISSING, run=tyro.MISSING, config=config)
+    return tyro.cli(Train[kind], default=default, args=list(arguments[1:]), prog=f"scansynth train {name}")

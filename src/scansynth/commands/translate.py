@@ -1,0 +1,120 @@
+"""`translate`: scans into contrasts that were not acquired."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+import scansynth
+from scansynth.commands.console import Output, bars, out
+from scansynth.errors import InputError
+
+
+@dataclass(frozen=True)
+class Translate:
+    """Make a contrast that was not acquired: for one subject (files by contrast) or a folder (-i)."""
+
+    run_folder: Annotated[Path, arg(name="run")]
+    """A trained run."""
+    output: Output
+    """File (.nii.gz) for one subject, folder for many."""
+    input: Annotated[Path | None, arg(aliases=["-i"])] = None
+    """Folder or table of many subjects."""
+    target: str | None = None
+    """Contrast to make; may be left out where only one is missing."""
+    t1w: Path | None = None
+    """T1-weighted source."""
+    t2w: Path | None = None
+    """T2-weighted source."""
+    pdw: Path | None = None
+    """Proton-density-weighted source."""
+    flair: Path | None = None
+    """FLAIR source."""
+    t1ce: Path | None = None
+    """Contrast-enhanced T1-weighted source."""
+    ct: Path | None = None
+    """CT source."""
+    source: tuple[str, ...] = ()
+    """Further sources as NAME=FILE."""
+    missing: bool = False
+    """With -i: make only what a subject does not have."""
+    samples: int = 1
+    """How many to draw; with several the mean, the standard deviation and each sample are written."""
+    shared_noise: bool = False
+    """One noise image for all slices: neighbours agree better."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """With -i: devices on each machine, a process each; they share the subjects (docs/clusters.md)."""
+    nodes: int = 1
+    """With -i: machines; with several, start the command by torchrun or srun."""
+    seed: int = 0
+    """Of the noise."""
+    overwrite: bool = False
+    """Make again what is there."""
+
+    def run(self) -> None:
+        """Translate a subject or a folder."""
+        sources = self.sources()
+        if (self.input is None) == (not sources):
+            raise InputError("translate: give either source files (--t1w FILE …) or a folder (-i FOLDER)")
+        if self.input is None:
+            self.one(sources)
+        else:
+            self.many(self.input)
+
+    def sources(self) -> dict[str, Path]:
+        """Source files by contrast."""
+        named = {
+            "T1w": self.t1w,
+            "T2w": self.t2w,
+            "PDw": self.pdw,
+            "FLAIR": self.flair,
+            "T1ce": self.t1ce,
+            "CT": self.ct,
+        }
+        sources = {name: path for name, path in named.items() if path is not None}
+        for item in self.source:
+            name, found, path = item.partition("=")
+            if not found:
+                raise InputError(f"--source {item}: write NAME=FILE")
+            sources[name] = Path(path)
+        return sources
+
+    def one(self, sources: dict[str, Path]) -> None:
+        """One subject's files."""
+        if self.missing or self.devices > 1 or self.nodes > 1:
+            raise InputError("--missing, --devices and --nodes go with a folder (-i)")
+        if not self.output.name.endswith((".nii", ".nii.gz")):
+            raise InputError(f"-o {self.output}: name a .nii.gz file")
+        if self.output.exists() and not self.overwrite:
+            raise InputError(f"{self.output} is there already; choose another -o, or --overwrite")
+        run = scansynth.load(self.run_folder, self.device)
+        with bars() as move:
+            synthesis = run.translate(
+                dict(sources), self.target, self.samples, self.seed,
+                shared_noise=self.shared_noise,
+                report=lambda done, total: move("translating", done, total),
+            )  # fmt: skip
+        for path in synthesis.write(self.output):
+            out.print(f"{path}", markup=False)
+        out.print("Synthetic, for research: not a scan.")
+
+    def many(self, folder: Path) -> None:
+        """A cohort."""
+        from scansynth.cohort_synthesis import translate_cohort
+        from scansynth.data.layouts import find_subjects
+        from scansynth.processes import start_processes
+
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+            with processes.agreeing():
+                listing = find_subjects(folder)
+                run = scansynth.load(self.run_folder, str(processes.device))
+            entries = translate_cohort(
+                run, listing, self.output, self.target, self.missing, self.samples, self.seed,
+                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
+                processes,
+            )  # fmt: skip
+        for entry in entries if processes.first else ():
+            out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)

@@ -1,0 +1,29 @@
+"""What pictures and the report show of one subject."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One subject's target on the prepared grid: volumes (X, Y, Z) float32, RAS+, in [0, 1]."""
+
+    subject: str
+    target: str
+    affine: np.ndarray
+    """Voxel indices to mm, RAS+, (4, 4)."""
+    truth: np.ndarray
+    sources: Mapping[str, np.ndarray]
+    """By contrast, as the runs see them."""
+    syntheses: Mapping[str, np.ndarray]
+    """By run; of several samples, the mean."""
+    deviations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Standard deviation of the samples by run, where several were drawn."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Of the voxels along X, Y and Z, mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
