@@ -125,3 +125,21 @@ def test_wrong_arguments_are_told_in_words(tmp_path):
     with pytest.raises(InputError, match="target is empty"):
         montage(path, {"T1w": volume}, volume, np.zeros_like(volume), spacing, "run", "test-1")
     assert not list(tmp_path.iterdir())
+
+
+def test_uncertainty_is_a_column_on_the_scale_of_the_error(tmp_path):
+    target = ball()
+    # An error of 0.2 everywhere: a deviation of 0.2 must be as bright as it, a deviation of 0.02 nearly black.
+    pictures = []
+    for deviation in (None, 0.2, 0.02):
+        path = tmp_path / "montage.png"
+        spread = None if deviation is None else np.full(SHAPE, deviation, np.float32)
+        montage(path, {"T1w": target}, target + 0.2, target, (1.0, 1.0, 1.0), "run", "test-1", spread)
+        pictures.append(read(path))
+    plain, wide, narrow = pictures
+    assert wide.shape[1] > plain.shape[1] * 1.15
+    assert wide.shape == narrow.shape
+    differs = np.flatnonzero((wide != narrow).any(axis=(0, 2)))
+    assert differs.min() > 0.7 * wide.shape[1]  # the last column only
+    middle = (slice(wide.shape[0] // 6, wide.shape[0] // 5), slice(differs.min() + 40, differs.max() - 40))
+    assert wide[middle].mean() > narrow[middle].mean() + 0.3

@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from scansynth.data.cohort import Cohort
-from scansynth.data.datasets import from_network, read_image, whole_subject
+from scansynth.data.datasets import Acceleration, from_network, read_image, whole_subject
 from scansynth.errors import InputError
 from scansynth.evaluation.costs import Cost, measured_cost, typical
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.plots import plot_sparsification
-from scansynth.evaluation.protocols import Case, brain, find_protocol, measure
+from scansynth.evaluation.protocols import Case, Measurement, brain, find_protocol, measure
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
@@ -76,53 +77,24 @@ def evaluate(
         InputError: if a run was trained on another cohort, runs see a contrast at different accelerations, or the split
             has no subject to measure.
     """
-    find_protocol(protocol)
     if samples < 1:
         raise InputError(f"samples {samples}: draw at least one")
-    labels = [run.folder.name for run in runs]
-    if len(set(labels)) < len(labels):
-        raise InputError(f"runs of one name ({', '.join(labels)}) cannot stand in one table; rename a run folder")
-    for run in runs:
-        run.record.check_same(cohort, run.folder)
-    contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
-    acceleration = common_acceleration(runs)
-    targets = {run.folder: (run.choose_target(target, {}),) if target else run.method.targets for run in runs}
-    work = [
-        (subject, name)
-        for subject in cohort.subjects(split)
-        for name in contrasts
-        if any(name in targets[run.folder] for run in runs)
-        and name in cohort.available(subject)
-        and len(set(cohort.available(subject)) & set(contrasts)) > 1
-    ]
-    if not work:
-        raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
+    work = choose_work(runs, cohort, split, protocol, target)
     results: list[Result] = []
     spreads: dict[tuple[str, str, str], Uncertainty] = {}
-    costs: dict[str, list[Cost]] = {label: [] for label in labels}
-    drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
+    costs: dict[str, list[Cost]] = {}
+    drawn = list(dict.fromkeys(task.subject for task in work))[:pictures]
     shown: list[Shown] = []
-    done, total = 0, sum(name in targets[run.folder] for _, name in work for run in runs)
-    for subject, name in work:
-        truth = read_image(cohort, subject, name, acceleration).numpy()
-        masks = {mask: cohort.read_mask(subject, mask) for mask in cohort.masks(subject)}
-        statistics = cohort.statistics[name]
-        take = partial(
-            measure,
-            protocol,
-            reference=truth,
-            masks=masks,
-            to_units=statistics.to_units if statistics.unit == "HU" else None,
-        )
+    done, total = 0, sum(len(task.runs) for task in work)
+    for task in work:
+        subject, name = task.subject, task.target
         syntheses: dict[str, np.ndarray] = {}
         deviations: dict[str, np.ndarray] = {}
-        copies = [source for source in contrasts if source != name and source in cohort.available(subject)]
-        for source in copies:
-            figures = take(read_image(cohort, subject, source, acceleration).numpy())
-            results.append(Result(COPIED_SOURCE, (source,), name, subject, figures))
-        for run, label in zip(runs, labels, strict=True):
-            if name not in targets[run.folder]:
-                continue
+        truth, take = task.truth(), task.measuring()
+        for source in task.sources:
+            results.append(Result(COPIED_SOURCE, (source,), name, subject, take(task.read(source))))
+        for run in task.runs:
+            label = run.folder.name
             count = samples if run.method.stochastic else 1
             parameters = sum(parameter.numel() for parameter in run.method.parameters())
             (drawings, sources), cost = measured_cost(
@@ -132,28 +104,89 @@ def evaluate(
                 run.device,
                 parameters,
             )
-            costs[label].append(cost)
-            synthesis = drawings.mean(0)
+            costs.setdefault(label, []).append(cost)
+            synthesis = syntheses[label] = drawings.mean(0)
             if count > 1:
-                mask = brain(Case(synthesis, truth, masks))
+                deviations[label] = drawings.std(0, ddof=1)
+                mask = brain(Case(synthesis, truth, task.masks()))
                 direction = f"{'+'.join(sources)}→{name}"
                 spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
             results.append(Result(label, sources, name, subject, take(synthesis)))
-            syntheses[label] = synthesis
-            if count > 1:
-                deviations[label] = drawings.std(0, ddof=1)
             done += 1
             if report:
                 report(done, total, f"{label} {subject} {name}")
         if subject in drawn:
-            sources = {source: read_image(cohort, subject, source, acceleration).numpy() for source in copies}
-            shown.append(Shown(subject, name, cohort.affine(subject, name), truth, sources, syntheses, deviations))
+            images = {source: task.read(source) for source in task.sources}
+            shown.append(Shown(subject, name, cohort.affine(subject, name), truth, images, syntheses, deviations))
             draw(shown[-1], results, out)
     write_tables(results, out, protocol)
     if spreads:
         write_uncertainty(spreads, out)
         plot_sparsification(spreads, out)
-    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found}, spreads, shown)
+    return Evaluation(results, {label: typical(found) for label, found in costs.items()}, spreads, shown)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One subject's target, which some runs make."""
+
+    cohort: Cohort
+    protocol: str
+    subject: str
+    target: str
+    sources: tuple[str, ...]
+    """The subject's other contrasts among those of the runs."""
+    runs: tuple[Run, ...]
+    """Those that make the target."""
+    acceleration: Acceleration
+    """Of the runs' contrasts."""
+
+    def read(self, contrast: str) -> np.ndarray:
+        """A scan as the runs see it, (X, Y, Z) in [0, 1]."""
+        return read_image(self.cohort, self.subject, contrast, self.acceleration).numpy()
+
+    def truth(self) -> np.ndarray:
+        """The target, (X, Y, Z) in [0, 1]."""
+        return self.read(self.target)
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """The subject's masks by name, (X, Y, Z)."""
+        return {mask: self.cohort.read_mask(self.subject, mask) for mask in self.cohort.masks(self.subject)}
+
+    def measuring(self) -> Callable[[np.ndarray], Measurement]:
+        """The function that measures a synthesis (X, Y, Z) under the protocol."""
+        statistics = self.cohort.statistics[self.target]
+        to_units = statistics.to_units if statistics.unit == "HU" else None
+        return partial(measure, self.protocol, reference=self.truth(), masks=self.masks(), to_units=to_units)
+
+
+def choose_work(runs: Sequence[Run], cohort: Cohort, split: str, protocol: str, target: str | None) -> list[Task]:
+    """Every target of every subject of a split that a run makes, and that has a source beside it.
+
+    Raises:
+        InputError: if a run was trained on another cohort, two have one name, runs see a contrast at different
+            accelerations, the protocol is unknown, or nothing is left to measure.
+    """
+    find_protocol(protocol)
+    labels = [run.folder.name for run in runs]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"runs of one name ({', '.join(labels)}) cannot stand in one table; rename a run folder")
+    for run in runs:
+        run.record.check_same(cohort, run.folder)
+    contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
+    acceleration = common_acceleration(runs)
+    targets = {run.folder: (run.choose_target(target, {}),) if target else run.method.targets for run in runs}
+    work = []
+    for subject in cohort.subjects(split):
+        shown = [name for name in contrasts if name in cohort.available(subject)]
+        for name in shown:
+            makers = tuple(run for run in runs if name in targets[run.folder])
+            sources = tuple(source for source in shown if source != name)
+            if makers and sources:
+                work.append(Task(cohort, protocol, subject, name, sources, makers, acceleration))
+    if not work:
+        raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
+    return work
 
 
 def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
@@ -169,6 +202,7 @@ def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
                 shown.spacing,
                 f"{result.label}: {result.direction}",
                 shown.subject,
+                shown.deviations.get(result.label),
             )
 
 
@@ -192,9 +226,24 @@ def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:
 
 
 def synthesise(
-    run: Run, cohort: Cohort, subject: str, target: str, seed: int, samples: int = 1
+    run: Run,
+    cohort: Cohort,
+    subject: str,
+    target: str,
+    seed: int,
+    samples: int = 1,
+    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A prepared subject's target from its other contrasts.
+
+    Args:
+        run: what makes it.
+        cohort: where the subject is.
+        subject: its name.
+        target: what to make.
+        seed: of the noise.
+        samples: how many to draw.
+        change: what is done first to the contrasts (1, K, X, Y, Z) in [0, 1].
 
     Returns:
         Samples (S, X, Y, Z) in [0, 1], and the contrasts that they are made from.
@@ -202,6 +251,8 @@ def synthesise(
     batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
     index = run.config.contrasts.index(target)
     images, available = from_network(batch["images"]), batch["available"].clone()
+    if change is not None:
+        images = change(images)
     available[:, index] = False
     images[:, index] = 0.0
     sources = tuple(name for k, name in enumerate(run.config.contrasts) if available[0, k])

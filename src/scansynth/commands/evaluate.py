@@ -38,11 +38,26 @@ class Evaluate:
     """Of the noise."""
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
+    noise: tuple[float, ...] = ()
+    """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
 
     def run(self) -> None:
-        """Evaluate and print the table."""
-        evaluated(self.run_folders, self.cohort, self.output, self.split, self)
+        """Evaluate and print the tables."""
+        from scansynth.robustness import check_levels, measure_robustness, write_robustness
+
+        if self.noise:
+            check_levels(self.noise)
+        runs, cohort = opened(self.run_folders, self.cohort, self.split, self.device)
+        evaluated(runs, cohort, self.output, self.split, self, self.samples)
         out.print((self.output / "table.md").read_text(), markup=False)
+        if self.noise:
+            with bars() as move:
+                robustness = measure_robustness(
+                    runs, cohort, self.noise, self.split, self.protocol, self.target, self.seed,
+                    lambda done, total, _: move("evaluating with noise", done, total),
+                )  # fmt: skip
+            write_robustness(robustness, self.output)
+            out.print((self.output / "noise.md").read_text(), markup=False)
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,8 @@ class Compare:
         from scansynth.evaluation.comparison import compare, write_comparison
         from scansynth.evaluation.plots import plot_subjects
 
-        found = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
+        runs, cohort = opened(self.run_folders, self.cohort, self.on, self.device)
+        found = evaluated(runs, cohort, self.output, self.on, self)
         comparison = compare(found.results, self.protocol, self.reference, found.costs)
         write_comparison(comparison, self.output)
         plot_subjects(found.results, self.protocol, self.output)
@@ -101,17 +117,22 @@ class Spread:
         out.print(markdown(spread(volumes["synthesis"].array, volumes["truth"].array)), markup=False)
 
 
-def evaluated(runs: tuple[Path, ...], cohort: Path, output: Path, split: str, options: Any) -> Any:
-    """Measure runs on a split, with progress bars; `options` name target, protocol, seed, pictures and device."""
+def opened(runs: tuple[Path, ...], cohort: Path, split: str, device: str) -> tuple[list[Any], Any]:
+    """Loaded runs and the open cohort."""
     from scansynth.data.cohort import SPLITS, Cohort
-    from scansynth.evaluate import evaluate
 
     if split not in SPLITS:
         raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
     prepared = Cohort.open(cohort)
-    loaded = [scansynth.load(folder, options.device) for folder in runs]
+    return [scansynth.load(folder, device) for folder in runs], prepared
+
+
+def evaluated(runs: list[Any], cohort: Any, output: Path, split: str, options: Any, samples: int = 1) -> Any:
+    """Measure runs on a split, with progress bars; `options` name target, protocol, seed and pictures."""
+    from scansynth.evaluate import evaluate
+
     with bars() as move:
         return evaluate(
-            loaded, prepared, output, split, options.protocol, options.target, options.seed, options.pictures,
-            lambda done, total, name: move("evaluating", done, total), getattr(options, "samples", 1),
+            runs, cohort, output, split, options.protocol, options.target, options.seed, options.pictures,
+            lambda done, total, name: move("evaluating", done, total), samples,
         )  # fmt: skip

@@ -43,6 +43,8 @@ class _Panel:
     colours: str = "gray"
 
 
+_MAPS = ("|error|", "uncertainty")
+"""Columns that are no images."""
 _PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """Plane → the axis that it cuts."""
 
@@ -55,12 +57,13 @@ def montage(
     spacing: Sequence[float],
     title: str,
     subject: str,
+    uncertainty: np.ndarray | None = None,
 ) -> None:
-    """Write a PNG: rows axial, coronal, sagittal; columns sources, synthesis and, if known, target and |error|.
+    """Write a PNG: rows axial, coronal, sagittal; columns sources, synthesis, and what is known of target and error.
 
-    The planes pass through the median of the foreground of the target (without one, of the first source);
-    pictures are cropped to the foreground of all inputs. The colour scale of the error is its own, up to the
-    99.5th percentile of the error in the foreground.
+    With a target come |error| and, if given, uncertainty, on one colour scale: up to the 99.5th percentile of the error
+    in the foreground. The planes pass through the median of the foreground of the target (without one, of the first
+    source); pictures are cropped to the foreground of all inputs.
 
     Args:
         path: the PNG file; replaced as a whole.
@@ -70,6 +73,7 @@ def montage(
         spacing: of the voxels along X, Y, Z, mm.
         title: method or run, and what it made.
         subject: the subject's name.
+        uncertainty: standard deviation of the samples, (X, Y, Z), shown beside the error.
 
     Raises:
         InputError: if there is no source, shapes differ, a voxel is not finite, or the spacing is not three
@@ -90,9 +94,12 @@ def montage(
     if target is not None:
         named["|error|"] = np.abs(synthesis.astype(np.float32) - target)
         windows["|error|"] = (0.0, _top(named["|error|"][tissue]))
+        if uncertainty is not None:
+            # On the scale of the error: a spread that is far smaller than the error must look so.
+            named["uncertainty"], windows["uncertainty"] = uncertainty, windows["|error|"]
     rows = {
         plane: [
-            _panel(volume, axis, centre[axis], box, spacing, windows[name], "inferno" if name == "|error|" else "gray")
+            _panel(volume, axis, centre[axis], box, spacing, windows[name], "inferno" if name in _MAPS else "gray")
             for name, volume in named.items()
         ]
         for plane, axis in _PLANES.items()
@@ -156,7 +163,7 @@ def _named(
     """All volumes in the order of their columns."""
     if not sources:
         raise InputError("a picture needs at least one source")
-    if taken := {"synthesis", "target", "|error|"} & set(sources):
+    if taken := {"synthesis", "target", *_MAPS} & set(sources):
         raise InputError(f"a source cannot be named {', '.join(sorted(taken))} in a picture: that column has its place")
     named = {**sources, "synthesis": synthesis}
     if target is not None:

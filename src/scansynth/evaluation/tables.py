@@ -120,9 +120,9 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
     check_results(results, definition)
     summaries = summarise(results)
     write_text(folder / "table.md", _markdown(results, summaries, definition))
-    write_text(folder / "table.csv", _csv(_subject_records(results)))
+    write_text(folder / "table.csv", csv_text(_subject_records(results)))
     if definition.unit == "slice":
-        write_text(folder / "slices.csv", _csv(_slice_records(results)))
+        write_text(folder / "slices.csv", csv_text(_slice_records(results)))
     write_text(folder / "table.json", _json(results, summaries, definition))
 
 
@@ -141,7 +141,7 @@ def write_uncertainty(spreads: Mapping[tuple[str, str, str], Uncertainty], folde
         }
         for (label, direction, subject), found in spreads.items()
     ]
-    write_text(folder / "uncertainty.csv", _csv(records))
+    write_text(folder / "uncertainty.csv", csv_text(records))
 
 
 def check_results(results: Sequence[Result], protocol: Protocol) -> None:
@@ -262,7 +262,8 @@ def _slice_records(results: Sequence[Result]) -> list[dict[str, object]]:
     return records
 
 
-def _csv(records: Sequence[dict[str, object]]) -> str:
+def csv_text(records: Sequence[Mapping[str, object]]) -> str:
+    """Records of one set of columns, at least one, as CSV."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,11 +1,10 @@
-"""SynDiff's further experiments (sections V-D and V-E of its paper): variability of samples, and noisy sources.
+"""Variability of a stochastic method's samples, as in SynDiff's section V-D.
 
-    python benchmarks/robustness.py --run RUN --cohort COHORT -o benchmarks/results/robustness.json
+    python benchmarks/variability.py --run RUN --cohort COHORT -o benchmarks/results/variability.json
 
-Variability: of 50 test slices of each target, drawn at random, ten samples each; the standard deviation of PSNR and
-SSIM over the samples of a slice, averaged over slices. Noise: Gaussian noise in both channels of the source's signal,
-of a standard deviation of 0.03 to 0.21 of its mean, its magnitude translated; PSNR and SSIM over test subjects.
-Protocol `syndiff`. Subjects are not named.
+Of 50 test slices of each target, drawn at random, ten samples each; the standard deviation of PSNR and SSIM over the
+samples of a slice, averaged over slices. Protocol `syndiff`. Subjects are not named. (Section V-E, noise in the
+sources, is `scansynth evaluate --noise`.)
 """
 
 import argparse
@@ -25,7 +24,6 @@ from scansynth.synthesis import Run
 from scansynth.train import environment
 
 SLICES, SAMPLES = 50, 10
-LEVELS = (0.0, 0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21)
 
 
 def main() -> None:
@@ -40,14 +38,13 @@ def main() -> None:
     run, cohort = Run.load(arguments.run, arguments.device), Cohort.open(arguments.cohort)
     content = {
         "environment": environment(),
-        "command": " ".join(["python", "benchmarks/robustness.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/variability.py", *sys.argv[1:]]),
         "method": run.config.method,
         "protocol": "syndiff",
         "test_subjects": len(cohort.subjects("test")),
         "variability": [variability(run, cohort, target) for target in run.method.targets],
-        "noise": [noisy(run, cohort, target, level) for target in run.method.targets for level in LEVELS],
     }
-    print(json.dumps({key: content[key] for key in ("variability", "noise")}, indent=1))
+    print(json.dumps(content["variability"], indent=1))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(content, indent=1) + "\n")
@@ -94,26 +91,6 @@ def variability(run: Run, cohort: Cohort, target: str) -> dict:
         "samples": SAMPLES,
         "psnr_deviation": round(float(np.mean(psnr)), 4),
         "ssim_deviation": round(float(np.mean(ssim)), 4),
-    }
-
-
-def noisy(run: Run, cohort: Cohort, target: str, level: float) -> dict:
-    """PSNR and SSIM with noise of a standard deviation of `level` times the source's mean."""
-    psnr, ssim = [], []
-    for subject in cohort.subjects("test"):
-        images, available, truth = test_subject(run, cohort, subject, target)
-        generator = torch.Generator().manual_seed(0)
-        deviation = level * images.mean(dim=(2, 3, 4), keepdim=True)
-        real, imaginary = (torch.randn(images.shape, generator=generator) * deviation for _ in range(2))
-        sources = ((images + real).square() + imaginary.square()).sqrt() if level else images
-        found = measure("syndiff", run.make(sources, available, target, Noise([(0, subject, 0)])), truth)
-        psnr.append(found.mean(PSNR.column))
-        ssim.append(found.mean(SSIM.column))
-    return {
-        "target": target,
-        "noise": level,
-        "psnr": [round(float(np.mean(psnr)), 2), round(float(np.std(psnr, ddof=1)), 2)],
-        "ssim": [round(float(np.mean(ssim)), 2), round(float(np.std(ssim, ddof=1)), 2)],
     }
 
 
