@@ -40,24 +40,56 @@ class Evaluate:
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
     noise: tuple[float, ...] = ()
     """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
+    dice: str | None = None
+    """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out."""
+    segmenter: str | None = None
+    """With --dice: your segmenter, 'COMMAND {T1w} {T2w} … {output}' (NIfTI files), in place of one trained here."""
 
     def run(self) -> None:
         """Evaluate and print the tables."""
-        from scansynth.robustness import check_levels, measure_robustness, write_robustness
+        from scansynth.robustness import check_levels
+        from scansynth.segmenter import command_segmenter, with_mask
 
+        runs, cohort = opened(self.run_folders, self.cohort, self.split, self.device)
+        # What cannot be done later is said before anything is synthesised.
         if self.noise:
             check_levels(self.noise)
-        runs, cohort = opened(self.run_folders, self.cohort, self.split, self.device)
+        if self.dice:
+            with_mask(cohort, self.split, runs[0].config.contrasts, self.dice)
+        if self.segmenter:
+            command_segmenter(self.segmenter)
+            if not self.dice:
+                raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
         evaluated(runs, cohort, self.output, self.split, self, self.samples)
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
-            with bars() as move:
-                robustness = measure_robustness(
-                    runs, cohort, self.noise, self.split, self.protocol, self.target, self.seed,
-                    lambda done, total, _: move("evaluating with noise", done, total),
-                )  # fmt: skip
-            write_robustness(robustness, self.output)
-            out.print((self.output / "noise.md").read_text(), markup=False)
+            self.with_noise(runs, cohort)
+        if self.dice:
+            self.downstream(runs, cohort, self.dice)
+
+    def with_noise(self, runs: list[Any], cohort: Any) -> None:
+        """The same with noise in the sources."""
+        from scansynth.robustness import measure_robustness, write_robustness
+
+        with bars() as move:
+            robustness = measure_robustness(
+                runs, cohort, self.noise, self.split, self.protocol, self.target, self.seed,
+                lambda done, total, _: move("evaluating with noise", done, total),
+            )  # fmt: skip
+        write_robustness(robustness, self.output)
+        out.print((self.output / "noise.md").read_text(), markup=False)
+
+    def downstream(self, runs: list[Any], cohort: Any, mask: str) -> None:
+        """What a segmenter finds."""
+        from scansynth.downstream import measure_downstream, write_downstream
+
+        with bars() as move:
+            found = measure_downstream(
+                runs, cohort, mask, self.split, self.target, self.seed, self.segmenter,
+                report=lambda done, total, name: move(name, done, total),
+            )  # fmt: skip
+        write_downstream(found, mask, self.segmenter, self.output)
+        out.print((self.output / "dice.md").read_text(), markup=False)
 
 
 @dataclass(frozen=True)
