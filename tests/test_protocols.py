@@ -1,5 +1,7 @@
 """Each protocol against its words: intensities, mask, range and unit, computed by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -174,3 +176,9 @@ def test_a_mask_without_a_voxel_and_a_figure_without_a_range_are_refused(pair):
         Images.of(x, y, None)
     with pytest.raises(InputError, match="different grids"):
         Images.of(x, y[:, 1:], 1.0)
+
+
+def test_the_page_on_protocols_names_each_with_its_version():
+    page = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text()
+    rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| `")}
+    assert rows == {f"`{protocol.name}` {protocol.version}" for protocol in PROTOCOLS.values()}
