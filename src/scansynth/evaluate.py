@@ -13,7 +13,7 @@ from scansynth.errors import InputError
 from scansynth.evaluation.costs import Cost, measured_cost, typical
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.plots import plot_sparsification
-from scansynth.evaluation.protocols import Case, brain, find_protocol, measure
+from scansynth.evaluation.protocols import Case, Protocol, brain, find_protocol, measure
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
@@ -35,6 +35,8 @@ class Evaluation:
     """By run, direction and subject, where several samples were drawn."""
     shown: list[Shown]
     """Volumes of the first subjects, as many as pictures were asked for."""
+    protocol: Protocol
+    """What all was measured with."""
 
 
 def evaluate(
@@ -42,7 +44,7 @@ def evaluate(
     cohort: Cohort,
     out: Path,
     split: str = "test",
-    protocol: str = "default",
+    protocol: str | Protocol = "default",
     target: str | None = None,
     seed: int = 0,
     pictures: int = 3,
@@ -62,7 +64,7 @@ def evaluate(
         cohort: the prepared cohort.
         out: folder to write into.
         split: which subjects.
-        protocol: how to measure.
+        protocol: how to measure: a name, or a protocol with a further figure (`Protocol.with_metric`).
         target: one contrast, or None for all that the runs make.
         seed: of the noise.
         pictures: for how many subjects montages are made.
@@ -76,7 +78,7 @@ def evaluate(
         InputError: if a run was trained on another cohort, runs see a contrast at different accelerations, or the split
             has no subject to measure.
     """
-    find_protocol(protocol)
+    protocol = find_protocol(protocol)
     if samples < 1:
         raise InputError(f"samples {samples}: draw at least one")
     labels = [run.folder.name for run in runs]
@@ -153,7 +155,9 @@ def evaluate(
     if spreads:
         write_uncertainty(spreads, out)
         plot_sparsification(spreads, out)
-    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found}, spreads, shown)
+    return Evaluation(
+        results, {label: typical(found) for label, found in costs.items() if found}, spreads, shown, protocol
+    )
 
 
 def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:

@@ -30,6 +30,8 @@ class Evaluate:
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
     """How figures are measured."""
+    lpips: Path | None = None
+    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
     pictures: int = 3
     """Subjects to draw."""
     device: str = "auto"
@@ -61,6 +63,8 @@ class Compare:
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
     """How figures are measured."""
+    lpips: Path | None = None
+    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
     reference: str | None = None
     """The run, by its folder's name, that the others are held against; by default the best of each target."""
     pictures: int = 3
@@ -76,9 +80,9 @@ class Compare:
         from scansynth.evaluation.plots import plot_subjects
 
         found = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
-        comparison = compare(found.results, self.protocol, self.reference, found.costs)
+        comparison = compare(found.results, found.protocol, self.reference, found.costs)
         write_comparison(comparison, self.output)
-        plot_subjects(found.results, self.protocol, self.output)
+        plot_subjects(found.results, found.protocol, self.output)
         out.print((self.output / "comparison.md").read_text(), markup=False)
 
 
@@ -102,16 +106,24 @@ class Spread:
 
 
 def evaluated(runs: tuple[Path, ...], cohort: Path, output: Path, split: str, options: Any) -> Any:
-    """Measure runs on a split, with progress bars; `options` name target, protocol, seed, pictures and device."""
+    """Measure runs on a split, with progress bars.
+
+    `options` name target, protocol, LPIPS weights, seed, pictures and device.
+    """
     from scansynth.data.cohort import SPLITS, Cohort
     from scansynth.evaluate import evaluate
+    from scansynth.evaluation.perceptual_similarity import lpips_metric
+    from scansynth.evaluation.protocols import find_protocol
 
     if split not in SPLITS:
         raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
+    protocol = find_protocol(options.protocol)
+    if options.lpips:
+        protocol = protocol.with_metric(lpips_metric(options.lpips))
     prepared = Cohort.open(cohort)
     loaded = [scansynth.load(folder, options.device) for folder in runs]
     with bars() as move:
         return evaluate(
-            loaded, prepared, output, split, options.protocol, options.target, options.seed, options.pictures,
+            loaded, prepared, output, split, protocol, options.target, options.seed, options.pictures,
             lambda done, total, name: move("evaluating", done, total), getattr(options, "samples", 1),
         )  # fmt: skip

@@ -58,7 +58,7 @@ class Comparison:
 
 def compare(
     results: Sequence[Result],
-    protocol: str,
+    protocol: str | Protocol,
     reference: str | None = None,
     costs: Mapping[str, Cost] | None = None,
 ) -> Comparison:
@@ -66,7 +66,7 @@ def compare(
 
     Args:
         results: figures of all methods on the same subjects.
-        protocol: which all were measured with.
+        protocol: which all were measured with, or its name.
         reference: label of the method that the others are held against; None: the best of each direction.
         costs: by label.
 
@@ -171,6 +171,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"Protocol {protocol.name}, version {protocol.version} ({protocol.source}); unit {protocol.unit}; "
         f"intensities: {protocol.intensities}; mask: {protocol.mask}; range: {protocol.data_range}.",
         f"Mean ± standard deviation over {subjects} subjects. Bold: best mean.",
+        *(f"{metric.note}." for metric in protocol.columns.values() if metric.note),
     ]
     if subjects < FEWEST:
         return [*lines, f"No p-values: they are given from {FEWEST} subjects on."]

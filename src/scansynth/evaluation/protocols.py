@@ -5,7 +5,7 @@ which test, and holds the function that prepares the images so. A change that mo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -84,6 +84,12 @@ class Protocol:
     """Metrics, each with its region."""
     prepare: Callable[[Case], Prepared]
     """A subject's images as the metrics see them."""
+    whole: str = ""
+    """The region that holds all others, where a further metric is taken."""
+
+    def with_metric(self, metric: Metric) -> "Protocol":
+        """The same protocol with one figure more, the last; its own figures stay as they are."""
+        return replace(self, metrics=(*self.metrics, (metric, self.whole)))
 
     @property
     def columns(self) -> dict[str, Metric]:
@@ -213,7 +219,7 @@ def _slices_as_prepared(case: Case) -> Prepared:
 
 
 def _cg_ddpm(case: Case) -> Prepared:
-    return Prepared({"": Images.of(2 * case.synthesis[None] - 1, 2 * case.reference[None] - 1, 2.0)})
+    return Prepared({"": Images.of(2 * case.synthesis[None] - 1, 2 * case.reference[None] - 1, 2.0, lowest=-1.0)})
 
 
 def _brasyn(case: Case) -> Prepared:
@@ -334,6 +340,7 @@ PROTOCOLS = {
             test="Wilcoxon signed-rank over subjects, Holm's correction",
             metrics=tuple((metric, region) for metric in (SSIM, PSNR) for region in ("tumour", "healthy", "whole")),
             prepare=_brasyn,
+            whole="whole",
         ),
         Protocol(
             name="synthrad",
@@ -352,19 +359,21 @@ PROTOCOLS = {
 }
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+def find_protocol(name: str | Protocol) -> Protocol:
+    """The protocol of that name; a protocol itself is taken as it is.
 
     Raises:
         InputError: if there is none.
     """
+    if isinstance(name, Protocol):
+        return name
     if name not in PROTOCOLS:
         raise InputError(f"protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 def measure(
-    protocol_name: str,
+    protocol: str | Protocol,
     synthesis: np.ndarray,
     reference: np.ndarray,
     masks: Mapping[str, np.ndarray] | None = None,
@@ -373,7 +382,7 @@ def measure(
     """Measure a synthesis against its reference.
 
     Args:
-        protocol_name: a name in `PROTOCOLS`.
+        protocol: a name in `PROTOCOLS`, or a protocol (one with a further metric).
         synthesis: prepared volume, (X, Y, Z) in [0, 1] (other values are measured as they stand).
         reference: the true prepared volume, (X, Y, Z) in [0, 1] (larger values may occur).
         masks: of the subject, by name, (X, Y, Z).
@@ -386,7 +395,7 @@ def measure(
         InputError: for an unknown protocol, volumes of different shapes, voxels that are not finite, a reference with
             negative values, a mask that is missing or has no voxel, or a reference without a slice to measure.
     """
-    protocol = find_protocol(protocol_name)
+    protocol = find_protocol(protocol)
     if synthesis.shape != reference.shape or synthesis.ndim != 3:
         raise InputError(
             f"synthesis {synthesis.shape} and reference {reference.shape}: expected two volumes (X, Y, Z) on one grid"

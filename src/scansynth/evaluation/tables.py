@@ -98,11 +98,13 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 
 def _of_slices(measurement: Measurement, column: str) -> np.ndarray | None:
     """A figure for each measured slice; None where the subject has one figure only."""
-    per_slice = (PROTOCOLS[measurement.protocol].columns[column].per_image) and measurement.slices is not None
+    metric = PROTOCOLS[measurement.protocol].columns.get(column)
+    # A figure that was added to the protocol's own (LPIPS) is one of each image.
+    per_slice = (metric is None or metric.per_image) and measurement.slices is not None
     return measurement.figures[column] if per_slice else None
 
 
-def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None:
+def write_tables(results: Sequence[Result], folder: Path, protocol: str | Protocol) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
     Each names the protocol with its version and the numbers of subjects and slices. Each file is replaced as a
@@ -111,7 +113,7 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
     Args:
         results: what to write, at least one.
         folder: where to; made if missing.
-        protocol: name of the protocol that all results were measured with.
+        protocol: that all results were measured with, or its name.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -155,6 +157,12 @@ def check_results(results: Sequence[Result], protocol: Protocol) -> None:
                 f"{result.label}, {result.subject}: measured with protocol {measurement.protocol} version"
                 f" {measurement.protocol_version}, the table is of {protocol.name} version {protocol.version};"
                 " measure it again"
+            )
+        if list(measurement.figures) != list(protocol.columns):
+            apart = ", ".join(sorted(measurement.figures.keys() ^ protocol.columns.keys())) or "their order"
+            raise InputError(
+                f"{result.label}, {result.subject}: measured with other figures than the table has ({apart}); measure "
+                "all in one call"
             )
 
 
@@ -207,9 +215,9 @@ def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol:
     lines += [
         "",
         "Mean ± standard deviation over subjects"
-        + (", a subject being the mean of its slices; “by slice”: over all slices." if slicewise else ".")
-        + " Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth).",
+        + (", a subject being the mean of its slices; “by slice”: over all slices." if slicewise else "."),
         "",
+        *(f"- {metric.note}." for metric in columns.values() if metric.note),
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
