@@ -14,6 +14,7 @@ from scansynth.evaluation.costs import Cost, measured_cost, typical
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.plots import plot_sparsification
 from scansynth.evaluation.protocols import Case, Protocol, brain, find_protocol, measure
+from scansynth.evaluation.regions import RegionResult, measure_regions, write_regions
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
@@ -37,6 +38,8 @@ class Evaluation:
     """Volumes of the first subjects, as many as pictures were asked for."""
     protocol: Protocol
     """What all was measured with."""
+    regions: list[RegionResult]
+    """Figures inside the subjects' masks, where they have some."""
 
 
 def evaluate(
@@ -56,8 +59,8 @@ def evaluate(
     By default one sample is drawn for each image, as in the papers. Of several, the mean is measured, and their spread
     is held against its error. Accelerated contrasts are the low-resolution images that the
     runs know, as sources, as copied sources, as truth and in pictures. Written are `table.md`, `table.csv`,
-    `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`; with several samples also `uncertainty.csv`
-    and `sparsification.png`.
+    `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`; where subjects have masks also `regions.md`
+    and `regions.csv`, with several samples `uncertainty.csv` and `sparsification.png`.
 
     Args:
         runs: trained on this cohort; named by their folders.
@@ -100,6 +103,7 @@ def evaluate(
     if not work:
         raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
     results: list[Result] = []
+    regions: list[RegionResult] = []
     spreads: dict[tuple[str, str, str], Uncertainty] = {}
     costs: dict[str, list[Cost]] = {label: [] for label in labels}
     drawn = list(dict.fromkeys(subject for subject, _ in work))[:pictures]
@@ -120,8 +124,9 @@ def evaluate(
         deviations: dict[str, np.ndarray] = {}
         copies = [source for source in contrasts if source != name and source in cohort.available(subject)]
         for source in copies:
-            figures = take(read_image(cohort, subject, source, acceleration).numpy())
-            results.append(Result(COPIED_SOURCE, (source,), name, subject, figures))
+            copied = read_image(cohort, subject, source, acceleration).numpy()
+            results.append(Result(COPIED_SOURCE, (source,), name, subject, take(copied)))
+            regions += measure_regions(results[-1], copied, truth, masks)
         for run, label in zip(runs, labels, strict=True):
             if name not in targets[run.folder]:
                 continue
@@ -141,6 +146,7 @@ def evaluate(
                 direction = f"{'+'.join(sources)}→{name}"
                 spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
             results.append(Result(label, sources, name, subject, take(synthesis)))
+            regions += measure_regions(results[-1], synthesis, truth, masks)
             syntheses[label] = synthesis
             if count > 1:
                 deviations[label] = drawings.std(0, ddof=1)
@@ -152,12 +158,13 @@ def evaluate(
             shown.append(Shown(subject, name, cohort.affine(subject, name), truth, sources, syntheses, deviations))
             draw(shown[-1], results, out)
     write_tables(results, out, protocol)
+    if regions:
+        write_regions(regions, results, out)
     if spreads:
         write_uncertainty(spreads, out)
         plot_sparsification(spreads, out)
-    return Evaluation(
-        results, {label: typical(found) for label, found in costs.items() if found}, spreads, shown, protocol
-    )
+    typical_costs = {label: typical(found) for label, found in costs.items() if found}
+    return Evaluation(results, typical_costs, spreads, shown, protocol, regions)
 
 
 def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:

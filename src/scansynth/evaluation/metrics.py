@@ -78,6 +78,16 @@ def masked_mean(maps: Tensor, mask: Tensor | None) -> Tensor:
     return (maps * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
 
 
+def box_around(mask: Tensor, margin: int) -> tuple[slice, ...]:
+    """The smallest box that holds a mask (*S) with a margin, as far as the image goes; what a window there can see."""
+    places = mask.nonzero()
+    lows, highs = places.amin(0), places.amax(0)
+    return tuple(
+        slice(max(0, low - margin), min(side, high + 1 + margin))
+        for low, high, side in zip(lows.tolist(), highs.tolist(), mask.shape, strict=True)
+    )
+
+
 def mae(images: Images) -> Tensor:
     """Mean absolute error, in the intensities' unit."""
     return masked_mean((images.synthesis - images.reference).abs(), images.mask)
@@ -108,11 +118,13 @@ def ssim(images: Images) -> Tensor:
         InputError: if a side is shorter than the window.
     """
     _check_sides(images, WINDOW, "SSIM")
-    x, y = images.synthesis.float(), images.reference.float()
     means = []
     for part in _parts(images):
-        mask = None if images.mask is None else images.mask[part]
-        maps, _ = ssim_maps(x[part], y[part], images.data_range, WINDOW, reflect=mask is not None)
+        x, y, mask = images.synthesis[part], images.reference[part], None
+        if images.mask is not None:
+            box = (slice(None), *box_around(images.mask[part].any(0), WINDOW // 2))
+            x, y, mask = x[box], y[box], images.mask[part][box]
+        maps, _ = ssim_maps(x.float(), y.float(), images.data_range, WINDOW, reflect=mask is not None)
         means.append(masked_mean(maps.double(), mask))
     return 100 * torch.cat(means)
 

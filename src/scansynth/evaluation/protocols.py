@@ -243,12 +243,20 @@ def _synthrad(case: Case) -> Prepared:
     return Prepared({"": Images.of(x[None], y[None], HU_RANGE[1] - HU_RANGE[0], mask[None])})
 
 
-def _default(case: Case) -> Prepared:
+def inside_the_brain(case: Case) -> Images:
+    """The volume as protocol `default` sees it: as prepared, inside the brain, with the reference's range there.
+
+    Raises:
+        InputError: if the brain has no voxel or no range, or the volumes cannot be measured.
+    """
     mask = brain(case)
     if not mask.any():
         raise InputError("the mask has no voxel: nothing can be measured under it")
-    inside = case.reference[mask]
-    return Prepared({"": Images.of(case.synthesis[None], case.reference[None], np.ptp(inside), mask[None])})
+    return Images.of(case.synthesis[None], case.reference[None], np.ptp(case.reference[mask]), mask[None])
+
+
+def _default(case: Case) -> Prepared:
+    return Prepared({"": inside_the_brain(case)})
 
 
 def _whole(*metrics: Metric) -> tuple[tuple[Metric, str], ...]:

@@ -85,9 +85,9 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
                 direction=row[0].direction,
                 n_subjects=len(row),
                 n_slices=sum(counts) or None,
-                subjects={column: _spread([one.mean(column) for one in measurements]) for column in columns},
+                subjects={column: spread_of([one.mean(column) for one in measurements]) for column in columns},
                 slices={
-                    column: _spread(np.concatenate([part for part in parts if part is not None]))
+                    column: spread_of(np.concatenate([part for part in parts if part is not None]))
                     for column, parts in by_slice.items()
                     if all(part is not None for part in parts)
                 },
@@ -122,9 +122,9 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str | Protoc
     check_results(results, definition)
     summaries = summarise(results)
     write_text(folder / "table.md", _markdown(results, summaries, definition))
-    write_text(folder / "table.csv", _csv(_subject_records(results)))
+    write_text(folder / "table.csv", csv_text(_subject_records(results)))
     if definition.unit == "slice":
-        write_text(folder / "slices.csv", _csv(_slice_records(results)))
+        write_text(folder / "slices.csv", csv_text(_slice_records(results)))
     write_text(folder / "table.json", _json(results, summaries, definition))
 
 
@@ -143,7 +143,7 @@ def write_uncertainty(spreads: Mapping[tuple[str, str, str], Uncertainty], folde
         }
         for (label, direction, subject), found in spreads.items()
     ]
-    write_text(folder / "uncertainty.csv", _csv(records))
+    write_text(folder / "uncertainty.csv", csv_text(records))
 
 
 def check_results(results: Sequence[Result], protocol: Protocol) -> None:
@@ -178,7 +178,8 @@ def _rows(results: Sequence[Result]) -> list[list[Result]]:
     return list(rows.values())
 
 
-def _spread(values: Sequence[float] | np.ndarray) -> Spread:
+def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
+    """Mean and deviation of some figures."""
     values = np.asarray(values, dtype=np.float64)
     std = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else math.nan
     return Spread(float(values.mean()), std)
@@ -270,7 +271,8 @@ def _slice_records(results: Sequence[Result]) -> list[dict[str, object]]:
     return records
 
 
-def _csv(records: Sequence[dict[str, object]]) -> str:
+def csv_text(records: Sequence[dict[str, object]]) -> str:
+    """Records as CSV; the first one's keys are the columns."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
