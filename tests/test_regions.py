@@ -114,9 +114,11 @@ def test_a_region_without_a_voxel_is_left_out_and_counted(pair, masks, tmp_path)
 def test_a_mask_of_ones_is_one_region(pair, tmp_path):
     mask = np.zeros(SHAPE, np.uint8)
     mask[10:20, 10:20, 10:20] = 1
-    write_regions(measure_regions(result(), *pair, {"lesion": mask}), [result()], tmp_path)
+    write_regions(measure_regions(result(), *pair, {"lesion": mask}), [result()], tmp_path, [("T2w", 4)])
     assert (tmp_path / "regions.csv").read_text().count("\n") == 1 + 3
     assert "lesion-1" not in (tmp_path / "regions.md").read_text()
+    assert "T2w accelerated 4×4" in (tmp_path / "regions.md").read_text()
+    assert ",T2w 4×4," in (tmp_path / "regions.csv").read_text()
 
 
 def test_a_volume_thinner_than_the_window_has_no_ssim(pair, masks, tmp_path):

@@ -315,6 +315,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
 
     monkeypatch.setattr("scansynth.evaluate.montage", keep)
     results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
+    assert f"T1w accelerated {FOLD}×{FOLD}, as source" in (tmp_path / "table.md").read_text()
     subject = cohort.subjects("test")[0]
     t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
     found = {(result.label, result.target): result.measurement for result in results}

@@ -40,6 +40,8 @@ class Evaluation:
     """What all was measured with."""
     regions: list[RegionResult]
     """Figures inside the subjects' masks, where they have some."""
+    acceleration: Sequence[tuple[str, int]]
+    """Of the contrasts, as all runs see them."""
 
 
 def evaluate(
@@ -157,14 +159,14 @@ def evaluate(
             sources = {source: read_image(cohort, subject, source, acceleration).numpy() for source in copies}
             shown.append(Shown(subject, name, cohort.affine(subject, name), truth, sources, syntheses, deviations))
             draw(shown[-1], results, out)
-    write_tables(results, out, protocol)
+    write_tables(results, out, protocol, acceleration)
     if regions:
-        write_regions(regions, results, out)
+        write_regions(regions, results, out, acceleration)
     if spreads:
-        write_uncertainty(spreads, out)
+        write_uncertainty(spreads, out, acceleration)
         plot_sparsification(spreads, out)
     typical_costs = {label: typical(found) for label, found in costs.items() if found}
-    return Evaluation(results, typical_costs, spreads, shown, protocol, regions)
+    return Evaluation(results, typical_costs, spreads, shown, protocol, regions, acceleration)
 
 
 def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:

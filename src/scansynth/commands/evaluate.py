@@ -80,7 +80,7 @@ class Compare:
         from scansynth.evaluation.plots import plot_subjects
 
         found = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
-        comparison = compare(found.results, found.protocol, self.reference, found.costs)
+        comparison = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
         write_comparison(comparison, self.output)
         plot_subjects(found.results, found.protocol, self.output)
         out.print((self.output / "comparison.md").read_text(), markup=False)

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scansynth.data.datasets import Acceleration
 from scansynth.errors import InputError
+from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
 from scansynth.evaluation.costs import Cost
 from scansynth.evaluation.metrics import Metric
 from scansynth.evaluation.protocols import Protocol, find_protocol
@@ -48,6 +50,8 @@ class Comparison:
     reference: Mapping[str, str]
     """The method that the others of a direction are held against."""
     rows: tuple[Row, ...]
+    acceleration: Acceleration = ()
+    """At which all methods were measured."""
 
     def mark(self, row: Row, column: str) -> str:
         """Stars of a difference to the reference, by the test that the protocol names."""
@@ -61,6 +65,7 @@ def compare(
     protocol: str | Protocol,
     reference: str | None = None,
     costs: Mapping[str, Cost] | None = None,
+    acceleration: Acceleration = (),
 ) -> Comparison:
     """Hold methods against each other.
 
@@ -69,6 +74,7 @@ def compare(
         protocol: which all were measured with, or its name.
         reference: label of the method that the others are held against; None: the best of each direction.
         costs: by label.
+        acceleration: at which all methods were measured.
 
     Raises:
         InputError: for results of several protocols or different subjects, or a reference that is not there.
@@ -111,7 +117,7 @@ def compare(
             }
             cost = (costs or {}).get(row.label)
             rows.append(Row(row.label, row.direction, row.n_subjects, row.subjects, best, own, cost))
-    return Comparison(definition, references, tuple(rows))
+    return Comparison(definition, references, tuple(rows), acceleration)
 
 
 def goodness(value: float, metric: Metric) -> float:
@@ -171,6 +177,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"Protocol {protocol.name}, version {protocol.version} ({protocol.source}); unit {protocol.unit}; "
         f"intensities: {protocol.intensities}; mask: {protocol.mask}; range: {protocol.data_range}.",
         f"Mean ± standard deviation over {subjects} subjects. Bold: best mean.",
+        *acceleration_note(comparison.acceleration),
         *(f"{metric.note}." for metric in protocol.columns.values() if metric.note),
     ]
     if subjects < FEWEST:
@@ -220,8 +227,8 @@ def latex(comparison: Comparison) -> str:
 
 def _csv(comparison: Comparison) -> str:
     stream = io.StringIO()
-    names = ["protocol", "protocol_version", "method", "direction", "figure", "subjects", "mean", "std", "reference"]
-    names += ["difference", "interval_low", "interval_high", "effect_size", "wilcoxon_p", "t_test_p"]
+    names = ["protocol", "protocol_version", "acceleration", "method", "direction", "figure", "subjects", "mean", "std"]
+    names += ["reference", "difference", "interval_low", "interval_high", "effect_size", "wilcoxon_p", "t_test_p"]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
@@ -229,6 +236,7 @@ def _csv(comparison: Comparison) -> str:
             record = {
                 "protocol": comparison.protocol.name,
                 "protocol_version": comparison.protocol.version,
+                "acceleration": acceleration_text(comparison.acceleration),
                 "method": row.label,
                 "direction": row.direction,
                 "figure": column,
@@ -263,7 +271,8 @@ def _json(comparison: Comparison) -> str:
         }
         for row in comparison.rows
     ]
-    content = {"protocol": comparison.protocol.description(), "reference": dict(comparison.reference), "rows": rows}
+    content = {"protocol": comparison.protocol.description(), "acceleration": accelerated(comparison.acceleration)}
+    content |= {"reference": dict(comparison.reference), "rows": rows}
     return json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

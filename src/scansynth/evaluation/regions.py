@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scansynth.data.datasets import Acceleration
+from scansynth.evaluation.acceleration import acceleration_note, acceleration_text
 from scansynth.evaluation.metrics import MAE, PSNR, SSIM, WINDOW, box_around
 from scansynth.evaluation.protocols import PROTOCOLS, Case, inside_the_brain
 from scansynth.evaluation.structural_similarity import ssim_maps
@@ -109,7 +111,9 @@ def measure_regions(
     return found
 
 
-def write_regions(found: Sequence[RegionResult], results: Sequence[Result], folder: Path) -> None:
+def write_regions(
+    found: Sequence[RegionResult], results: Sequence[Result], folder: Path, acceleration: Acceleration = ()
+) -> None:
     """Write `regions.md`, means over subjects, and `regions.csv`, a line a subject, region and figure.
 
     Both name the protocol with its version. A subject without a region is left out of that region's mean, and counted.
@@ -118,10 +122,11 @@ def write_regions(found: Sequence[RegionResult], results: Sequence[Result], fold
         found: figures by region, at least one.
         results: figures of all subjects, those without a mask too.
         folder: where to; made if missing.
+        acceleration: at which all was measured.
     """
     kept = _told_apart(found)
-    write_text(folder / "regions.md", _markdown(kept, results))
-    write_text(folder / "regions.csv", csv_text(_records(kept)))
+    write_text(folder / "regions.md", _markdown(kept, results, acceleration))
+    write_text(folder / "regions.csv", csv_text(_records(kept, acceleration)))
 
 
 def _told_apart(found: Sequence[RegionResult]) -> list[RegionResult]:
@@ -149,7 +154,7 @@ def _rows(found: Sequence[RegionResult]) -> dict[tuple[str, str, Region], list[R
     return rows
 
 
-def _markdown(found: Sequence[RegionResult], results: Sequence[Result]) -> str:
+def _markdown(found: Sequence[RegionResult], results: Sequence[Result], acceleration: Acceleration) -> str:
     headings = ["region", "method", "direction", "subjects", "voxels", *(metric.heading for metric in METRICS)]
     lines = [
         f"By region, protocol `{PROTOCOL.name}`, version {PROTOCOL.version} ({PROTOCOL.source}).",
@@ -172,6 +177,7 @@ def _markdown(found: Sequence[RegionResult], results: Sequence[Result]) -> str:
             "Mean ± standard deviation over the subjects that have the region (“5 of 6”: one has no voxel of it and is "
             "left out); voxels: their mean number.",
             "",
+            *(f"- {note}" for note in acceleration_note(acceleration)),
             "- Region: a mask of the cohort, all its labels together (`seg`) and each by itself (`seg-4`; of `dseg` by "
             "BIDS' names).",
             f"- Intensities: {PROTOCOL.intensities}.",
@@ -184,11 +190,12 @@ def _markdown(found: Sequence[RegionResult], results: Sequence[Result]) -> str:
     )
 
 
-def _records(found: Sequence[RegionResult]) -> list[dict[str, object]]:
+def _records(found: Sequence[RegionResult], acceleration: Acceleration) -> list[dict[str, object]]:
     return [
         {
             "protocol": PROTOCOL.name,
             "protocol_version": PROTOCOL.version,
+            "acceleration": acceleration_text(acceleration),
             "label": one.result.label,
             "direction": one.result.direction,
             "subject": one.result.subject,
