@@ -65,6 +65,8 @@ class Compare:
     """How figures are measured."""
     lpips: Path | None = None
     """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
+    by_slice: bool = False
+    """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
     """The run, by its folder's name, that the others are held against; by default the best of each target."""
     pictures: int = 3
@@ -76,14 +78,18 @@ class Compare:
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
-        from scansynth.evaluation.comparison import compare, write_comparison
+        from scansynth.evaluation.comparison import check_slices, compare, markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
+        from scansynth.evaluation.protocols import find_protocol
 
+        if self.by_slice:
+            check_slices(find_protocol(self.protocol))
         found = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
-        comparison = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
-        write_comparison(comparison, self.output)
         plot_subjects(found.results, found.protocol, self.output)
-        out.print((self.output / "comparison.md").read_text(), markup=False)
+        for unit in ("subject", "slice") if self.by_slice else ("subject",):
+            comparison = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration, unit)
+            write_comparison(comparison, self.output)
+            out.print(markdown(comparison), markup=False)
 
 
 @dataclass(frozen=True)
