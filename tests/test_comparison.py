@@ -108,6 +108,18 @@ def test_files_hold_the_same_figures(results, tmp_path):
     assert table.count(r"\\") == 4
 
 
+def test_accelerated_contrasts_are_named(results, tmp_path):
+    write_comparison(compare(results, "syndiff", acceleration=[("T1w", 4), ("T2w", 1)]), tmp_path)
+    for suffix in ("md", "tex"):
+        assert (
+            "T1w accelerated 4×4, as source, copied source and truth."
+            in (tmp_path / f"comparison.{suffix}").read_text()
+        )
+    assert json.loads((tmp_path / "comparison.json").read_text())["acceleration"] == {"T1w": 4}
+    with (tmp_path / "comparison.csv").open(newline="") as stream:
+        assert {row["acceleration"] for row in csv.DictReader(stream)} == {"T1w 4×4"}
+
+
 def test_what_cannot_be_compared_is_refused(results):
     with pytest.raises(InputError, match="other"):
         compare(results, "syndiff", reference="other")

@@ -12,8 +12,9 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate, synthesise
+from scansynth.evaluate import evaluate
 from scansynth.evaluation.protocols import Case, brain
+from scansynth.tasks import synthesise
 from scansynth.train import train
 
 
@@ -101,3 +102,15 @@ def test_another_split_and_another_preparation_are_refused_in_words(trained, coh
 def test_a_number_of_samples_below_one_is_refused(trained, cohort, tmp_path):
     with pytest.raises(InputError, match="at least one"):
         evaluate([trained], cohort, tmp_path, samples=0)
+
+
+def test_a_protocol_of_sets_is_refused_before_anything_is_read_or_synthesised(trained, cohort, tmp_path, capsys):
+    told = []
+    with pytest.raises(InputError, match="set of generated volumes"):
+        evaluate([trained], cohort, tmp_path / "out", protocol="cdpm", report=lambda *progress: told.append(progress))
+    assert not told
+    nowhere = str(tmp_path / "nowhere")
+    for verb in ("evaluate", "compare"):
+        assert main([verb, "--run", nowhere, "--cohort", nowhere, "-o", nowhere, "--protocol", "cdpm"]) == 1
+        assert "set of generated volumes" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

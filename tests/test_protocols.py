@@ -145,7 +145,7 @@ def test_the_body_is_the_largest_piece():
     assert found.sum() == 40 * 40 * 25
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", [name for name, protocol in PROTOCOLS.items() if protocol.unit != "set"])
 def test_equal_images_and_broken_ones(name, pair, masks):
     _, reference = pair
     found = measure(name, reference, reference, masks, to_hu)
@@ -165,7 +165,15 @@ def test_equal_images_and_broken_ones(name, pair, masks):
 def test_a_protocol_describes_itself(name):
     words = PROTOCOLS[name].description()
     assert all(words.values())
-    assert words["unit"] in ("slice", "volume")
+    assert words["unit"] in ("slice", "volume", "set")
+    assert ("figures" in words) == (words["unit"] == "set")
+
+
+def test_a_protocol_of_sets_measures_no_pair(pair):
+    assert "FID-A" in PROTOCOLS["cdpm"].figures
+    for protocol in ("cdpm", PROTOCOLS["cdpm"]):
+        with pytest.raises(InputError, match=r"set of generated volumes.*choose from default, syndiff"):
+            measure(protocol, *pair)
 
 
 def test_a_mask_without_a_voxel_and_a_figure_without_a_range_are_refused(pair):

@@ -19,12 +19,13 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import grid_for, prepare
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate, synthesise
+from scansynth.evaluate import evaluate
 from scansynth.evaluation.protocols import measure
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.method import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis import Run, sidecar_of
+from scansynth.tasks import synthesise
 from scansynth.train import train
 from scansynth.validation import case_sources, validation_cases
 
@@ -315,6 +316,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
 
     monkeypatch.setattr("scansynth.evaluate.montage", keep)
     results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
+    assert f"T1w accelerated {FOLD}×{FOLD}, as source" in (tmp_path / "table.md").read_text()
     subject = cohort.subjects("test")[0]
     t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
     found = {(result.label, result.target): result.measurement for result in results}

@@ -70,8 +70,8 @@ def test_files_parse_back(tmp_path, results):
         (COPIED_SOURCE, "test-1"), (COPIED_SOURCE, "test-2"), ("run|a", "test-1"), ("run|a", "test-2"),
     ]  # fmt: skip
     assert subjects[2] == {
-        "protocol": "syndiff", "protocol_version": "1", "label": "run|a", "sources": "T1w+FLAIR", "target": "T2w",
-        "n_subjects": "2", "subject": "test-1", "n_slices": "3", "n_voxels": "300", "psnr_db": "22.0",
+        "protocol": "syndiff", "protocol_version": "1", "acceleration": "", "label": "run|a", "sources": "T1w+FLAIR",
+        "target": "T2w", "n_subjects": "2", "subject": "test-1", "n_slices": "3", "n_voxels": "300", "psnr_db": "22.0",
         "ssim_percent": "82.0", "gradient_energy_ratio": "0.8",
     }  # fmt: skip
 
@@ -101,6 +101,19 @@ def test_files_parse_back(tmp_path, results):
         "24.00 ± 4.32", "84.00 ± 4.32",
     ]  # fmt: skip
     assert "cannot be compared" not in markdown
+
+
+def test_accelerated_contrasts_are_named(tmp_path, results):
+    write_tables(results, tmp_path, "syndiff", [("T1w", 1), ("FLAIR", 2), ("T2w", 4)])
+    note = "FLAIR accelerated 2×2, T2w accelerated 4×4, as source, copied source and truth."
+    assert note in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "table.json").read_text())["acceleration"] == {"FLAIR": 2, "T2w": 4}
+    for name in ("table.csv", "slices.csv"):
+        with (tmp_path / name).open(newline="") as stream:
+            assert {row["acceleration"] for row in csv.DictReader(stream)} == {"FLAIR 2×2, T2w 4×4"}
+    write_tables(results, tmp_path, "syndiff", [("T1w", 1), ("FLAIR", 1), ("T2w", 1)])
+    assert "accelerated" not in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "table.json").read_text())["acceleration"] == {}
 
 
 def test_one_subject_has_no_deviation_and_infinity_is_kept(tmp_path):

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
-from scansynth.evaluate import Report, choose_work, synthesise
+from scansynth.evaluate import Report
 from scansynth.evaluation.plots import COLUMNS
-from scansynth.evaluation.protocols import find_protocol
+from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.tables import Result, Summary, csv_text, spread_text, summarise
 from scansynth.files import write_text
 from scansynth.method import Noise
 from scansynth.synthesis import Run
+from scansynth.tasks import choose_work, synthesise
 
 MARKERS = "osD^vP*X"
 
@@ -53,7 +54,7 @@ def noisy(images: Tensor, level: float, noise: Noise) -> Tensor:
 class Robustness:
     """Figures by level of noise."""
 
-    protocol: str
+    protocol: Protocol
     results: dict[float, list[Result]]
     """By level, the first of which is 0: no noise added."""
 
@@ -67,7 +68,7 @@ def measure_robustness(
     cohort: Cohort,
     levels: Sequence[float],
     split: str = "test",
-    protocol: str = "default",
+    protocol: str | Protocol = "default",
     target: str | None = None,
     seed: int = 0,
     report: Report | None = None,
@@ -79,7 +80,7 @@ def measure_robustness(
         cohort: the prepared cohort.
         levels: of noise, each above 0 (`noisy`); without noise is measured in any case.
         split: which subjects.
-        protocol: how to measure.
+        protocol: how to measure: a name, or a protocol with a further figure.
         target: one contrast, or None for all that the runs make.
         seed: of the noise, in the sources and in the sampling.
         report: told of every image.
@@ -88,6 +89,7 @@ def measure_robustness(
         InputError: for a level that is not a positive number, or as `evaluate`.
     """
     check_levels(levels)
+    protocol = find_protocol(protocol)
     work = choose_work(runs, cohort, split, protocol, target)
     results: dict[float, list[Result]] = {level: [] for level in (0.0, *sorted(set(levels)))}
     done, total = 0, len(results) * sum(len(task.runs) for task in work)
@@ -125,7 +127,7 @@ def write_robustness(robustness: Robustness, folder: Path) -> None:
 
 def markdown(robustness: Robustness) -> str:
     """A row a run, direction and level: mean ± standard deviation over subjects."""
-    protocol = find_protocol(robustness.protocol)
+    protocol = robustness.protocol
     lines = [
         f"Noise in the sources; protocol `{protocol.name}`, version {protocol.version}; mask: {protocol.mask}. Level: "
         "standard deviation in each of the two channels over the scan's mean. Mean ± standard deviation over subjects.",
@@ -142,7 +144,7 @@ def markdown(robustness: Robustness) -> str:
 
 
 def _records(robustness: Robustness) -> list[dict[str, object]]:
-    protocol = find_protocol(robustness.protocol)
+    protocol = robustness.protocol
     return [
         {
             "protocol": protocol.name,
@@ -160,7 +162,7 @@ def _records(robustness: Robustness) -> list[dict[str, object]]:
 
 def _plot(robustness: Robustness, path: Path) -> None:
     """A panel a figure, a line a run and direction, told apart by its marker too."""
-    protocol = find_protocol(robustness.protocol)
+    protocol = robustness.protocol
     summaries = robustness.summaries()
     rows = -(-len(protocol.columns) // COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 3.2 * rows + 0.8), layout="constrained")

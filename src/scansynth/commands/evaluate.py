@@ -30,6 +30,8 @@ class Evaluate:
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
     """How figures are measured."""
+    lpips: Path | None = None
+    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
     pictures: int = 3
     """Subjects to draw."""
     device: str = "auto"
@@ -50,6 +52,7 @@ class Evaluate:
         from scansynth.robustness import check_levels
         from scansynth.segmenter import command_segmenter, with_mask
 
+        protocol = chosen_protocol(self)
         runs, cohort = opened(self.run_folders, self.cohort, self.split, self.device)
         # What cannot be done later is said before anything is synthesised.
         if self.noise:
@@ -60,20 +63,20 @@ class Evaluate:
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        evaluated(runs, cohort, self.output, self.split, self, self.samples)
+        evaluated(runs, cohort, self.output, self.split, protocol, self, self.samples)
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
-            self.with_noise(runs, cohort)
+            self.with_noise(runs, cohort, protocol)
         if self.dice:
             self.downstream(runs, cohort, self.dice)
 
-    def with_noise(self, runs: list[Any], cohort: Any) -> None:
+    def with_noise(self, runs: list[Any], cohort: Any, protocol: Any) -> None:
         """The same with noise in the sources."""
         from scansynth.robustness import measure_robustness, write_robustness
 
         with bars() as move:
             robustness = measure_robustness(
-                runs, cohort, self.noise, self.split, self.protocol, self.target, self.seed,
+                runs, cohort, self.noise, self.split, protocol, self.target, self.seed,
                 lambda done, total, _: move("evaluating with noise", done, total),
             )  # fmt: skip
         write_robustness(robustness, self.output)
@@ -108,6 +111,10 @@ class Compare:
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
     """How figures are measured."""
+    lpips: Path | None = None
+    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
+    by_slice: bool = False
+    """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
     """The run, by its folder's name, that the others are held against; by default the best of each target."""
     pictures: int = 3
@@ -119,15 +126,19 @@ class Compare:
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
-        from scansynth.evaluation.comparison import compare, write_comparison
+        from scansynth.evaluation.comparison import check_slices, compare, markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
 
+        protocol = chosen_protocol(self)
+        if self.by_slice:
+            check_slices(protocol)
         runs, cohort = opened(self.run_folders, self.cohort, self.on, self.device)
-        found = evaluated(runs, cohort, self.output, self.on, self)
-        comparison = compare(found.results, self.protocol, self.reference, found.costs)
-        write_comparison(comparison, self.output)
-        plot_subjects(found.results, self.protocol, self.output)
-        out.print((self.output / "comparison.md").read_text(), markup=False)
+        found = evaluated(runs, cohort, self.output, self.on, protocol, self)
+        plot_subjects(found.results, found.protocol, self.output)
+        for unit in ("subject", "slice") if self.by_slice else ("subject",):
+            comparison = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration, unit)
+            write_comparison(comparison, self.output)
+            out.print(markdown(comparison), markup=False)
 
 
 @dataclass(frozen=True)
@@ -159,12 +170,23 @@ def opened(runs: tuple[Path, ...], cohort: Path, split: str, device: str) -> tup
     return [scansynth.load(folder, device) for folder in runs], prepared
 
 
-def evaluated(runs: list[Any], cohort: Any, output: Path, split: str, options: Any, samples: int = 1) -> Any:
-    """Measure runs on a split, with progress bars; `options` name target, protocol, seed and pictures."""
+def chosen_protocol(options: Any) -> Any:
+    """The protocol that is asked for, with LPIPS where its weights are named."""
+    from scansynth.evaluation.perceptual_similarity import lpips_metric
+    from scansynth.evaluation.protocols import find_protocol
+
+    protocol = find_protocol(options.protocol)
+    return protocol.with_metric(lpips_metric(options.lpips)) if options.lpips else protocol
+
+
+def evaluated(
+    runs: list[Any], cohort: Any, output: Path, split: str, protocol: Any, options: Any, samples: int = 1
+) -> Any:
+    """Measure runs on a split, with progress bars; `options` name target, seed and pictures."""
     from scansynth.evaluate import evaluate
 
     with bars() as move:
         return evaluate(
-            runs, cohort, output, split, options.protocol, options.target, options.seed, options.pictures,
+            runs, cohort, output, split, protocol, options.target, options.seed, options.pictures,
             lambda done, total, name: move("evaluating", done, total), samples,
         )  # fmt: skip

@@ -37,9 +37,13 @@ class Images:
     """What counts as the full range of intensities."""
     mask: Tensor | None = None
     """Voxels that count, bool, the same shape; None: all."""
+    lowest: float = 0.0
+    """Where the range begins: what is black."""
 
     @classmethod
-    def of(cls, synthesis: Any, reference: Any, data_range: float | None, mask: Any = None) -> "Images":
+    def of(
+        cls, synthesis: Any, reference: Any, data_range: float | None, mask: Any = None, lowest: float = 0.0
+    ) -> "Images":
         """Images of numpy arrays or tensors.
 
         Raises:
@@ -64,7 +68,7 @@ class Images:
                 raise InputError(f"mask {tuple(mask.shape)} and images {tuple(y.shape)} lie on different grids")
             if not mask.flatten(1).any(1).all():
                 raise InputError("the mask has no voxel: nothing can be measured under it")
-        return cls(x, y, float(data_range), mask)
+        return cls(x, y, float(data_range), mask, lowest)
 
 
 def masked_mean(maps: Tensor, mask: Tensor | None) -> Tensor:
@@ -72,6 +76,16 @@ def masked_mean(maps: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return maps.flatten(1).mean(1)
     return (maps * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+
+
+def box_around(mask: Tensor, margin: int) -> tuple[slice, ...]:
+    """The smallest box that holds a mask (*S) with a margin, as far as the image goes; what a window there can see."""
+    places = mask.nonzero()
+    lows, highs = places.amin(0), places.amax(0)
+    return tuple(
+        slice(max(0, low - margin), min(side, high + 1 + margin))
+        for low, high, side in zip(lows.tolist(), highs.tolist(), mask.shape, strict=True)
+    )
 
 
 def mae(images: Images) -> Tensor:
@@ -104,11 +118,13 @@ def ssim(images: Images) -> Tensor:
         InputError: if a side is shorter than the window.
     """
     _check_sides(images, WINDOW, "SSIM")
-    x, y = images.synthesis.float(), images.reference.float()
     means = []
     for part in _parts(images):
-        mask = None if images.mask is None else images.mask[part]
-        maps, _ = ssim_maps(x[part], y[part], images.data_range, WINDOW, reflect=mask is not None)
+        x, y, mask = images.synthesis[part], images.reference[part], None
+        if images.mask is not None:
+            box = (slice(None), *box_around(images.mask[part].any(0), WINDOW // 2))
+            x, y, mask = x[box], y[box], images.mask[part][box]
+        maps, _ = ssim_maps(x.float(), y.float(), images.data_range, WINDOW, reflect=mask is not None)
         means.append(masked_mean(maps.double(), mask))
     return 100 * torch.cat(means)
 
@@ -154,7 +170,7 @@ def fsim(images: Images) -> Tensor:
 
     Outside the mask both images count as 0; slices of a volume without a voxel of it are left out.
     """
-    return _over_slices(feature_similarity.fsim, images)
+    return over_slices(feature_similarity.fsim, images)
 
 
 def gmsd(images: Images) -> Tensor:
@@ -162,7 +178,7 @@ def gmsd(images: Images) -> Tensor:
 
     Outside the mask both images count as 0; slices of a volume without a voxel of it are left out.
     """
-    return _over_slices(feature_similarity.gmsd, images)
+    return over_slices(feature_similarity.gmsd, images)
 
 
 def gradient_energy(images: Images) -> Tensor:
@@ -194,7 +210,7 @@ def _cleared(images: Images) -> tuple[Tensor, Tensor]:
     return images.synthesis * images.mask, images.reference * images.mask
 
 
-def _over_slices(metric: Callable[[Tensor, Tensor, float], Tensor], images: Images) -> Tensor:
+def over_slices(metric: Callable[[Tensor, Tensor, float], Tensor], images: Images) -> Tensor:
     """A metric of slices, on slices or on the axial slices of volumes."""
     x, y = (image.float() for image in _cleared(images))
     if y.ndim == 3:
@@ -235,6 +251,8 @@ class Metric:
     compute: Callable[[Images], Tensor]
     per_image: bool = True
     """Whether each image has a figure of its own; else all images together have one."""
+    note: str = ""
+    """What the reader of a table must know of it."""
 
     def of(self, images: Images) -> np.ndarray:
         """One figure an image, or one for all, float64."""
@@ -254,4 +272,12 @@ MAE_HU = Metric("mae_hu", "MAE (HU)", False, 1, mae)
 NMSE = Metric("nmse", "NMSE", False, 4, nmse)
 FSIM = Metric("fsim", "FSIM", True, 4, fsim)
 GMSD = Metric("gmsd", "GMSD", False, 4, gmsd)
-GRADIENT_ENERGY = Metric("gradient_energy_ratio", "gradient energy", None, 3, gradient_energy, per_image=False)
+GRADIENT_ENERGY = Metric(
+    "gradient_energy_ratio",
+    "gradient energy",
+    None,
+    3,
+    gradient_energy,
+    per_image=False,
+    note="Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth)",
+)

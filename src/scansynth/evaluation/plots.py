@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scansynth.evaluation.protocols import find_protocol
+from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.tables import Result
 from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
 
@@ -16,7 +16,7 @@ COLUMNS = 3
 """Figures beside each other."""
 
 
-def plot_subjects(results: Sequence[Result], protocol: str, folder: Path) -> list[Path]:
+def plot_subjects(results: Sequence[Result], protocol: str | Protocol, folder: Path) -> list[Path]:
     """Write `subjects_<target>.png`: a panel a metric, a line a subject, a place a method.
 
     A line that rises from one method to the next is a subject for whom the second has the higher figure.

@@ -5,7 +5,7 @@ which test, and holds the function that prepares the images so. A change that mo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ HU_RANGE = (-1024.0, 3071.0)
 BODY_HU = -400.0
 """Above it lies a body: between lung and fat."""
 
-Unit = Literal["slice", "volume"]
+Unit = Literal["slice", "volume", "set"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Protocol:
     source: str
     """The paper, or who has settled it."""
     unit: Unit
-    """What one figure belongs to. The subject is the primary unit: its figure is the mean of its slices."""
+    """What one figure belongs to. The subject is the primary unit: its figure is the mean of its slices. A set holds
+    generated volumes, which belong to no subject: `measure` has no figure for one."""
     intensities: str
     """What is done to the images first, in words."""
     mask: str
@@ -82,8 +83,16 @@ class Protocol:
     """Statistical test of differences, in words."""
     metrics: tuple[tuple[Metric, str], ...]
     """Metrics, each with its region."""
-    prepare: Callable[[Case], Prepared]
-    """A subject's images as the metrics see them."""
+    prepare: Callable[[Case], Prepared] | None
+    """A subject's images as the metrics see them; None where sets are compared."""
+    whole: str = ""
+    """The region that holds all others, where a further metric is taken."""
+    figures: str = ""
+    """What is measured of sets, in words."""
+
+    def with_metric(self, metric: Metric) -> "Protocol":
+        """The same protocol with one figure more, the last; its own figures stay as they are."""
+        return replace(self, metrics=(*self.metrics, (metric, self.whole)))
 
     @property
     def columns(self) -> dict[str, Metric]:
@@ -100,7 +109,7 @@ class Protocol:
     def description(self) -> dict[str, str | int]:
         """The protocol in words, for the head of a table."""
         words = ("name", "version", "source", "unit", "intensities", "mask", "data_range", "test")
-        return {name: getattr(self, name) for name in words}
+        return {name: getattr(self, name) for name in words} | ({"figures": self.figures} if self.figures else {})
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,7 @@ def _slices_as_prepared(case: Case) -> Prepared:
 
 
 def _cg_ddpm(case: Case) -> Prepared:
-    return Prepared({"": Images.of(2 * case.synthesis[None] - 1, 2 * case.reference[None] - 1, 2.0)})
+    return Prepared({"": Images.of(2 * case.synthesis[None] - 1, 2 * case.reference[None] - 1, 2.0, lowest=-1.0)})
 
 
 def _brasyn(case: Case) -> Prepared:
@@ -237,12 +246,20 @@ def _synthrad(case: Case) -> Prepared:
     return Prepared({"": Images.of(x[None], y[None], HU_RANGE[1] - HU_RANGE[0], mask[None])})
 
 
-def _default(case: Case) -> Prepared:
+def inside_the_brain(case: Case) -> Images:
+    """The volume as protocol `default` sees it: as prepared, inside the brain, with the reference's range there.
+
+    Raises:
+        InputError: if the brain has no voxel or no range, or the volumes cannot be measured.
+    """
     mask = brain(case)
     if not mask.any():
         raise InputError("the mask has no voxel: nothing can be measured under it")
-    inside = case.reference[mask]
-    return Prepared({"": Images.of(case.synthesis[None], case.reference[None], np.ptp(inside), mask[None])})
+    return Images.of(case.synthesis[None], case.reference[None], np.ptp(case.reference[mask]), mask[None])
+
+
+def _default(case: Case) -> Prepared:
+    return Prepared({"": inside_the_brain(case)})
 
 
 def _whole(*metrics: Metric) -> tuple[tuple[Metric, str], ...]:
@@ -334,6 +351,7 @@ PROTOCOLS = {
             test="Wilcoxon signed-rank over subjects, Holm's correction",
             metrics=tuple((metric, region) for metric in (SSIM, PSNR) for region in ("tumour", "healthy", "whole")),
             prepare=_brasyn,
+            whole="whole",
         ),
         Protocol(
             name="synthrad",
@@ -348,23 +366,44 @@ PROTOCOLS = {
             metrics=_whole(MAE_HU, PSNR, named_ms_ssim(7, 3)),
             prepare=_synthrad,
         ),
+        Protocol(
+            name="cdpm",
+            version=1,
+            source="cDPM (conditional DPM of whole 3D brain MRIs)",
+            unit="set",
+            intensities=_AS_PREPARED,
+            mask="whole volumes of 128×128×128, background included",
+            data_range="1",
+            test="none",
+            metrics=(),
+            prepare=None,
+            figures="MS-SSIM (%; 5 scales, window 7) of pairs of generated volumes, beside that of pairs of real ones; "
+            "MMD; FID of axial, coronal and sagittal slices (FID-A, FID-C, FID-S)",
+        ),
     )
 }
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+def find_protocol(name: str | Protocol) -> Protocol:
+    """The protocol of that name, to measure pairs with; a protocol itself is taken as it is.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or it compares sets.
     """
-    if name not in PROTOCOLS:
+    if isinstance(name, str) and name not in PROTOCOLS:
         raise InputError(f"protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+    protocol = PROTOCOLS[name] if isinstance(name, str) else name
+    if protocol.unit == "set":
+        pairs = ", ".join(other.name for other in PROTOCOLS.values() if other.unit != "set")
+        raise InputError(
+            f"protocol {protocol.name} compares a set of generated volumes with a set of real ones, and has no figure "
+            f"for a synthesis and its reference: choose from {pairs}"
+        )
+    return protocol
 
 
 def measure(
-    protocol_name: str,
+    protocol: str | Protocol,
     synthesis: np.ndarray,
     reference: np.ndarray,
     masks: Mapping[str, np.ndarray] | None = None,
@@ -373,7 +412,7 @@ def measure(
     """Measure a synthesis against its reference.
 
     Args:
-        protocol_name: a name in `PROTOCOLS`.
+        protocol: a name in `PROTOCOLS`, or a protocol (one with a further metric).
         synthesis: prepared volume, (X, Y, Z) in [0, 1] (other values are measured as they stand).
         reference: the true prepared volume, (X, Y, Z) in [0, 1] (larger values may occur).
         masks: of the subject, by name, (X, Y, Z).
@@ -383,10 +422,12 @@ def measure(
         The protocol's figures.
 
     Raises:
-        InputError: for an unknown protocol, volumes of different shapes, voxels that are not finite, a reference with
-            negative values, a mask that is missing or has no voxel, or a reference without a slice to measure.
+        InputError: for an unknown protocol or one of sets, volumes of different shapes, voxels that are not finite, a
+            reference with negative values, a mask that is missing or has no voxel, or a reference without a slice to
+            measure.
     """
-    protocol = find_protocol(protocol_name)
+    protocol = find_protocol(protocol)
+    assert protocol.prepare is not None, protocol.name
     if synthesis.shape != reference.shape or synthesis.ndim != 3:
         raise InputError(
             f"synthesis {synthesis.shape} and reference {reference.shape}: expected two volumes (X, Y, Z) on one grid"

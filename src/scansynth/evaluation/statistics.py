@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ FEWEST = 6
 """Subjects below which no p-value is given: the smallest that a two-sided Wilcoxon test can give of 5 is 0.06."""
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+BATCH = 10_000_000
+"""Numbers that the bootstrap draws at once: of a thousand slices all resamples, of more a part after the other."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Difference:
     """A method against another one, on the same subjects."""
 
     n: int
-    """Subjects."""
+    """Subjects (or what the unit is)."""
     mean: float
     """Mean of method − other over subjects."""
     interval: tuple[float, float]
@@ -65,7 +68,7 @@ def difference(
     if not method:
         raise InputError(f"no {unit} to compare")
     if unit != "subject":
-        log.warning("statistics by %s: %ss of one subject are not independent, p-values come out too small", unit, unit)
+        warn_of(unit)
     names = sorted(method)
     values = np.array([method[name] - other[name] for name in names], dtype=np.float64)
     if not np.isfinite(values).all():
@@ -90,6 +93,12 @@ def difference(
     )
 
 
+@cache
+def warn_of(unit: str) -> None:
+    """Say once that a unit of tests is not independent: a table has many tests."""
+    log.warning("statistics by %s: %ss of one subject are not independent, p-values come out too small", unit, unit)
+
+
 def _p(result: Any) -> float:
     return float(result.pvalue)
 
@@ -100,7 +109,12 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     if not np.ptp(values):
         return float(values[0]), float(values[0])
     found = stats.bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(seed)
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, BATCH // len(values)),
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(seed),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from scansynth.data.datasets import Acceleration
 from scansynth.errors import InputError
+from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
 from scansynth.evaluation.protocols import PROTOCOLS, Measurement, Protocol, find_protocol
 from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
 from scansynth.files import write_text
@@ -85,9 +87,9 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
                 direction=row[0].direction,
                 n_subjects=len(row),
                 n_slices=sum(counts) or None,
-                subjects={column: _spread([one.mean(column) for one in measurements]) for column in columns},
+                subjects={column: spread_of([one.mean(column) for one in measurements]) for column in columns},
                 slices={
-                    column: _spread(np.concatenate([part for part in parts if part is not None]))
+                    column: spread_of(np.concatenate([part for part in parts if part is not None]))
                     for column, parts in by_slice.items()
                     if all(part is not None for part in parts)
                 },
@@ -98,20 +100,26 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 
 def _of_slices(measurement: Measurement, column: str) -> np.ndarray | None:
     """A figure for each measured slice; None where the subject has one figure only."""
-    per_slice = (PROTOCOLS[measurement.protocol].columns[column].per_image) and measurement.slices is not None
+    metric = PROTOCOLS[measurement.protocol].columns.get(column)
+    # A figure that was added to the protocol's own (LPIPS) is one of each image.
+    per_slice = (metric is None or metric.per_image) and measurement.slices is not None
     return measurement.figures[column] if per_slice else None
 
 
-def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None:
+def write_tables(
+    results: Sequence[Result], folder: Path, protocol: str | Protocol, acceleration: Acceleration = ()
+) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
-    Each names the protocol with its version and the numbers of subjects and slices. Each file is replaced as a
-    whole: a reader never sees half of one. In JSON an infinite figure is the text "inf", a missing one null.
+    Each names the protocol with its version, the numbers of subjects and slices and the accelerated contrasts. Each
+    file is replaced as a whole: a reader never sees half of one. In JSON an infinite figure is the text "inf", a
+    missing one null.
 
     Args:
         results: what to write, at least one.
         folder: where to; made if missing.
-        protocol: name of the protocol that all results were measured with.
+        protocol: that all results were measured with, or its name.
+        acceleration: at which all results were measured.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -119,17 +127,20 @@ def write_tables(results: Sequence[Result], folder: Path, protocol: str) -> None
     definition = find_protocol(protocol)
     check_results(results, definition)
     summaries = summarise(results)
-    write_text(folder / "table.md", _markdown(results, summaries, definition))
-    write_text(folder / "table.csv", csv_text(_subject_records(results)))
+    write_text(folder / "table.md", _markdown(results, summaries, definition, acceleration))
+    write_text(folder / "table.csv", csv_text(_subject_records(results, acceleration)))
     if definition.unit == "slice":
-        write_text(folder / "slices.csv", csv_text(_slice_records(results)))
-    write_text(folder / "table.json", _json(results, summaries, definition))
+        write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
+    write_text(folder / "table.json", _json(results, summaries, definition, acceleration))
 
 
-def write_uncertainty(spreads: Mapping[tuple[str, str, str], Uncertainty], folder: Path) -> None:
+def write_uncertainty(
+    spreads: Mapping[tuple[str, str, str], Uncertainty], folder: Path, acceleration: Acceleration = ()
+) -> None:
     """Write `uncertainty.csv`: a line a run, direction and subject."""
     records = [
         {
+            "acceleration": acceleration_text(acceleration),
             "label": label,
             "direction": direction,
             "subject": subject,
@@ -156,6 +167,12 @@ def check_results(results: Sequence[Result], protocol: Protocol) -> None:
                 f" {measurement.protocol_version}, the table is of {protocol.name} version {protocol.version};"
                 " measure it again"
             )
+        if list(measurement.figures) != list(protocol.columns):
+            apart = ", ".join(sorted(measurement.figures.keys() ^ protocol.columns.keys())) or "their order"
+            raise InputError(
+                f"{result.label}, {result.subject}: measured with other figures than the table has ({apart}); measure "
+                "all in one call"
+            )
 
 
 def _rows(results: Sequence[Result]) -> list[list[Result]]:
@@ -170,7 +187,8 @@ def _rows(results: Sequence[Result]) -> list[list[Result]]:
     return list(rows.values())
 
 
-def _spread(values: Sequence[float] | np.ndarray) -> Spread:
+def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
+    """Mean and deviation of some figures."""
     values = np.asarray(values, dtype=np.float64)
     std = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else math.nan
     return Spread(float(values.mean()), std)
@@ -186,7 +204,9 @@ def _same_units(results: Sequence[Result]) -> bool:
     return all(len(sets) == 1 for sets in units.values())
 
 
-def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol) -> str:
+def _markdown(
+    results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol, acceleration: Acceleration
+) -> str:
     columns = protocol.columns
     slicewise = list(summaries[0].slices)
     headings = ["method", "direction", "subjects", *(["slices"] if slicewise else [])]
@@ -207,9 +227,10 @@ def _markdown(results: Sequence[Result], summaries: Sequence[Summary], protocol:
     lines += [
         "",
         "Mean ± standard deviation over subjects"
-        + (", a subject being the mean of its slices; “by slice”: over all slices." if slicewise else ".")
-        + " Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth).",
+        + (", a subject being the mean of its slices; “by slice”: over all slices." if slicewise else "."),
         "",
+        *(f"- {note}" for note in acceleration_note(acceleration)),
+        *(f"- {metric.note}." for metric in columns.values() if metric.note),
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
@@ -229,11 +250,12 @@ def spread_text(spread: Spread, digits: int, plus_minus: str = " ± ") -> str:
     return mean if math.isnan(spread.std) else f"{mean}{plus_minus}{spread.std:.{digits}f}"
 
 
-def _subject_records(results: Sequence[Result]) -> list[dict[str, object]]:
+def _subject_records(results: Sequence[Result], acceleration: Acceleration) -> list[dict[str, object]]:
     return [
         {
             "protocol": result.measurement.protocol,
             "protocol_version": result.measurement.protocol_version,
+            "acceleration": acceleration_text(acceleration),
             "label": result.label,
             "sources": "+".join(result.sources),
             "target": result.target,
@@ -248,11 +270,12 @@ def _subject_records(results: Sequence[Result]) -> list[dict[str, object]]:
     ]
 
 
-def _slice_records(results: Sequence[Result]) -> list[dict[str, object]]:
+def _slice_records(results: Sequence[Result], acceleration: Acceleration) -> list[dict[str, object]]:
     records = []
-    names = ("protocol", "protocol_version", "label", "sources", "target", "n_subjects", "subject", "n_slices")
+    names = ("protocol", "protocol_version", "acceleration", "label", "sources", "target", "n_subjects", "subject")
+    names += ("n_slices",)
     ordered = [result for row in _rows(results) for result in row]
-    for result, record in zip(ordered, _subject_records(results), strict=True):
+    for result, record in zip(ordered, _subject_records(results, acceleration), strict=True):
         measurement = result.measurement
         figures = {name: _of_slices(measurement, name) for name in measurement.figures}
         kept = {name: values.tolist() for name, values in figures.items() if values is not None}
@@ -262,8 +285,8 @@ def _slice_records(results: Sequence[Result]) -> list[dict[str, object]]:
     return records
 
 
-def csv_text(records: Sequence[Mapping[str, object]]) -> str:
-    """Records of one set of columns, at least one, as CSV."""
+def csv_text(records: Sequence[dict[str, object]]) -> str:
+    """Records as CSV; the first one's keys are the columns."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -271,7 +294,9 @@ def csv_text(records: Sequence[Mapping[str, object]]) -> str:
     return stream.getvalue()
 
 
-def _json(results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol) -> str:
+def _json(
+    results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol, acceleration: Acceleration
+) -> str:
     rows = [
         {
             "label": row.label,
@@ -285,9 +310,10 @@ def _json(results: Sequence[Result], summaries: Sequence[Summary], protocol: Pro
     ]
     subjects = [
         {name: _number(value) if isinstance(value, float) else value for name, value in record.items()}
-        for record in _subject_records(results)
+        for record in _subject_records(results, acceleration)
     ]
-    content = {"protocol": protocol.description(), "rows": rows, "subjects": subjects}
+    content = {"protocol": protocol.description(), "acceleration": accelerated(acceleration), "rows": rows}
+    content["subjects"] = subjects
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
