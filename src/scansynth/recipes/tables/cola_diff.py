@@ -7,7 +7,9 @@ from scansynth.data.prepare import Preparation
 from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
 
 CITATION = "Jiang et al., CoLa-Diff: Conditional Latent Diffusion Model for Multi-modal MRI Synthesis"
-TRAINING = "Adam, learning rate 9.6e-5, batch 8, T = 1000 linear, moving average 0.9999; number of iterations not stated"
+TRAINING = (
+    "Adam, learning rate 9.6e-5, batch 8, T = 1000 linear, moving average 0.9999; number of iterations not stated"
+)
 NOTES = (
     "Range and SSIM's window are not stated in the paper; here [0, 1] and Gaussian 11×11, σ 1.5.",
     "Slices: the paper chooses them by the area that they show and crops them to 224×224.",

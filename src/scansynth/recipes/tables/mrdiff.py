@@ -54,10 +54,10 @@ TABLES = (
         "fig4",
         "Figure 4: effect of the components on spine and ADNI (bars)",
         (
-            Row("l_g", "MRDiff, L_G"),
-            Row("l_d_without_physics", "MRDiff, L_G + L_D without M"),
-            Row("l_d", "MRDiff, L_G + L_D"),
-            Row("mrdiff", "MRDiff, L_G + L_D + L_CCT"),
+            Row("l_g", "MRDiff (L_G)"),
+            Row("l_d_without_physics", "MRDiff (L_G + L_D without M)"),
+            Row("l_d", "MRDiff (L_G + L_D)"),
+            Row("mrdiff", "MRDiff (L_G + L_D + L_CCT)"),
         ),
     ),
 )

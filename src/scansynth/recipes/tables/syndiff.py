@@ -64,8 +64,17 @@ COMPARED = (
 )
 
 
-def _table(number: str, name: str, shows: str, data: tuple[DataSet, ...], tasks: tuple[Task, ...],
-           rows: Iterable[Row], text: str, places: list[tuple[str, str]], notes: tuple[str, ...] = ()) -> PaperTable:  # fmt: skip
+def _table(
+    number: str,
+    name: str,
+    shows: str,
+    data: tuple[DataSet, ...],
+    tasks: tuple[Task, ...],
+    rows: Iterable[Row],
+    text: str,
+    places: list[tuple[str, str]],
+    notes: tuple[str, ...] = (),
+) -> PaperTable:
     return PaperTable(
         f"syndiff-{name}", f"Table {number}: {shows}", CITATION, data, TRAINING, tasks, tuple(rows), "syndiff",
         figures=transcribed(text, places), notes=(*NOTES, *notes),
@@ -183,7 +192,7 @@ ABLATED = (
     _task("brats_t1_t2", BRATS, "T2w"),
     _task("pelvis_t2_ct", PELVIS, "CT"),
 )
-"""The three tasks of Tables VII to X. Which data sets they are of is told by SynDiff's figures, equal to Tables II to IV."""
+"""The three tasks of Tables VII to X. Their data sets are told by SynDiff's figures, which equal Tables II to IV."""
 PLACES = [(task.name, task.targets[0]) for task in ABLATED]
 BASE = "syndiff 30.09±1.36 94.99±1.17 | 27.10±1.26 92.35±1.27 | 26.86±0.51 87.94±2.53"
 
