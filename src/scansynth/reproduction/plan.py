@@ -9,7 +9,6 @@ import torch
 
 from scansynth import checkpoint
 from scansynth.config import RunConfig
-from scansynth.data.layouts import find_subjects
 from scansynth.data.prepare import Preparation
 from scansynth.demo import SUBJECTS
 from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
@@ -82,11 +81,9 @@ def plan(request: Request, device: torch.device, report: Report | None = None) -
         InputError: if data is given that does not suffice, or the folder holds something else.
     """
     trials = _Trials(device, report or (lambda what, done, total: None))
-    for data in request.data_sets:
-        if data.name in request.data and not request.table.obstacle:
-            request.chosen(data, find_subjects(request.data[data.name]))
     if request.table.obstacle:
         return Plan(request, device, ())
+    request.listings()  # for its errors: a plan is of no use where the data does not suffice
     known, runs = request.steps(), []
     for task in request.tasks or request.table.tasks:
         size = slice_size(request.preparation(request.table.data_set(task.data)))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scansynth.config import DataSettings, RunConfig
-from scansynth.data.layouts import Listing
+from scansynth.data.layouts import Listing, find_subjects
 from scansynth.data.prepare import Preparation
-from scansynth.data.splits import exact_splits
+from scansynth.data.splits import SPLITS, exact_splits
 from scansynth.demo import SIZE, SPACING
 from scansynth.errors import InputError
 from scansynth.files import write_text
@@ -121,6 +121,15 @@ class Request:
         taken = tuple(replace(one, split=splits[one.name]) for one in whole if one.name in splits)
         return replace(listing, subjects=taken)
 
+    def listings(self) -> dict[str, Listing]:
+        """The subjects taken of the data that is given, by data set.
+
+        Raises:
+            InputError: if there are too few, or no known layout is found.
+        """
+        given = [data for data in self.data_sets if data.name in self.data]
+        return {data.name: self.chosen(data, find_subjects(self.data[data.name])) for data in given}
+
     def steps(self) -> dict[str, int]:
         """Steps that the minutes came to, by recipe; empty before the first run is trained.
 
@@ -166,9 +175,13 @@ def check_runnable(request: Request) -> None:
 
 def needs(table: PaperTable, data: DataSet) -> str:
     """What data a table needs, in words."""
-    split = data.split
-    people = f"{sum(split)} subjects ({split[0]} train, {split[1]} val, {split[2]} test), each with" if split else "of"
+    people = f"{sum(data.split)} subjects ({split_words(data)}), each with" if data.split else "subjects with"
     return f"{data.name} ({data.title}): {people} {', '.join(table.contrasts_of(data.name))}; {data.scans}"
+
+
+def split_words(data: DataSet) -> str:
+    """The paper's split, `25 train, 5 val, 10 test`."""
+    return ", ".join(f"{count} {split}" for count, split in zip(data.split or (), SPLITS, strict=False))
 
 
 def parse_data(table: PaperTable, items: Sequence[str]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import torch
 
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
-from scansynth.data.layouts import find_subjects
+from scansynth.data.layouts import Listing
 from scansynth.demo import phantoms
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
@@ -47,9 +47,9 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
     """
     tell = report or (lambda what, done, total: None)
     check_runnable(request)
-    steps = request.steps()
+    steps, listings = request.steps(), request.listings()
     request.write_settings(steps)
-    cohorts = {data.name: prepared(request, data, tell) for data in request.data_sets}
+    cohorts = {data.name: prepared(request, data, listings.get(data.name), tell) for data in request.data_sets}
     for task in request.tasks:
         cohort = cohorts[task.data]
         for row in request.table.present:
@@ -68,17 +68,17 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
     return request.out / "reproduction.md"
 
 
-def prepared(request: Request, data: DataSet, tell: Report) -> Cohort:
-    """The cohort of a data set: the paper's split, or what there is for a small run.
+def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Report) -> Cohort:
+    """The cohort of a data set, from its chosen subjects or from phantoms.
 
     Raises:
-        InputError: if there are too few subjects, or some who validate or test are not registered.
+        InputError: for bad scans, or if some who validate or test are not registered.
     """
     contrasts = request.table.contrasts_of(data.name)
-    given = request.data.get(data.name)
-    found = find_subjects(given) if given else phantoms(request.out / "data" / data.name, contrasts, request.seed, tell)
+    if listing is None:
+        listing = request.chosen(data, phantoms(request.out / "data" / data.name, contrasts, request.seed, tell))
     cohort = build_cohort(
-        request.chosen(data, found),
+        listing,
         request.out / "cohort" / data.name,
         request.preparation(data),
         contrasts,
@@ -88,7 +88,7 @@ def prepared(request: Request, data: DataSet, tell: Report) -> Cohort:
     held_out = [*cohort.subjects("val"), *cohort.subjects("test")]
     if apart := [subject for subject in held_out if not cohort.registered(subject)]:
         raise InputError(
-            f"{given}: {len(apart)} subjects who validate or test have scans on different grids ({apart[0]} …): "
+            f"{listing.root}: {len(apart)} subjects who validate or test have scans on different grids ({apart[0]} …): "
             "register and resample each one's contrasts onto one of them"
         )
     return cohort

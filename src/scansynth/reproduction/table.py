@@ -10,11 +10,12 @@ from typing import Any
 
 from scansynth import checkpoint
 from scansynth.config import read_yaml
+from scansynth.data.splits import SPLITS
 from scansynth.evaluation.protocols import find_protocol
 from scansynth.evaluation.tables import COPIED_SOURCE, Spread, spread_text
 from scansynth.files import write_text
 from scansynth.recipes.tables.paper_table import Figure, PaperTable, Row, Task
-from scansynth.reproduction.request import Request
+from scansynth.reproduction.request import Request, split_words
 
 MEASURED = "measured"
 
@@ -177,10 +178,14 @@ def differences(request: Request) -> list[str]:
     for data in table.data:
         if not any(task.data == data.name for task in request.tasks):
             notes.append(f"Data {data.name}: none was given, so its tasks are not run.")
-        elif not request.small:
+        elif (cohort := request.out / "cohort" / data.name / "cohort.json").is_file():
+            splits = list(json.loads(cohort.read_text(encoding="utf-8"))["splits"].values())
+            counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
+            notes.append(f"Data {data.name}: subjects here are {counts}; in the paper {split_words(data)}.")
+        if not request.small and data.split:
             notes.append(
-                f"Data {data.name}: the paper's numbers of subjects ({', '.join(map(str, data.split or ()))}), but "
-                f"which ones it took is not known; here as the data states, or drawn with seed {request.seed}."
+                f"Data {data.name}: the paper's numbers of subjects ({split_words(data)}); which ones it took is not "
+                f"known, here they are as the data states, or drawn with seed {request.seed}."
             )
     notes.append(f"Training in the paper: {table.training}. Here: the runs that are listed.")
     if table.protocol:
