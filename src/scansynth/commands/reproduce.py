@@ -14,7 +14,7 @@ from scansynth.errors import InputError
 class Reproduce:
     """Redo a table of a paper and put the paper's figures beside; the same command again goes on."""
 
-    name: Positional[str] = ""
+    name: Annotated[Positional[str], arg(metavar="NAME")] = ""
     """Which table (--list)."""
     data: tuple[str, ...] = ()
     """The scans (BIDS, BraTS, IXI or a table of paths): FOLDER, or NAME=FOLDER for each data set of a table."""

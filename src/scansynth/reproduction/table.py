@@ -45,32 +45,26 @@ def lines(request: Request) -> list[Line]:
         for target in task.targets or ("?",):
             others = "+".join(name for name in task.contrasts if name != target)
             direction = f"{others}→{target}" if target != "?" else f"{others}, target not stated"
-            copies = [row for row in measured if row["label"] == COPIED_SOURCE]
-            for row in copies:
-                if row["direction"].endswith(f"→{target}"):
-                    found.append(Line(task.name, row["direction"], COPIED_SOURCE, MEASURED, {}, *_own(row)))
+            here = [row for row in measured if row["direction"].endswith(f"→{target}")]
+            copies = [row for row in here if row["label"] == COPIED_SOURCE]
+            found += [Line(task.name, row["direction"], COPIED_SOURCE, MEASURED, {}, *_own(row)) for row in copies]
             for row in request.table.rows:
                 paper = request.table.figures.get((row.name, task.name, target), {})
-                status = _status(request, task, row, bool(measured))
-                own = (0, {})
-                if status == MEASURED:
-                    own = next(
-                        _own(one)
-                        for one in measured
-                        if one["label"] == row.name and one["direction"].endswith(f"→{target}")
-                    )
+                own = next((_own(one) for one in here if one["label"] == row.name), (0, {}))
+                status = MEASURED if own[0] else _missing(request, task, row)
                 found.append(Line(task.name, direction, row.label, status, paper, *own))
     return found
 
 
-def _status(request: Request, task: Task, row: Row, measured: bool) -> str:
+def _missing(request: Request, task: Task, row: Row) -> str:
+    """Why a row has no figures of its own."""
     if not row.recipe:
         return f"absent: no method {row.label} yet"
     if not request.table.protocol:
         return f"absent: nothing measures {request.table.measures} yet"
     if task not in request.tasks:
         return f"not run: no --data {task.data}=FOLDER"
-    return MEASURED if measured else "not run yet"
+    return "not run yet"
 
 
 def _measured(request: Request, task: Task) -> list[dict[str, Any]]:
@@ -178,15 +172,15 @@ def differences(request: Request) -> list[str]:
     for data in table.data:
         if not any(task.data == data.name for task in request.tasks):
             notes.append(f"Data {data.name}: none was given, so its tasks are not run.")
-        elif (cohort := request.out / "cohort" / data.name / "cohort.json").is_file():
-            splits = list(json.loads(cohort.read_text(encoding="utf-8"))["splits"].values())
-            counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
-            notes.append(f"Data {data.name}: subjects here are {counts}; in the paper {split_words(data)}.")
-        if not request.small and data.split:
+        elif not request.small:
             notes.append(
                 f"Data {data.name}: the paper's numbers of subjects ({split_words(data)}); which ones it took is not "
                 f"known, here they are as the data states, or drawn with seed {request.seed}."
             )
+        elif (cohort := request.out / "cohort" / data.name / "cohort.json").is_file():
+            splits = list(json.loads(cohort.read_text(encoding="utf-8"))["splits"].values())
+            counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
+            notes.append(f"Data {data.name}: subjects here are {counts}; in the paper {split_words(data)}.")
     notes.append(f"Training in the paper: {table.training}. Here: the runs that are listed.")
     if table.protocol:
         protocol = find_protocol(table.protocol)
