@@ -156,7 +156,7 @@ def markdown(request: Request, found: Sequence[Line]) -> str:
 def small_words(request: Request) -> str:
     """What a small run is and what it is not."""
     own = ", ".join(request.data)
-    data = f"phantoms (own data: {own})" if own else "phantoms"
+    data = f"phantoms of heads (own data: {own})" if own else "phantoms of heads"
     budget = f"{request.minutes:g} minutes" if request.minutes else "the recipe's steps"
     return (
         f"A small run on {data}: 2.5 mm in plane, 64×80 voxels, small networks, {budget} of training a run. "

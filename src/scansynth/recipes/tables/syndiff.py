@@ -149,7 +149,7 @@ TABLE_4 = _table(
     """,
     [(name, "CT") for name in ("pelvis_t2_ct", "pelvis_t1_ct", "pelvis_accelerated_t2_ct", "pelvis_accelerated_t1_ct")],
     ("Not readable: PSNR of DDPM and UNIT-DDPM. As the text at hand shows them, SynDiff is 3.1 dB above them on "
-     "average; section V-B states 2.8 dB, so that at least one was misread.",),
+     "average; section V-B states 2.8 dB, so that a figure or that average was misread.",),
 )  # fmt: skip
 
 SYNTHESES = (
