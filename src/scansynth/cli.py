@@ -15,6 +15,7 @@ import scansynth
 from scansynth.commands.console import err, out
 from scansynth.commands.evaluate import Compare, Evaluate, Spread
 from scansynth.commands.prepare import Prepare
+from scansynth.commands.reproduce import Reproduce
 from scansynth.commands.start import Demo, Methods
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
@@ -28,6 +29,7 @@ VERBS = {
     "translate": Translate,
     "evaluate": Evaluate,
     "compare": Compare,
+    "reproduce": Reproduce,
 }
 
 

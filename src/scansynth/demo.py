@@ -132,7 +132,7 @@ def demo(
     return Outcome(out, summarise(measured.results), time.perf_counter() - begun)
 
 
-def phantoms(folder: Path, contrasts: tuple[str, str], seed: int, tell: Report) -> Listing:
+def phantoms(folder: Path, contrasts: tuple[str, ...], seed: int, tell: Report) -> Listing:
     """Make the phantom cohort, where it is not there already."""
     if not (folder / "table.csv").exists():
         tell("making phantom scans", 0, 1)

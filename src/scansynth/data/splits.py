@@ -62,6 +62,41 @@ def choose_splits(stated: Mapping[str, str | None], fractions: tuple[float, floa
     return {name: drawn[person_of(name)] for name in stated}
 
 
+def exact_splits(stated: Mapping[str, str | None], counts: tuple[int, int, int], seed: int) -> dict[str, str]:
+    """A split of exactly so many people, as a paper has it; of a person's visits the first is taken.
+
+    Where the data states splits, the first of each by name are taken; else they are drawn by names and seed.
+
+    Args:
+        stated: subject → the split that the data states, or None.
+        counts: people who train, validate and test.
+        seed: of the draw.
+
+    Returns:
+        The chosen subjects with their split.
+
+    Raises:
+        InputError: if there are too few.
+    """
+    visits: dict[str, str] = {}
+    for name in sorted(stated):
+        visits.setdefault(person_of(name), name)
+    wanted = ", ".join(f"{count} {split}" for count, split in zip(counts, SPLITS, strict=True))
+    if any(split is not None for split in stated.values()):
+        names = {split: [name for name in visits.values() if stated[name] == split] for split in SPLITS}
+        if any(len(names[split]) < count for split, count in zip(SPLITS, counts, strict=True)):
+            found = ", ".join(f"{len(names[split])} {split}" for split in SPLITS)
+            raise InputError(f"the data states a split of {found}, but {wanted} are needed: add subjects or restate it")
+    else:
+        if len(visits) < sum(counts):
+            raise InputError(f"{len(visits)} people are there, but {sum(counts)} are needed ({wanted}): add subjects")
+        order = [list(visits.values())[place] for place in np.random.default_rng(seed).permutation(len(visits))]
+        ends = np.cumsum((0, *counts))
+        names = {split: order[ends[place] : ends[place + 1]] for place, split in enumerate(SPLITS)}
+    chosen = {name: split for split, count in zip(SPLITS, counts, strict=True) for name in names[split][:count]}
+    return {name: chosen[name] for name in sorted(chosen)}
+
+
 def stated_splits(root: Path, names: Iterable[str]) -> tuple[list[tuple[str, str]], Path]:
     """What a data folder states in `splits.json` or `participants.tsv`.
 

@@ -1,0 +1,61 @@
+"""`reproduce`: a table of a paper, beside the paper's figures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from scansynth.commands.console import bars, out
+from scansynth.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Redo a table of a paper and put the paper's figures beside; the same command again goes on."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")] = ""
+    """Which table (--list)."""
+    data: tuple[str, ...] = ()
+    """The scans (BIDS, BraTS, IXI or a table of paths): FOLDER, or NAME=FOLDER for each data set of a table."""
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
+    """Folder to write into; by default reproduction/NAME (reproduction/NAME-small)."""
+    list: bool = False
+    """List the tables, which of their methods exist, and whether the figures are transcribed."""
+    dry_run: bool = False
+    """Show every run with steps, hours and memory on this machine, and the paper's figures; write nothing."""
+    small: bool = False
+    """Small recipes on 64×80 slices, on phantoms where no --data is given: the whole way on a laptop."""
+    minutes: float | None = None
+    """With --small: training time of a run, by default as many steps as its recipe has."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    seed: int = 0
+    """Of phantoms, splits, weights and noise."""
+
+    def run(self) -> None:
+        """List, plan or carry out."""
+        from scansynth.engine import find_device
+        from scansynth.recipes.tables import TABLES, find_table
+        from scansynth.reproduction.plan import listing, plan, text
+        from scansynth.reproduction.request import Request, parse_data
+        from scansynth.reproduction.run import reproduce
+
+        if self.list:
+            out.print(listing(TABLES), markup=False)
+            return
+        if not self.name:
+            raise InputError(f"reproduce: name a table ({', '.join(TABLES)}), or --list")
+        table = find_table(self.name)
+        folder = self.output or Path("reproduction") / (table.name + ("-small" if self.small else ""))
+        request = Request(table, folder, parse_data(table, self.data), self.small, self.minutes, self.seed)
+        device = find_device(self.device)
+        if self.dry_run:
+            with bars() as move:
+                planned = plan(request, device, move)
+            out.print(text(planned), markup=False)
+            return
+        with bars() as move:
+            written = reproduce(request, device, move)
+        out.print(written.read_text(encoding="utf-8"), markup=False)
+        out.print(f"Tables: {written.parent}", markup=False)

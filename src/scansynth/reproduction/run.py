@@ -1,0 +1,132 @@
+"""Carrying a table out: prepare, train, measure, write. Stopped, the same call goes on where it was.
+
+Preparation and training resume by themselves. A task is measured again only if its weights, cohort, protocol or seed
+are others than those that its figures are of.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from scansynth.data.build_cohort import build_cohort
+from scansynth.data.cohort import Cohort
+from scansynth.data.layouts import Listing
+from scansynth.demo import phantoms
+from scansynth.errors import InputError
+from scansynth.evaluate import evaluate
+from scansynth.evaluation.comparison import compare, write_comparison
+from scansynth.evaluation.protocols import find_protocol
+from scansynth.files import write_text
+from scansynth.processes import Processes
+from scansynth.recipes.tables.paper_table import DataSet, Row, Task
+from scansynth.reproduction.request import Request, check_runnable
+from scansynth.reproduction.table import write_reproduction
+from scansynth.synthesis import Run
+from scansynth.train import make_parts, measured, train
+
+Report = Callable[[str, int, int], None]
+"""Called with (what is being done, done, in all)."""
+
+
+def reproduce(request: Request, device: torch.device, report: Report | None = None) -> Path:
+    """Carry out all of a table that there are methods and data for.
+
+    Args:
+        request: what to reproduce.
+        device: where to compute.
+        report: told of every step.
+
+    Returns:
+        `reproduction.md`; it is written anew after each task.
+
+    Raises:
+        InputError: if nothing can be run, the data does not suffice, or the folder holds something else.
+    """
+    tell = report or (lambda what, done, total: None)
+    check_runnable(request)
+    steps, listings = request.steps(), request.listings()
+    request.write_settings(steps)
+    cohorts = {data.name: prepared(request, data, listings.get(data.name), tell) for data in request.data_sets}
+    for task in request.tasks:
+        cohort = cohorts[task.data]
+        for row in request.table.present:
+            if request.minutes and request.recipe(row) not in steps:
+                steps[request.recipe(row)] = budget(request, task, row, cohort, device)
+                request.write_settings(steps)
+            train(
+                request.config(task, row, steps.get(request.recipe(row))),
+                cohort,
+                request.run_folder(task, row),
+                device,
+                report=lambda done, total, _, name=f"{task.name}/{row.name}": tell(f"training {name}", done, total),
+            )
+        measure_task(request, task, cohort, device, tell)
+        write_reproduction(request)
+    return request.out / "reproduction.md"
+
+
+def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Report) -> Cohort:
+    """The cohort of a data set, from its chosen subjects or from phantoms.
+
+    Raises:
+        InputError: for bad scans, or if some who validate or test are not registered.
+    """
+    contrasts = request.table.contrasts_of(data.name)
+    if listing is None:
+        listing = request.chosen(data, phantoms(request.out / "data" / data.name, contrasts, request.seed, tell))
+    cohort = build_cohort(
+        listing,
+        request.out / "cohort" / data.name,
+        request.preparation(data),
+        contrasts,
+        seed=request.seed,
+        progress=lambda done, total, _: tell(f"preparing {data.name}", done, total),
+    )
+    held_out = [*cohort.subjects("val"), *cohort.subjects("test")]
+    if apart := [subject for subject in held_out if not cohort.registered(subject)]:
+        raise InputError(
+            f"{listing.root}: {len(apart)} subjects who validate or test have scans on different grids ({apart[0]} …): "
+            "register and resample each one's contrasts onto one of them"
+        )
+    return cohort
+
+
+def budget(request: Request, task: Task, row: Row, cohort: Cohort, device: torch.device) -> int:
+    """Steps that a recipe makes in the minutes, on one task; its variants and other tasks then train as many."""
+    assert request.minutes
+    config = request.config(task, replace(row, change=None))
+    config = replace(config, training=replace(config.training, minutes=request.minutes))
+    processes = Processes(device)
+    _, dataset = make_parts(config, cohort, processes)
+    return measured(config, dataset, processes).training.steps
+
+
+def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.device, tell: Report) -> None:
+    """Measure a task's runs and compare them, unless that has been done."""
+    assert request.table.protocol
+    protocol, folder = find_protocol(request.table.protocol), request.evaluation_folder(task)
+    runs = [Run.load(request.run_folder(task, row), device.type) for row in request.table.present]
+    state = {
+        "weights": {run.folder.name: run.weights["sha256"] for run in runs},
+        "cohort": cohort.fingerprint,
+        "protocol": [protocol.name, protocol.version],
+        "seed": request.seed,
+    }
+    stamp = folder / "measured.json"  # written last: it says that the figures are whole, and of what
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == state:
+        return
+    found = evaluate(
+        runs,
+        cohort,
+        folder,
+        protocol=protocol.name,
+        target=task.targets[0] if len(task.targets) == 1 else None,
+        seed=request.seed,
+        pictures=1,
+        report=lambda done, total, _: tell(f"evaluating {task.name}", done, total),
+    )
+    write_comparison(compare(found.results, protocol.name, None, found.costs), folder)
+    write_text(stamp, json.dumps(state, indent=1) + "\n")

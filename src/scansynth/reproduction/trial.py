@@ -1,0 +1,57 @@
+"""How long a training step takes on this machine, and how much memory: a few real steps on random images."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from scansynth.config import RunConfig
+from scansynth.engine import Engine
+from scansynth.evaluation.costs import measured_cost
+from scansynth.method import Progress
+from scansynth.train import make_method, step
+
+WARM_UP = 1
+STEPS = 2
+"""Measured; taken at a quarter and at three quarters of the training, whose phases may differ."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a training step takes."""
+
+    seconds: float
+    """Mean of the measured steps."""
+    memory_gb: float
+    """Peak: of the GPU, or of the whole process on a CPU under Linux; NaN where it is not known."""
+
+
+def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.device) -> Trial:
+    """Train a few steps of a run on random images and throw them away.
+
+    Args:
+        config: settings of the run, its contrasts named.
+        size: of a slice, (H, W) voxels.
+        device: where to compute.
+    """
+    training, seconds = config.training, []
+    shape = (training.batch_size, len(config.contrasts), *size)
+    batch = {
+        "images": torch.rand(shape, generator=torch.Generator().manual_seed(config.seed)) * 2 - 1,
+        "available": torch.ones(shape[:2], dtype=torch.bool),
+    }
+
+    def work() -> None:
+        engine = Engine(make_method(config), device, training.precision, training.gradient_clip)
+        for place in (*[0] * WARM_UP, *range(STEPS)):
+            number = int((place + 0.5) / STEPS * training.steps)
+            begun = time.perf_counter()
+            step(engine, batch, config, number, Progress(number, training.steps, 0.0))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - begun)
+
+    _, cost = measured_cost(work, device, parameters=0)
+    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb)
