@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from scansynth.evaluation.feature_similarity import fsim, gmsd, gradient_magnitude, phase_congruency
+from scansynth.evaluation.feature_similarity import (
+    fsim,
+    gmsd,
+    gradient_magnitude,
+    lower_median,
+    phase_congruency,
+)
 
 FIGURES = {  # piq 0.8.0, float64
     "noise": (0.7221256880018848, 0.16175354404901904),
@@ -79,3 +85,20 @@ def test_the_gradient_of_a_ramp_is_its_slope_over_both_sides():
     ramp = torch.arange(8.0).expand(1, 8, 8)
     for kernel in (((3.0, 0.0, -3.0), (10.0, 0.0, -10.0), (3.0, 0.0, -3.0)), ((1.0, 0.0, -1.0),) * 3):
         torch.testing.assert_close(gradient_magnitude(ramp, kernel)[0, 1:-1, 1:-1], torch.full((6, 6), 2.0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (240, 241), (300, 302)])
+@pytest.mark.parametrize("kind", ["random", "rising", "one step", "flat", "two values"])
+def test_the_median_is_exact(size, kind):
+    values = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    if kind == "rising":
+        values = values.flatten().sort().values.reshape(size)
+    elif kind == "one step":
+        # Between two values of the sample lies most of what there is.
+        values = torch.where(torch.arange(values.numel()) % (values.numel() // 3600 or 1) == 0, values.flatten(), 2.0)
+        values = values.reshape(size)
+    elif kind == "flat":
+        values = torch.zeros(size)
+    elif kind == "two values":
+        values = values.round()
+    assert lower_median(values) == values.flatten().median()

@@ -8,7 +8,13 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from scansynth.evaluation import metrics
 from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.structural_similarity import SCALE_WEIGHTS, gaussian, ssim_maps, windowed
+from scansynth.evaluation.structural_similarity import (
+    SCALE_WEIGHTS,
+    gaussian,
+    ssim_maps,
+    structure_by_scale,
+    windowed,
+)
 
 
 def ms_ssim(synthesis, reference, size=11, scales=5):
@@ -76,3 +82,33 @@ def test_equal_images_have_one_everywhere():
     reference, _ = images((1, 192, 176))
     torch.testing.assert_close(ssim_maps(reference, reference, 1.0)[0].min().item(), 1.0)
     assert ms_ssim(reference, reference).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("scales", [1, 2, 3])
+@pytest.mark.parametrize("corner", [(0, 0, 0), (13, 9, 21), (41, 31, 17)])
+def test_what_lies_far_from_a_mask_is_left_out_and_changes_nothing(corner, scales):
+    reference, synthesis = images((1, 61, 47, 45))
+    mask = torch.zeros(reference.shape, dtype=torch.bool)
+    mask[(0, *(slice(start, start + 9) for start in corner))] = True
+    mask[(0, *(start + 9 for start in corner))] = True
+    masked = Images.of(synthesis, reference, 1.0, mask)
+    full = ssim_maps(synthesis, reference, 1.0, reflect=True)[0]
+    torch.testing.assert_close(metrics.ssim(masked) / 100, full[mask].mean()[None], rtol=0, atol=1e-6)
+    expected, share, weights = 1.0, mask.double(), SCALE_WEIGHTS[:scales]
+    maps = structure_by_scale(synthesis, reference, 1.0, 7, scales, reflect=True)
+    for weight, one in zip(weights, maps, strict=True):
+        assert (share >= 0.5).any()
+        expected *= one[share >= 0.5].mean() ** (weight / sum(weights))
+        share = torch.nn.functional.avg_pool3d(share[:, None], 2)[:, 0]
+    torch.testing.assert_close(metrics.ms_ssim(masked, 7, scales) / 100, expected[None], rtol=0, atol=1e-6)
+
+
+def test_a_mask_too_small_for_a_scale_counts_all_places_of_it():
+    reference, synthesis = images((1, 61, 47, 45))
+    mask = torch.zeros(reference.shape, dtype=torch.bool)
+    mask[0, 30, 20, 20] = True
+    fine, coarse = structure_by_scale(synthesis, reference, 1.0, 7, 2, reflect=True)
+    weights = [weight / sum(SCALE_WEIGHTS[:2]) for weight in SCALE_WEIGHTS[:2]]
+    expected = fine[mask].mean().clamp(min=0) ** weights[0] * coarse.mean() ** weights[1]
+    found = metrics.ms_ssim(Images.of(synthesis, reference, 1.0, mask), 7, 2) / 100
+    torch.testing.assert_close(found, expected[None], rtol=0, atol=1e-5)

@@ -5,7 +5,7 @@ protocols (`scansynth.evaluation.protocols`) say which. Every metric gives one f
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from scansynth.evaluation.structural_similarity import SCALE_WEIGHTS, ssim_maps,
 
 WINDOW = 11
 """Side of SSIM's window."""
-SLICES = 16
+SLICES = 4
 """Slices that a metric works on at once: more would not be faster, and want more memory."""
 
 
@@ -78,12 +78,15 @@ def masked_mean(maps: Tensor, mask: Tensor | None) -> Tensor:
     return (maps * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
 
 
-def box_around(mask: Tensor, margin: int) -> tuple[slice, ...]:
-    """The smallest box that holds a mask (*S) with a margin, as far as the image goes; what a window there can see."""
+def box_around(mask: Tensor, margin: int, step: int = 1) -> tuple[slice, ...]:
+    """The smallest box that holds a mask (*S) with a margin, as far as the image goes; what a window there can see.
+
+    It begins and ends at multiples of `step` (or at the image's end), so that squares of that side stay the same.
+    """
     places = mask.nonzero()
     lows, highs = places.amin(0), places.amax(0)
     return tuple(
-        slice(max(0, low - margin), min(side, high + 1 + margin))
+        slice(max(0, low - margin) // step * step, min(side, -(-(high + 1 + margin) // step) * step))
         for low, high, side in zip(lows.tolist(), highs.tolist(), mask.shape, strict=True)
     )
 
@@ -144,25 +147,37 @@ def ms_ssim(images: Images, size: int = WINDOW, scales: int = 5) -> Tensor:
         InputError: if a side has no room for the window at the last scale but one.
     """
     _check_sides(images, size * 2 ** max(0, scales - 2), f"MS-SSIM of {scales} scales")
-    x, y = images.synthesis.float(), images.reference.float()
-    weights = SCALE_WEIGHTS[:scales]
-    pool = {3: functional.avg_pool2d, 4: functional.avg_pool3d}[y.ndim]
+    weights, step = SCALE_WEIGHTS[:scales], 2 ** (scales - 1)
     figures = []
     for part in _parts(images):
-        share = None if images.mask is None else images.mask[part].float()
-        result = torch.ones(len(y[part]), dtype=torch.float64)
-        reflect = share is not None
-        for weight, maps in zip(
-            weights, structure_by_scale(x[part], y[part], images.data_range, size, scales, reflect), strict=True
-        ):
-            mask = None
-            if share is not None:
-                mask = share >= 0.5
-                mask |= ~mask.flatten(1).any(1).reshape(-1, *[1] * (mask.ndim - 1))
-                share = pool(share[:, None], 2)[:, 0] if min(share.shape[1:]) > 1 else share
-            result = result * masked_mean(maps.double(), mask).clamp(min=0) ** (weight / sum(weights))
+        x, y = images.synthesis[part], images.reference[part]
+        places: Sequence[Tensor | None] = [None] * scales
+        if images.mask is not None:
+            mask = images.mask[part]
+            box = (slice(None), *box_around(mask.any(0), (size // 2 + 1) * step, step))
+            counted = _counted(mask[box], scales)
+            if all(bool(one.flatten(1).any(1).all()) for one in counted):
+                x, y, places = x[box], y[box], counted
+            else:  # at a scale where the mask holds no place all of them count, the farthest too
+                places = [
+                    one | ~one.flatten(1).any(1).reshape(-1, *[1] * (one.ndim - 1)) for one in _counted(mask, scales)
+                ]
+        maps = structure_by_scale(x.float(), y.float(), images.data_range, size, scales, images.mask is not None)
+        result = torch.ones(len(y), dtype=torch.float64)
+        for weight, one, inside in zip(weights, maps, places, strict=True):
+            result = result * masked_mean(one.double(), inside).clamp(min=0) ** (weight / sum(weights))
         figures.append(result)
     return 100 * torch.cat(figures)
+
+
+def _counted(mask: Tensor, scales: int) -> list[Tensor]:
+    """The places of each scale of which a mask (N, *S) holds half or more."""
+    pool = {3: functional.avg_pool2d, 4: functional.avg_pool3d}[mask.ndim]
+    share, found = mask.float(), []
+    for _ in range(scales):
+        found.append(share >= 0.5)
+        share = pool(share[:, None], 2)[:, 0] if min(share.shape[1:]) > 1 else share
+    return found
 
 
 def fsim(images: Images) -> Tensor:

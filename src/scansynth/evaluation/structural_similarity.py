@@ -7,6 +7,7 @@ axis by axis, to many slices at once; in 3D that is 33 products a voxel in place
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from torch.nn import functional
 K1, K2 = 0.01, 0.03
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of MS-SSIM, from the finest scale on (Wang et al. 2003, section 3.2)."""
+
+
+BLOCK = 64
+"""Places that one product of matrices works out: more would multiply more zeros, fewer would start more products."""
 
 
 def gaussian(size: int, sigma: float = 1.5) -> Tensor:
@@ -29,16 +34,42 @@ def windowed(images: Tensor, window: Tensor, reflect: bool = False) -> Tensor:
 
     With `reflect` the image goes on as its mirror image, and the window fits everywhere: (N, *S).
     """
-    dims = images.ndim - 1
-    convolve = {2: functional.conv2d, 3: functional.conv3d}[dims]
-    images = images[:, None]
-    if reflect:
-        images = functional.pad(images, [len(window) // 2] * 2 * dims, mode="reflect")
-    for axis in range(dims):
-        shape = [1] * dims
-        shape[axis] = len(window)
-        images = convolve(images, window.to(images.dtype).reshape(1, 1, *shape))
-    return images[:, 0]
+    for axis in range(1, images.ndim):
+        matrix = band(images.shape[axis], tuple(window.tolist()), reflect).to(images.dtype)
+        images = torch.cat([_along(images, rows, axis) for rows in matrix.split(BLOCK)], axis)
+    return images
+
+
+def _along(images: Tensor, rows: Tensor, axis: int) -> Tensor:
+    """Some rows of a band matrix times the images along an axis."""
+    reached = rows.any(0).nonzero()
+    low, high = int(reached[0]), int(reached[-1]) + 1
+    rows, part = rows[:, low:high], images.narrow(axis, low, high - low)
+    if axis == images.ndim - 1:
+        return part @ rows.T
+    found = rows @ part.flatten(axis + 1).flatten(0, axis - 1)
+    return found.reshape(*images.shape[:axis], len(rows), *images.shape[axis + 1 :])
+
+
+@lru_cache(maxsize=32)
+def band(side: int, window: tuple[float, ...], reflect: bool) -> Tensor:
+    """The window along one axis as a matrix: a product of matrices is many times faster than a long, thin convolution.
+
+    Args:
+        side: of the image.
+        window: weights.
+        reflect: whether the image goes on as its mirror image.
+
+    Returns:
+        (places where the window fits, side), float64.
+    """
+    fits = side if reflect else side - len(window) + 1
+    rows = torch.arange(fits)
+    matrix = torch.zeros(fits, side, dtype=torch.float64)
+    for k, weight in enumerate(window):
+        columns = (rows + k - (len(window) // 2 if reflect else 0)).abs()
+        matrix[rows, side - 1 - (side - 1 - columns).abs()] += weight
+    return matrix
 
 
 def ssim_maps(
@@ -58,14 +89,22 @@ def ssim_maps(
     Returns:
         Both (N, *S − size + 1), with `reflect` (N, *S).
     """
-    window, n = gaussian(size), len(reference)
-    x, y = synthesis, reference
-    means = windowed(torch.cat([x, y, x * x, y * y, x * y]), window, reflect).split(n)
-    mean_x, mean_y = means[:2]
+    structure, squares, products = _moments(synthesis, reference, data_range, size, reflect)
+    c1 = (K1 * data_range) ** 2
+    return products.mul_(2).add_(c1).div_(squares.add_(c1)).mul_(structure), structure
+
+
+def _moments(x: Tensor, y: Tensor, data_range: float, size: int, reflect: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The contrast–structure part, and sum of squares and product of the means under the window."""
+    c2 = (K2 * data_range) ** 2
+    # Of the squares only their sum is needed.
+    stack = torch.stack([x, y, x, x])
+    stack[2].mul_(x).addcmul_(y, y)
+    stack[3].mul_(y)
+    mean_x, mean_y, mean_squares, mean_products = windowed(stack.flatten(0, 1), gaussian(size), reflect).split(len(y))
     squares, products = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    structure = (2 * (means[4] - products) + c2) / (means[2] + means[3] - squares + c2)
-    return (2 * products + c1) / (squares + c1) * structure, structure
+    covariance = mean_products.sub_(products).mul_(2).add_(c2)
+    return covariance.div_(mean_squares.sub_(squares).add_(c2)), squares, products
 
 
 def structure_by_scale(
@@ -88,7 +127,8 @@ def structure_by_scale(
     x, y = synthesis, reference
     for scale in range(scales):
         last = scale == scales - 1
-        full, structure = ssim_maps(x, y, data_range, size, reflect=reflect or last)
-        yield full if last else structure
-        if not last:
+        if last:
+            yield ssim_maps(x, y, data_range, size, reflect=True)[0]
+        else:
+            yield _moments(x, y, data_range, size, reflect)[0]
             x, y = pool(x[:, None], 2)[:, 0], pool(y[:, None], 2)[:, 0]
