@@ -35,6 +35,12 @@ class Evaluation:
     """By run, direction and subject, where several samples were drawn."""
     shown: list[Shown]
     """Volumes of the first subjects, as many as pictures were asked for."""
+    protocol: str
+    split: str
+    seed: int
+    """Of the noise."""
+    samples: int
+    """Drawn for each image of a stochastic method."""
 
 
 def evaluate(
@@ -153,7 +159,8 @@ def evaluate(
     if spreads:
         write_uncertainty(spreads, out)
         plot_sparsification(spreads, out)
-    return Evaluation(results, {label: typical(found) for label, found in costs.items() if found}, spreads, shown)
+    taken = {label: typical(found) for label, found in costs.items() if found}
+    return Evaluation(results, taken, spreads, shown, protocol, split, seed, samples)
 
 
 def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
@@ -162,7 +169,7 @@ def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
     for result in results:
         if (result.subject, result.target) == (shown.subject, shown.target) and result.label in shown.syntheses:
             montage(
-                out / f"montage_{result.label}_{shown.subject}_{shown.target}.png",
+                out / shown.montage(result.label),
                 {source: shown.sources[source] for source in result.sources},
                 shown.syntheses[result.label],
                 shown.truth,

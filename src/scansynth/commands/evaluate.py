@@ -41,8 +41,12 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
-        evaluated(self.run_folders, self.cohort, self.output, self.split, self)
+        from scansynth.report.report import write_report
+
+        found, runs = evaluated(self.run_folders, self.cohort, self.output, self.split, self)
+        path = write_report(found, runs, self.output)
         out.print((self.output / "table.md").read_text(), markup=False)
+        out.print(f"Report, for a browser: {path}", markup=False)
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,15 @@ class Compare:
         """Evaluate all runs, compare them and print the table."""
         from scansynth.evaluation.comparison import compare, write_comparison
         from scansynth.evaluation.plots import plot_subjects
+        from scansynth.report.report import write_report
 
-        found = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
+        found, runs = evaluated(self.run_folders, self.cohort, self.output, self.on, self)
         comparison = compare(found.results, self.protocol, self.reference, found.costs)
         write_comparison(comparison, self.output)
         plot_subjects(found.results, self.protocol, self.output)
+        path = write_report(found, runs, self.output, comparison)
         out.print((self.output / "comparison.md").read_text(), markup=False)
+        out.print(f"Report, for a browser: {path}", markup=False)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,10 @@ class Spread:
 
 
 def evaluated(runs: tuple[Path, ...], cohort: Path, output: Path, split: str, options: Any) -> Any:
-    """Measure runs on a split, with progress bars; `options` name target, protocol, seed, pictures and device."""
+    """Measure runs on a split, with progress bars: what was measured, and the runs.
+
+    `options` name target, protocol, seed, pictures and device.
+    """
     from scansynth.data.cohort import SPLITS, Cohort
     from scansynth.evaluate import evaluate
 
@@ -111,7 +121,8 @@ def evaluated(runs: tuple[Path, ...], cohort: Path, output: Path, split: str, op
     prepared = Cohort.open(cohort)
     loaded = [scansynth.load(folder, options.device) for folder in runs]
     with bars() as move:
-        return evaluate(
+        found = evaluate(
             loaded, prepared, output, split, options.protocol, options.target, options.seed, options.pictures,
             lambda done, total, name: move("evaluating", done, total), getattr(options, "samples", 1),
         )  # fmt: skip
+    return found, loaded
