@@ -33,7 +33,7 @@ def find_browser():
 class Browser:
     """One page. What the page requests and complains of is kept in `requests` and `complaints`."""
 
-    def __init__(self, folder, size=(1280, 900), webgl=True):
+    def __init__(self, folder, size=(960, 700), webgl=True):
         read, self._to = os.pipe()
         self._from, write = os.pipe()
         graphics = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"] if webgl else ["--disable-3d-apis"]
@@ -47,7 +47,7 @@ class Browser:
         os.close(read)
         os.close(write)
         self._rest, self._count, self._session = b"", 0, None
-        self.requests, self.complaints, self._events = [], [], []
+        self.requests, self.complaints, self.page = [], [], None
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "DOM", "Accessibility"):
@@ -92,8 +92,9 @@ class Browser:
         """Open a file, and wait until its viewer is ready."""
         self.requests.clear()
         self.complaints.clear()
+        self.page = path
         self("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && document.querySelector('#viewer-root')?.dataset.ready")
+        self.wait("document.readyState === 'complete' && document.querySelector('#viewer-root').ariaBusy === 'false'")
 
     def run(self, script):
         """The value of an expression in the page; a promise is waited for."""
@@ -111,10 +112,10 @@ class Browser:
             time.sleep(0.05)
 
     def settle(self):
-        """Wait until what was asked for is drawn: work waits for the next frame, and some of it for volumes."""
+        """Wait until what was asked for is drawn."""
         self.run(
-            "(async () => { for (let i = 0; i < 4; i++) { await new Promise(requestAnimationFrame); "
-            "await new Promise((done) => setTimeout(done, 30)); } })()"
+            "(async () => { const frame = () => new Promise(requestAnimationFrame);"
+            "do await frame(); while (document.querySelector('[aria-busy=true]')); await frame(); })()"
         )
 
     def resize(self, width, height, scale=1):
@@ -139,18 +140,24 @@ class Browser:
         )
         self.settle()
 
-    def picture(self, selector=None):
-        """What is seen of an element (of the window), (height, width, 3) float in [0, 255]."""
-        params = {}
-        if selector:
-            self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center'}})")
-            self.settle()
-            box = self.run(
-                f"(() => {{ const b = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
-                "return {x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height, scale: 1}; })()"
-            )
-            params = {"clip": box}
-        data = base64.b64decode(self("Page.captureScreenshot", format="png", **params)["data"])
+    def corner(self, selector):
+        """Bring an element into view; its left and upper edge in the window."""
+        self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center'}})")
+        self.settle()
+        return self.run(
+            f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+            "return [box.x, box.y]; })()"
+        )
+
+    def picture(self, selector):
+        """What is seen of an element, (height, width, 3) float in [0, 255]."""
+        x, y = self.corner(selector)
+        left, top, wide, high = self.run(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
+            "return [scrollX, scrollY, one.offsetWidth, one.offsetHeight]; })()"
+        )
+        clip = {"x": x + left, "y": y + top, "width": wide, "height": high, "scale": 1}
+        data = base64.b64decode(self("Page.captureScreenshot", format="png", clip=clip)["data"])
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
 
     def close(self):

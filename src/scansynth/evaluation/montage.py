@@ -85,7 +85,9 @@ def montage(
     if not tissue.any():
         raise InputError(f"{subject}: the {'first source' if target is None else 'target'} is empty, nothing to show")
     centre = [int(np.median(indices)) for indices in np.nonzero(tissue)]
-    box = foreground_box(np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"]))
+    box = foreground_box(
+        np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"])
+    )
     windows = _windows(named)
     if target is not None:
         named["|error|"] = np.abs(synthesis.astype(np.float32) - target)
@@ -138,7 +140,9 @@ def validation_picture(
         InputError: if there is no source or shapes differ.
     """
     named = _named(sources, synthesis, target)
-    box = foreground_box(np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"]))
+    box = foreground_box(
+        np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"])
+    )
     start, stop = box[2].start, box[2].stop
     # The middle of each of `count` equal stretches: the first and last slices of a head show little.
     indices = [start + int((2 * i + 1) * (stop - start) / (2 * count)) for i in range(count)]

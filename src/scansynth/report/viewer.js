@@ -124,14 +124,28 @@
 
   const showValues = () => readout.values(current, [...voxel]);
 
+  let pending = 0;
+  /** Tell assistive technology that the pictures are not up to date while work is done. */
+  async function during(work) {
+    pending += 1;
+    root.setAttribute("aria-busy", "true");
+    try {
+      return await work();
+    } finally {
+      pending -= 1;
+      if (!pending) root.setAttribute("aria-busy", "false");
+    }
+  }
+
   const waiting = new Set();
   /** Once before the next frame, however often it is asked for. */
   function soon(work) {
     if (waiting.has(work)) return;
     waiting.add(work);
-    requestAnimationFrame(() => {
+    during(async () => {
+      await new Promise(requestAnimationFrame);
       waiting.delete(work);
-      work();
+      await work();
     });
   }
 
@@ -201,7 +215,7 @@
     const same = current.of(kind, imageOf(select).name)[0];
     select.value = (imageOf(select).kind !== kind && same ? same : next).key;
     find("spoken").textContent = `Picture ${chosen + 1}: ${imageOf(select).label}`;
-    showPanel(chosen);
+    during(() => showPanel(chosen));
   }
 
   function check(name, value) {
@@ -256,10 +270,10 @@
     root.addEventListener("keydown", onKey, true);
     root.addEventListener("keyup", onKey, true);
     choices.forEach((select, place) => {
-      select.addEventListener("change", () => showPanel(place));
+      select.addEventListener("change", () => during(() => showPanel(place)));
       connectPicture(place);
     });
-    find("case").addEventListener("change", (event) => openCase(Number(event.target.value)));
+    find("case").addEventListener("change", (event) => during(() => openCase(Number(event.target.value))));
     for (const id of ["compare-a", "compare-b", "share", "tile"]) find(id).addEventListener("input", () => soon(drawCompare));
     root.querySelectorAll('input[name="mode"]').forEach((input) => input.addEventListener("change", () => soon(drawCompare)));
     const redraw = () => {
@@ -368,8 +382,7 @@
     notify(`The pictures of the viewer cannot be drawn (${error.message}). The comparison below and the montages do without; a browser with WebGL2 shows all.`);
   }
   try {
-    await openCase(0);
-    root.dataset.ready = "true";
+    await during(() => openCase(0));
   } catch (error) {
     notify(`The volumes cannot be read (${error.message}): a newer browser is needed.`);
   }
