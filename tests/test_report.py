@@ -26,7 +26,7 @@ from scansynth.evaluation.protocols import foreground
 from scansynth.evaluation.shown import Shown
 from scansynth.report.curves import POINTS, loss_plot, read_curves, thinned, validation_plot
 from scansynth.report.report import NIIVUE, script_json, write_report
-from scansynth.report.volumes import LEVELS, nifti, pack, quantised, residuals
+from scansynth.report.volumes import LEVELS, UNCERTAINTY_LEVELS, nifti, pack, quantised, residuals
 from scansynth.train import train
 
 HOSTILE = '</script><b id="broken">&'
@@ -365,8 +365,10 @@ def test_the_values_at_the_crosshair_are_those_of_the_volumes(viewer, measured):
         assert value == pytest.approx(volume[place], abs=0.51 * step + 0.0005)
         assert error == pytest.approx(abs(volume[place] - shown.truth[place]), abs=1.02 * step + 0.0005)
         if name in shown.deviations:
-            top = shown.deviations[name][box].max()
-            assert spread[0] == pytest.approx(shown.deviations[name][place], abs=0.51 * top / 63 + 0.0005)
+            top = float(shown.deviations[name][box].max())
+            assert spread[0] == pytest.approx(
+                shown.deviations[name][place], abs=0.51 * top / UNCERTAINTY_LEVELS + 0.0005
+            )
 
 
 def test_slider_and_checkerboard(viewer):

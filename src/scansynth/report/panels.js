@@ -107,14 +107,21 @@
       const [x, y, z, before] = nv.scene.pan2Dxyzmm;
       const mm = nv.frac2mm(nv.scene.crosshairPos);
       const pan = zoom === 1 ? [0, 0, 0] : [x, y, z].map((value, i) => value + (before - zoom) * mm[i]);
+      nv.scene.pan2Dxyzmm[3] = zoom;
+      this.thin(nv.opts.crosshairWidth > 0);
       nv.setPan2Dxyzmm([...pan, zoom]);
       nv.setScale(zoom);
+    }
+
+    /** A crosshair that covers no more when it is zoomed in. */
+    thin(crosshair) {
+      this.nv.opts.crosshairWidth = crosshair ? 0.5 / this.nv.scene.pan2Dxyzmm[3] : 0; // mm
     }
 
     options({ plane, smooth, crosshair }) {
       const { nv } = this;
       nv.opts.isNearestInterpolation = !smooth;
-      nv.opts.crosshairWidth = crosshair ? 0.6 : 0; // mm
+      this.thin(crosshair);
       nv.opts.show3Dcrosshair = crosshair;
       nv.setSliceType(TYPES[plane]);
       nv.setInterpolation(!smooth);

@@ -78,7 +78,7 @@ def _pack_subject(shown: Sequence[Shown], first: int) -> Packed:
     def store(volume: np.ndarray, top: float, levels: int, description: str) -> dict[str, Any]:
         identifier = f"volume-{first + len(packed.volumes)}"
         file = nifti(residuals(quantised(volume[box], top, levels)), affine, top / levels, description)
-        packed.volumes[identifier] = base64.b64encode(gzip.compress(file, mtime=0)).decode("ascii")
+        packed.volumes[identifier] = base64.b64encode(gzip.compress(file, 6, mtime=0)).decode("ascii")
         return {"volume": identifier, "step": top / levels}
 
     for name, volume in contrasts.items():
