@@ -145,6 +145,8 @@ def test_demo_on_own_data_makes_everything_and_resumes(folder, tmp_path, capfd):
     assert ("better than its copied source" in printed.err) == (code == 1)
     assert (tmp_path / "demo/evaluation/table.md").read_text() in printed.out
     assert list((tmp_path / "demo/evaluation").glob("montage_*.png"))
+    assert str(tmp_path / "demo/evaluation/report.html") in printed.out
+    assert (tmp_path / "demo/evaluation/report.html").read_text(encoding="utf-8").endswith("</html>")
     assert len(list((tmp_path / "demo/translated").rglob("*_synthetic.nii.gz"))) == 2
     config = (tmp_path / "demo/runs/syndiff_small_supervised/config.yaml").read_text()
     assert main(command) == code

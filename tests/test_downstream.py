@@ -107,6 +107,13 @@ def test_a_segmenter_of_the_users_is_a_command(run, tumours, tmp_path, capsys):
             truth = tumours.read_mask(row["subject"], "seg") > 0
             assert float(row[WHOLE]) == pytest.approx(2 * (own & truth).sum() / (own.sum() + truth.sum()))
     assert "| FLAIR | regression |" in (tmp_path / "out" / "dice.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    figure = np.mean([float(row[WHOLE]) for row in rows if row["contrast"] == "regression"])
+    section = page[page.index('<section id="downstream"') :]
+    assert f"{figure:.3f}" in section[: section.index("</section>")]
+    section = page[page.index('<section id="regions"') :]
+    assert "seg-4" in section[: section.index("</section>")]
+    assert 'id="noise"' not in page
 
 
 @pytest.mark.parametrize(

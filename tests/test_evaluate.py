@@ -69,8 +69,9 @@ def test_compare_writes_tables_and_plots(runs, cohort, tmp_path, capsys):
     assert main([*arguments, "--device", "cpu", "--pictures", "0", "--protocol", "syndiff"]) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"comparison.md", "comparison.tex", "comparison.csv", "comparison.json", "table.md"} <= names
-    assert {"subjects_T1w.png", "subjects_T2w.png"} <= names
+    assert {"subjects_T1w.png", "subjects_T2w.png", "report.html"} <= names
     shown = capsys.readouterr().out
+    assert str(tmp_path / "out" / "report.html") in shown
     assert "copied source" in shown
     assert "memory (GB)" in shown
     assert "No p-values" in shown  # fewer than six test subjects

@@ -1,5 +1,6 @@
 """Noise in the sources: what is added, and what is measured with it."""
 
+import base64
 import csv
 import math
 
@@ -64,6 +65,10 @@ def test_evaluate_writes_tables_and_a_figure_of_noise(run, cohort, tmp_path, cap
     assert "| regression | T1w→T2w | 0.21 |" in text
     assert "protocol `default`, version 1" in text
     assert Image.open(tmp_path / "noise.png").size[0] > 500
+    page = (tmp_path / "report.html").read_text()
+    picture = base64.b64encode((tmp_path / "noise.png").read_bytes()).decode()
+    assert picture in page[page.index('<section id="noise"') :]
+    assert 'id="downstream"' not in page
 
 
 @pytest.mark.parametrize("level", ["0", "-0.1", "nan"])

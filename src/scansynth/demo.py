@@ -4,7 +4,7 @@ data/            phantom scans as NIfTI files (or the user's own folder)
 cohort/          prepared
 runs/            regression and supervised SynDiff
 translated/      the test subjects' missing contrasts as NIfTI files, with sidecars
-evaluation/      tables and pictures
+evaluation/      tables, pictures and report.html
 """
 
 import logging
@@ -26,6 +26,7 @@ from scansynth.evaluate import evaluate
 from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
 from scansynth.recipes import find_recipe
+from scansynth.report.report import write_report
 from scansynth.synthesis import Run
 from scansynth.train import train
 
@@ -129,6 +130,7 @@ def demo(
         seed=seed,
         report=lambda done, total, _: tell("evaluating", done, total),
     )
+    write_report(measured, runs, out / "evaluation")
     return Outcome(out, summarise(measured.results), time.perf_counter() - begun)
 
 

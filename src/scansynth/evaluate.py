@@ -40,6 +40,11 @@ class Evaluation:
     """Figures inside the subjects' masks, where they have some."""
     acceleration: Sequence[tuple[str, int]]
     """Of the contrasts, as all runs see them."""
+    split: str
+    seed: int
+    """Of the noise."""
+    samples: int
+    """Drawn for each image of a stochastic method."""
 
 
 def evaluate(
@@ -135,8 +140,8 @@ def evaluate(
     if spreads:
         write_uncertainty(spreads, out, acceleration)
         plot_sparsification(spreads, out)
-    typical_costs = {label: typical(found) for label, found in costs.items()}
-    return Evaluation(results, typical_costs, spreads, shown, protocol, regions, acceleration)
+    taken = {label: typical(found) for label, found in costs.items()}
+    return Evaluation(results, taken, spreads, shown, protocol, regions, acceleration, split, seed, samples)
 
 
 def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
@@ -145,7 +150,7 @@ def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
     for result in results:
         if (result.subject, result.target) == (shown.subject, shown.target) and result.label in shown.syntheses:
             montage(
-                out / f"montage_{result.label}_{shown.subject}_{shown.target}.png",
+                out / shown.montage(result.label),
                 {source: shown.sources[source] for source in result.sources},
                 shown.syntheses[result.label],
                 shown.truth,

@@ -49,6 +49,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the tables."""
+        from scansynth.report.report import write_report
         from scansynth.robustness import check_levels
         from scansynth.segmenter import command_segmenter, with_mask
 
@@ -63,12 +64,13 @@ class Evaluate:
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        evaluated(runs, cohort, self.output, self.split, protocol, self, self.samples)
+        found = evaluated(runs, cohort, self.output, self.split, protocol, self, self.samples)
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
-        if self.dice:
-            self.downstream(runs, cohort, self.dice)
+        dice = self.downstream(runs, cohort, self.dice) if self.dice else ()
+        path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice)
+        out.print(f"Report, for a browser: {path}", markup=False)
 
     def with_noise(self, runs: list[Any], cohort: Any, protocol: Any) -> None:
         """The same with noise in the sources."""
@@ -82,7 +84,7 @@ class Evaluate:
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
 
-    def downstream(self, runs: list[Any], cohort: Any, mask: str) -> None:
+    def downstream(self, runs: list[Any], cohort: Any, mask: str) -> list[Any]:
         """What a segmenter finds."""
         from scansynth.downstream import measure_downstream, write_downstream
 
@@ -93,6 +95,7 @@ class Evaluate:
             )  # fmt: skip
         write_downstream(found, mask, self.segmenter, self.output)
         out.print((self.output / "dice.md").read_text(), markup=False)
+        return found
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Compare:
         """Evaluate all runs, compare them and print the table."""
         from scansynth.evaluation.comparison import check_slices, compare, markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
+        from scansynth.report.report import write_report
 
         protocol = chosen_protocol(self)
         if self.by_slice:
@@ -135,10 +139,16 @@ class Compare:
         runs, cohort = opened(self.run_folders, self.cohort, self.on, self.device)
         found = evaluated(runs, cohort, self.output, self.on, protocol, self)
         plot_subjects(found.results, found.protocol, self.output)
-        for unit in ("subject", "slice") if self.by_slice else ("subject",):
-            comparison = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration, unit)
-            write_comparison(comparison, self.output)
-            out.print(markdown(comparison), markup=False)
+        by_subject = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
+        write_comparison(by_subject, self.output)
+        out.print(markdown(by_subject), markup=False)
+        if self.by_slice:
+            costs, acceleration = found.costs, found.acceleration
+            by_slice = compare(found.results, found.protocol, self.reference, costs, acceleration, "slice")
+            write_comparison(by_slice, self.output)
+            out.print(markdown(by_slice), markup=False)
+        path = write_report(found, runs, self.output, by_subject)
+        out.print(f"Report, for a browser: {path}", markup=False)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Demo:
             )
         out.print((self.output / "evaluation" / "table.md").read_text(), markup=False)
         out.print(f"Done in {outcome.seconds / 60:.1f} minutes. Tables and pictures: {self.output / 'evaluation'}")
+        out.print(f"Report, for a browser: {self.output / 'evaluation' / 'report.html'}")
         out.print(f"Synthetic NIfTI files: {self.output / 'translated'}. Synthetic images are not scans.")
         if not outcome.beats_copied_source:
             raise InputError("a run is not better than its copied source: give it more --minutes")

@@ -89,11 +89,13 @@ def montage(
     if not tissue.any():
         raise InputError(f"{subject}: the {'first source' if target is None else 'target'} is empty, nothing to show")
     centre = [int(np.median(indices)) for indices in np.nonzero(tissue)]
-    box = _box(np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"]))
+    box = foreground_box(
+        np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"])
+    )
     windows = _windows(named)
     if target is not None:
         named["|error|"] = np.abs(synthesis.astype(np.float32) - target)
-        windows["|error|"] = (0.0, _top(named["|error|"][tissue]))
+        windows["|error|"] = (0.0, display_top(named["|error|"][tissue]))
         if uncertainty is not None:
             # On the scale of the error: a spread that is far smaller than the error must look so.
             named["uncertainty"], windows["uncertainty"] = uncertainty, windows["|error|"]
@@ -145,7 +147,9 @@ def validation_picture(
         InputError: if there is no source or shapes differ.
     """
     named = _named(sources, synthesis, target)
-    box = _box(np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"]))
+    box = foreground_box(
+        np.logical_or.reduce([foreground(volume) for name, volume in named.items() if name != "synthesis"])
+    )
     start, stop = box[2].start, box[2].stop
     # The middle of each of `count` equal stretches: the first and last slices of a head show little.
     indices = [start + int((2 * i + 1) * (stop - start) / (2 * count)) for i in range(count)]
@@ -174,7 +178,7 @@ def _named(
     return named
 
 
-def _box(tissue: np.ndarray) -> tuple[slice, slice, slice]:
+def foreground_box(tissue: np.ndarray) -> tuple[slice, slice, slice]:
     """The foreground's box with a margin. Planes with under 1 % of the fullest plane's voxels count as noise."""
     slices = []
     for axis, size in enumerate(tissue.shape):
@@ -186,11 +190,12 @@ def _box(tissue: np.ndarray) -> tuple[slice, slice, slice]:
 
 def _windows(named: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Black is 0, the background of prepared images; white is the 99.5th percentile of the foreground."""
-    windows = {name: (0.0, _top(volume[foreground(volume)])) for name, volume in named.items()}
+    windows = {name: (0.0, display_top(volume[foreground(volume)])) for name, volume in named.items()}
     return windows | ({"synthesis": windows["target"]} if "target" in windows else {})
 
 
-def _top(values: np.ndarray) -> float:
+def display_top(values: np.ndarray) -> float:
+    """The intensity that is shown white, of the foreground's (n,): its 99.5th percentile."""
     top = float(np.percentile(values, _PERCENTILE)) if values.size else 0.0
     return top if top > 0 else 1.0
 

@@ -124,32 +124,30 @@ def write_regions(
         folder: where to; made if missing.
         acceleration: at which all was measured.
     """
-    kept = _told_apart(found)
-    write_text(folder / "regions.md", _markdown(kept, results, acceleration))
-    write_text(folder / "regions.csv", csv_text(_records(kept, acceleration)))
+    write_text(folder / "regions.md", _markdown(found, results, acceleration))
+    write_text(folder / "regions.csv", csv_text(_records(found, acceleration)))
 
 
-def _told_apart(found: Sequence[RegionResult]) -> list[RegionResult]:
-    """Without the labels of masks that have no label but 1: that is the mask itself."""
+def rows_by_region(found: Sequence[RegionResult]) -> dict[tuple[str, str, Region], list[RegionResult]]:
+    """By run, direction and region: targets and runs in the order given, masks before their labels.
+
+    Left out are the labels of masks that have no label but 1: that is the mask itself.
+    """
     labels: dict[str, set[int]] = {}
     for one in found:
         labels.setdefault(one.region.mask, set()).update(() if one.region.label is None else (one.region.label,))
-    return [one for one in found if one.region.label is None or labels[one.region.mask] != {1}]
-
-
-def _rows(found: Sequence[RegionResult]) -> dict[tuple[str, str, Region], list[RegionResult]]:
-    """By run, direction and region: targets and runs in the order given, masks before their labels."""
+    kept = [one for one in found if one.region.label is None or labels[one.region.mask] != {1}]
     rows: dict[tuple[str, str, Region], list[RegionResult]] = {}
-    targets = list(dict.fromkeys(one.result.target for one in found))
-    runs = list(dict.fromkeys((one.result.label, one.result.direction) for one in found))
-    masks = list(dict.fromkeys(one.region.mask for one in found))
+    targets = list(dict.fromkeys(one.result.target for one in kept))
+    runs = list(dict.fromkeys((one.result.label, one.result.direction) for one in kept))
+    masks = list(dict.fromkeys(one.region.mask for one in kept))
 
     def place(one: RegionResult) -> tuple[int, ...]:
         run = one.result.label, one.result.direction
         order = targets.index(one.result.target), masks.index(one.region.mask), one.region.label or 0, runs.index(run)
         return order
 
-    for one in sorted(found, key=place):
+    for one in sorted(kept, key=place):
         rows.setdefault((one.result.label, one.result.direction, one.region), []).append(one)
     return rows
 
@@ -162,7 +160,7 @@ def _markdown(found: Sequence[RegionResult], results: Sequence[Result], accelera
         f"| {' | '.join(headings)} |",
         f"| --- | --- | --- |{' ---: |' * (len(headings) - 3)}",
     ]
-    for (label, direction, region), row in _rows(found).items():
+    for (label, direction, region), row in rows_by_region(found).items():
         subjects = sum((result.label, result.direction) == (label, direction) for result in results)
         cells = [region.name, label.replace("|", "\\|"), direction, f"{len(row)} of {subjects}"]
         cells += [f"{np.mean([one.voxels for one in row]):.0f}"]
@@ -204,7 +202,7 @@ def _records(found: Sequence[RegionResult], acceleration: Acceleration) -> list[
             "figure": column,
             "value": value,
         }
-        for row in _rows(found).values()
+        for row in rows_by_region(found).values()
         for one in row
         for column, value in one.figures.items()
     ]

@@ -27,3 +27,7 @@ class Shown:
         """Of the voxels along X, Y and Z, mm."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(x), float(y), float(z)
+
+    def montage(self, run: str) -> str:
+        """Name of the file of a run's montage."""
+        return f"montage_{run}_{self.subject}_{self.target}.png"

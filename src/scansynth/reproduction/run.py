@@ -22,6 +22,7 @@ from scansynth.evaluation.protocols import find_protocol
 from scansynth.files import write_text
 from scansynth.processes import Processes
 from scansynth.recipes.tables.paper_table import DataSet, Row, Task
+from scansynth.report.report import write_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
 from scansynth.synthesis import Run
@@ -128,5 +129,7 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
         pictures=1,
         report=lambda done, total, _: tell(f"evaluating {task.name}", done, total),
     )
-    write_comparison(compare(found.results, protocol.name, None, found.costs), folder)
+    comparison = compare(found.results, protocol, None, found.costs, found.acceleration)
+    write_comparison(comparison, folder)
+    write_report(found, runs, folder, comparison)
     write_text(stamp, json.dumps(state, indent=1) + "\n")

@@ -1,0 +1,194 @@
+"""`report.html`: tables, curves, pictures and a viewer in one file, which a browser opens from disk.
+
+Browsers block requests and modules on pages from disk, so everything is embedded: volumes as text (`volumes.py`),
+pictures as data, NiiVue and the page's own scripts as classic scripts. A content policy in the page forbids all
+requests and all scripts but those; what is written by users (names of subjects and runs) is escaped besides.
+"""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.image import imread, imsave
+
+import scansynth
+from scansynth.downstream import Dice
+from scansynth.evaluate import Evaluation
+from scansynth.evaluation.acceleration import acceleration_note
+from scansynth.evaluation.comparison import Comparison
+from scansynth.evaluation.montage import BANNER
+from scansynth.evaluation.tables import COPIED_SOURCE
+from scansynth.files import write_text
+from scansynth.methods import METHODS
+from scansynth.report.curves import loss_plot, read_curves, validation_plot
+from scansynth.report.figures import (
+    dice_table,
+    difference_table,
+    main_table,
+    region_table,
+    subject_tables,
+    uncertainty_table,
+)
+from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
+from scansynth.synthesis import Run
+
+HERE = Path(__file__).parent
+NIIVUE = HERE / "vendor" / "niivue"
+SCRIPTS = ("volumes.js", "compare.js", "panels.js", "readout.js", "viewer.js")
+"""The page's own scripts, in the order in which they build on each other."""
+COLOURS = {"error": "inferno", "uncertainty": "viridis"}
+"""matplotlib's maps: both rise evenly in lightness, so that they can be read without seeing colours."""
+QUALITY = 88
+"""Of the montages in the page, WebP; the PNG files beside it lose nothing."""
+
+
+def write_report(
+    evaluation: Evaluation,
+    runs: Sequence[Run],
+    out: Path,
+    comparison: Comparison | None = None,
+    largest: int = LARGEST,
+    noise: bool = False,
+    dice: Sequence[Dice] = (),
+) -> Path:
+    """Write `report.html` beside the tables and pictures of an evaluation, which it takes up.
+
+    Args:
+        evaluation: what was measured.
+        runs: the runs that were measured; their folders hold the training curves.
+        out: the folder that `evaluate` has written into, with the plots of the comparison where there is one.
+        comparison: the runs held against each other.
+        largest: characters that embedded volumes may take; subjects beyond them are in the montages only.
+        noise: whether the folder has `noise.png` of this evaluation.
+        dice: what a segmenter found.
+
+    Returns:
+        The file.
+    """
+    protocol = evaluation.protocol
+    packed = pack(evaluation.shown, largest)
+    curves = {run.folder.name: read_curves(run.folder) for run in runs}
+    scripts = [(NIIVUE / "niivue.umd.js").read_text("utf-8"), *((HERE / name).read_text("utf-8") for name in SCRIPTS)]
+    targets = list(dict.fromkeys(result.target for result in evaluation.results))
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        banner=BANNER,
+        title=f"{'Comparison' if comparison else 'Evaluation'} of {_listed([run.folder.name for run in runs])}",
+        policy=content_policy(scripts),
+        style=Markup((HERE / "report.css").read_text("utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        licences=[(NIIVUE / name).read_text("utf-8") for name in ("VERSION", "LICENSE", "LICENSES-of-parts")],
+        version=scansynth.__version__,
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        protocol=protocol,
+        evaluation=evaluation,
+        subjects=list(dict.fromkeys(result.subject for result in evaluation.results)),
+        targets=targets,
+        runs=[_described(run) for run in runs],
+        table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
+        differences=difference_table(comparison) if comparison else None,
+        subject_tables=subject_tables(evaluation.results, protocol),
+        subject_plots=_pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
+        uncertainty=uncertainty_table(evaluation.uncertainty),
+        sparsification=_pictures(out, {"sparsification.png": "sparsification"}) if evaluation.uncertainty else [],
+        regions=region_table(evaluation.regions),
+        noise=_pictures(out, {"noise.png": "noise"}) if noise else [],
+        dice=dice_table(dice),
+        acceleration=acceleration_note(evaluation.acceleration),
+        validation=_embedded(validation_plot(curves)),
+        losses=_embedded(loss_plot(curves)),
+        without_curves=[name for name, found in curves.items() if not found],
+        montages=_montages(evaluation, out),
+        volumes=packed.volumes,
+        left_out=packed.left_out,
+        levels=(LEVELS, UNCERTAINTY_LEVELS),
+        data=Markup(script_json({"banner": BANNER, "colours": _colours(), "cases": packed.cases})),
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a script element: no text in it can end the element or open a comment."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+
+
+def content_policy(scripts: Sequence[str]) -> str:
+    """What the page may do: run these scripts, show what it holds, and nothing else, above all no request."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
+        for script in scripts
+    )
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+
+
+def _described(run: Run) -> dict[str, Any]:
+    variant = getattr(run.config.settings, "variant", None)
+    return {
+        "name": run.folder.name,
+        "method": f"{run.config.method}, {variant}" if variant else run.config.method,
+        "citation": METHODS[run.config.method].citation,
+        "contrasts": ", ".join(run.config.contrasts),
+        "step": run.weights["training_step"],
+        "weights": run.weights["sha256"][:16],
+    }
+
+
+def _montages(evaluation: Evaluation, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Pictures (what they show, data) by subject and target."""
+    groups = []
+    for shown in evaluation.shown:
+        names = {
+            shown.montage(result.label): f"{result.label}: {result.direction}"
+            for result in evaluation.results
+            if (result.subject, result.target) == (shown.subject, shown.target) and result.label != COPIED_SOURCE
+        }
+        if found := _pictures(out, names, smaller=True):
+            groups.append((f"{shown.subject}, {shown.target}", found))
+    return groups
+
+
+def _pictures(folder: Path, names: dict[str, str], smaller: bool = False) -> list[tuple[str, str]]:
+    """Those of the PNG files that are there, as (what they show, data)."""
+    found = []
+    for name, meaning in names.items():
+        path = folder / name
+        if path.is_file():
+            kind, content = ("webp", _webp(path)) if smaller else ("png", path.read_bytes())
+            found.append((meaning, f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"))
+    return found
+
+
+def _webp(path: Path) -> bytes:
+    stream = io.BytesIO()
+    imsave(stream, imread(path), format="webp", pil_kwargs={"quality": QUALITY, "method": 4})
+    return stream.getvalue()
+
+
+def _embedded(svg: str | None) -> str | None:
+    return svg and f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"
+
+
+def _colours() -> dict[str, list[list[int]]]:
+    """RGB from 0 to 255 at even places of each map, the first one black: where there is nothing, nothing is seen."""
+    places = np.linspace(0, 1, 33)[1:]
+    return {
+        meaning: [[0, 0, 0], *(255 * matplotlib.colormaps[name](places)[:, :3]).round().astype(int).tolist()]
+        for meaning, name in COLOURS.items()
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
