@@ -12,20 +12,15 @@ from scansynth.errors import InputError
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Measure runs on a split of a prepared cohort, beside the copied source: tables and pictures.
-
-    `scansynth evaluate --spread SYNTHESIS TRUTH` shows two NIfTI files under the conventions in use instead.
-    """
+class _Measured:
+    """What `evaluate` and `compare` share."""
 
     run_folders: Annotated[tuple[Path, ...], arg(name="run")]
     """One run or several."""
     cohort: Path
-    """The prepared cohort that they were trained on."""
+    """The prepared cohort that all were trained on."""
     output: Output
-    """Folder of tables and pictures."""
-    split: str = "test"
-    """train, val or test."""
+    """Folder of tables, plots, pictures and the report."""
     target: str | None = None
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
@@ -38,6 +33,44 @@ class Evaluate:
     """auto, cpu, cuda or mps."""
     seed: int = 0
     """Of the noise."""
+
+    def chosen_protocol(self) -> Any:
+        """The protocol that is asked for, with LPIPS where its weights are named."""
+        from scansynth.evaluation.perceptual_similarity import lpips_metric
+        from scansynth.evaluation.protocols import find_protocol
+
+        protocol = find_protocol(self.protocol)
+        return protocol.with_metric(lpips_metric(self.lpips)) if self.lpips else protocol
+
+    def opened(self, split: str) -> tuple[list[Any], Any]:
+        """Loaded runs and the open cohort, which has such a split."""
+        from scansynth.data.cohort import SPLITS, Cohort
+
+        if split not in SPLITS:
+            raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
+        prepared = Cohort.open(self.cohort)
+        return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
+
+    def evaluated(self, runs: list[Any], cohort: Any, split: str, protocol: Any, samples: int = 1) -> Any:
+        """Measure, with progress bars."""
+        from scansynth.evaluate import evaluate
+
+        with bars() as move:
+            return evaluate(
+                runs, cohort, self.output, split, protocol, self.target, self.seed, self.pictures,
+                lambda done, total, name: move("evaluating", done, total), samples,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluate(_Measured):
+    """Measure runs on a split of a prepared cohort, beside the copied source: tables and pictures.
+
+    `scansynth evaluate --spread SYNTHESIS TRUTH` shows two NIfTI files under the conventions in use instead.
+    """
+
+    split: str = "test"
+    """train, val or test."""
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
     noise: tuple[float, ...] = ()
@@ -53,8 +86,8 @@ class Evaluate:
         from scansynth.robustness import check_levels
         from scansynth.segmenter import command_segmenter, with_mask
 
-        protocol = chosen_protocol(self)
-        runs, cohort = opened(self.run_folders, self.cohort, self.split, self.device)
+        protocol = self.chosen_protocol()
+        runs, cohort = self.opened(self.split)
         # What cannot be done later is said before anything is synthesised.
         if self.noise:
             check_levels(self.noise)
@@ -64,7 +97,7 @@ class Evaluate:
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = evaluated(runs, cohort, self.output, self.split, protocol, self, self.samples)
+        found = self.evaluated(runs, cohort, self.split, protocol, self.samples)
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
@@ -99,33 +132,15 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(_Measured):
     """Hold runs against each other on a split: best, differences with tests by subject, time and memory."""
 
-    run_folders: Annotated[tuple[Path, ...], arg(name="run")]
-    """The runs."""
-    cohort: Path
-    """The prepared cohort that all were trained on."""
-    output: Output
-    """Folder of tables, plots and pictures."""
     on: str = "test"
     """train, val or test."""
-    target: str | None = None
-    """One contrast; by default all that the runs make."""
-    protocol: str = "default"
-    """How figures are measured."""
-    lpips: Path | None = None
-    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
     by_slice: bool = False
     """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
     """The run, by its folder's name, that the others are held against; by default the best of each target."""
-    pictures: int = 3
-    """Subjects to draw."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    seed: int = 0
-    """Of the noise."""
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
@@ -133,11 +148,11 @@ class Compare:
         from scansynth.evaluation.plots import plot_subjects
         from scansynth.report.report import write_report
 
-        protocol = chosen_protocol(self)
+        protocol = self.chosen_protocol()
         if self.by_slice:
             check_slices(protocol)
-        runs, cohort = opened(self.run_folders, self.cohort, self.on, self.device)
-        found = evaluated(runs, cohort, self.output, self.on, protocol, self)
+        runs, cohort = self.opened(self.on)
+        found = self.evaluated(runs, cohort, self.on, protocol)
         plot_subjects(found.results, found.protocol, self.output)
         by_subject = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
         write_comparison(by_subject, self.output)
@@ -168,35 +183,3 @@ class Spread:
         volumes = {"synthesis": Volume.read(self.synthesis), "truth": Volume.read(self.truth)}
         check_same_grid(volumes)
         out.print(markdown(spread(volumes["synthesis"].array, volumes["truth"].array)), markup=False)
-
-
-def opened(runs: tuple[Path, ...], cohort: Path, split: str, device: str) -> tuple[list[Any], Any]:
-    """Loaded runs and the open cohort."""
-    from scansynth.data.cohort import SPLITS, Cohort
-
-    if split not in SPLITS:
-        raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
-    prepared = Cohort.open(cohort)
-    return [scansynth.load(folder, device) for folder in runs], prepared
-
-
-def chosen_protocol(options: Any) -> Any:
-    """The protocol that is asked for, with LPIPS where its weights are named."""
-    from scansynth.evaluation.perceptual_similarity import lpips_metric
-    from scansynth.evaluation.protocols import find_protocol
-
-    protocol = find_protocol(options.protocol)
-    return protocol.with_metric(lpips_metric(options.lpips)) if options.lpips else protocol
-
-
-def evaluated(
-    runs: list[Any], cohort: Any, output: Path, split: str, protocol: Any, options: Any, samples: int = 1
-) -> Any:
-    """Measure runs on a split, with progress bars; `options` name target, seed and pictures."""
-    from scansynth.evaluate import evaluate
-
-    with bars() as move:
-        return evaluate(
-            runs, cohort, output, split, protocol, options.target, options.seed, options.pictures,
-            lambda done, total, name: move("evaluating", done, total), samples,
-        )  # fmt: skip
