@@ -292,6 +292,12 @@ def test_layers_and_runs_change_the_picture(viewer):
     pictures["with error"] = viewer.picture("#picture-2")
     viewer.press("u")
     pictures["with uncertainty"] = viewer.picture("#picture-2")
+    # The regression draws one sample: it has no uncertainty, and says so.
+    said = viewer.run("document.querySelector('#picture-2').parentElement.innerText")
+    assert ("no uncertainty" in said) == (
+        "plain" in viewer.run("document.querySelector('#choice-2').selectedOptions[0].text")
+    )
+    assert BANNER in said
     names = list(pictures)
     for place, name in enumerate(names):
         for other in names[place + 1 :]:

@@ -88,7 +88,10 @@
   async function showPanel(place) {
     const [panel, image] = [panels[place], imageOf(choices[place])];
     const { parentElement, id } = find(`picture-${place + 1}`);
-    parentElement.querySelector(".stamp").hidden = ["source", "truth"].includes(image.kind);
+    const stamp = parentElement.querySelector(".stamp");
+    stamp.hidden = ["source", "truth"].includes(image.kind);
+    const missing = chosenOf("overlay") === "uncertainty" && image.kind === "synthesis" && !current.of("uncertainty", image.name).length;
+    stamp.textContent = report.banner + (missing ? " (one sample: no uncertainty)" : "");
     const name = `Picture ${place + 1}, ${image.label}. Arrow keys move the crosshair, page keys change the slice.`;
     find(id).setAttribute("aria-label", name);
     if (!panel) return;
