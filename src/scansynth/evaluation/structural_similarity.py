@@ -18,7 +18,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of MS-SSIM, from the finest scale on (Wang et al. 2003, section 3.2)."""
 
 
-BLOCK = 64
+BLOCK = 32
 """Places that one product of matrices works out: more would multiply more zeros, fewer would start more products."""
 
 
@@ -35,33 +35,32 @@ def windowed(images: Tensor, window: Tensor, reflect: bool = False) -> Tensor:
     With `reflect` the image goes on as its mirror image, and the window fits everywhere: (N, *S).
     """
     for axis in range(1, images.ndim):
-        matrix = band(images.shape[axis], tuple(window.tolist()), reflect).to(images.dtype)
-        images = torch.cat([_along(images, rows, axis) for rows in matrix.split(BLOCK)], axis)
+        blocks = band(images.shape[axis], tuple(window.tolist()), reflect, images.dtype)
+        images = torch.cat([_along(images.narrow(axis, low, rows.shape[1]), rows, axis) for low, rows in blocks], axis)
     return images
 
 
 def _along(images: Tensor, rows: Tensor, axis: int) -> Tensor:
-    """Some rows of a band matrix times the images along an axis."""
-    reached = rows.any(0).nonzero()
-    low, high = int(reached[0]), int(reached[-1]) + 1
-    rows, part = rows[:, low:high], images.narrow(axis, low, high - low)
+    """A matrix times the images along an axis."""
     if axis == images.ndim - 1:
-        return part @ rows.T
-    found = rows @ part.flatten(axis + 1).flatten(0, axis - 1)
+        return images @ rows.T
+    found = rows @ images.flatten(axis + 1).flatten(0, axis - 1)
     return found.reshape(*images.shape[:axis], len(rows), *images.shape[axis + 1 :])
 
 
-@lru_cache(maxsize=32)
-def band(side: int, window: tuple[float, ...], reflect: bool) -> Tensor:
+@lru_cache(maxsize=64)
+def band(side: int, window: tuple[float, ...], reflect: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
     """The window along one axis as a matrix: a product of matrices is many times faster than a long, thin convolution.
 
     Args:
         side: of the image.
         window: weights.
         reflect: whether the image goes on as its mirror image.
+        dtype: of the matrix.
 
     Returns:
-        (places where the window fits, side), float64.
+        The matrix (places where the window fits, side) in blocks of `BLOCK` places: the first column that is not 0, and
+        the block from there to the last such one.
     """
     fits = side if reflect else side - len(window) + 1
     rows = torch.arange(fits)
@@ -69,7 +68,12 @@ def band(side: int, window: tuple[float, ...], reflect: bool) -> Tensor:
     for k, weight in enumerate(window):
         columns = (rows + k - (len(window) // 2 if reflect else 0)).abs()
         matrix[rows, side - 1 - (side - 1 - columns).abs()] += weight
-    return matrix
+    blocks = []
+    for block in matrix.to(dtype).split(BLOCK):
+        reached = block.any(0).nonzero()
+        low, high = int(reached[0]), int(reached[-1]) + 1
+        blocks.append((low, block[:, low:high].contiguous()))
+    return blocks
 
 
 def ssim_maps(
