@@ -140,7 +140,7 @@ def filters(size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, list[flo
     """Log-Gabor filters in the frequency domain.
 
     Returns:
-        The filters, each value twice, for the real and the imaginary part of a spectrum (orientations, scales, H, W, 2);
+        The filters, each value twice, for real and imaginary parts of a spectrum (orientations, scales, H, W, 2);
         for each orientation what white noise of unit power adds to the squared energy, and the power of the finest
         filter.
     """
