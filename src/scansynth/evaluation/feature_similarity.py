@@ -84,30 +84,34 @@ def gmsd(synthesis: Tensor, reference: Tensor, data_range: float) -> Tensor:
 
 
 def gradient_magnitude(image: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Magnitude of the gradient by a 3×3 kernel (its columns' weights sum to 1) and its transpose; zeros outside."""
-    weight = torch.tensor(kernel, dtype=image.dtype)
-    weight = weight / weight[:, 0].sum()
-    found = functional.conv2d(image[:, None], torch.stack([weight, weight.T])[:, None], padding=1)
-    return found.square().sum(1).sqrt()
+    """Magnitude of the gradient by a 3×3 kernel and its transpose; zeros outside.
+
+    The kernel is a difference of two columns of weights, which are made to sum to 1.
+    """
+    first, middle, last = (row[0] / sum(row[0] for row in kernel) for row in kernel)
+    padded = functional.pad(image, (1, 1, 1, 1))
+    across, down = padded[:, :, :-2] - padded[:, :, 2:], padded[:, :-2] - padded[:, 2:]
+    x = (across[:, :-2] * first).add_(across[:, 1:-1], alpha=middle).add_(across[:, 2:], alpha=last)
+    y = (down[:, :, :-2] * first).add_(down[:, :, 1:-1], alpha=middle).add_(down[:, :, 2:], alpha=last)
+    return x.square_().addcmul_(y, y).sqrt_()
 
 
 def phase_congruency(image: Tensor) -> Tensor:
     """Kovesi's phase congruency with FSIM's settings, (N, H, W) → (N, H, W) in [0, 1]."""
     wavelets, noise_gain, finest_power = filters(tuple(image.shape[1:]), image.dtype)
-    spectrum = torch.fft.fft2(image)[:, None]
+    spectrum = torch.view_as_real(torch.fft.fft2(image))[:, None]
     energies, amplitudes = torch.zeros_like(image), torch.zeros_like(image)
     for orientation in range(ORIENTATIONS):
-        responses = torch.fft.ifft2(spectrum * wavelets[orientation])  # (N, scales, H, W)
+        responses = torch.fft.ifft2(torch.view_as_complex(spectrum * wavelets[orientation]))  # (N, scales, H, W)
         # Real and imaginary parts lie apart from here on: products of complex numbers take several times as long.
         even, odd = responses.real.contiguous(), responses.imag.contiguous()
         power = even.square().addcmul_(odd, odd)
         finest = torch.stack([lower_median(one) for one in power[:, 0]])
         total_even, total_odd = even.sum(1), odd.sum(1)
-        length = torch.hypot(total_even, total_odd) + EPSILON
-        cosine, sine = total_even / length, total_odd / length
-        # Along the mean phase, less what stands across it at each scale.
-        across = odd.mul_(cosine[:, None]).addcmul_(even, sine[:, None], value=-1).abs_().sum(1)
-        energy = total_even.mul_(cosine).addcmul_(total_odd, sine).sub_(across)
+        # The energy along the mean phase, less what stands across it at each scale.
+        across = odd.mul_(total_even[:, None]).addcmul_(even, total_odd[:, None], value=-1).abs_().sum(1)
+        squares = total_even.square_().addcmul_(total_odd, total_odd)
+        energy = (squares - across).div_(squares.sqrt_().add_(EPSILON))
         noise_power = finest / math.log(2) / finest_power[orientation]
         deviation = (noise_power * noise_gain[orientation] / 2).sqrt()
         threshold = deviation * (math.sqrt(math.pi / 2) + NOISE_DEVIATIONS * math.sqrt(2 - math.pi / 2))
@@ -136,8 +140,9 @@ def filters(size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, list[flo
     """Log-Gabor filters in the frequency domain.
 
     Returns:
-        The filters (orientations, scales, H, W); for each orientation what white noise of unit power adds to the
-        squared energy, and the power of the finest filter.
+        The filters, each value twice, for real and imaginary parts of a spectrum (orientations, scales, H, W, 2);
+        for each orientation what white noise of unit power adds to the squared energy, and the power of the finest
+        filter.
     """
     fy, fx = torch.meshgrid(*(torch.fft.fftfreq(side, dtype=torch.float64) for side in size), indexing="ij")
     radius, angle = torch.hypot(fx, fy), torch.atan2(-fy, fx)
@@ -162,4 +167,5 @@ def filters(size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, list[flo
         products = sum((kernels[i] * kernels[j]).sum() for i in range(SCALES) for j in range(i + 1, SCALES))
         noise_gain.append(float(2 * squares.sum() + 4 * products))
         finest_power.append(float((stacked[0] * part).square().sum()))
-    return (turned[:, None] * stacked).to(dtype), noise_gain, finest_power
+    whole = (turned[:, None] * stacked).to(dtype)
+    return torch.stack([whole, whole], -1), noise_gain, finest_power

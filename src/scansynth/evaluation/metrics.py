@@ -23,6 +23,8 @@ WINDOW = 11
 """Side of SSIM's window."""
 SLICES = 4
 """Slices that a metric works on at once: more leave the processor's caches and are slower."""
+FEATURE_SLICES = 2
+"""The same for metrics that look at a slice in many ways (filters, layers of a network)."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,9 @@ def gradient_energy(images: Images) -> Tensor:
     return torch.as_tensor(energy_x / energy_y).reshape(1)
 
 
-def _parts(images: Images) -> list[slice]:
+def _parts(images: Images, slices: int = SLICES) -> list[slice]:
     """What is worked on at once: a number of slices, or one volume."""
-    step = SLICES if images.reference.ndim == 3 else 1
+    step = slices if images.reference.ndim == 3 else 1
     return [slice(start, start + step) for start in range(0, len(images.reference), step)]
 
 
@@ -229,7 +231,9 @@ def over_slices(metric: Callable[[Tensor, Tensor, float], Tensor], images: Image
     """A metric of slices, on slices or on the axial slices of volumes."""
     x, y = (image.float() for image in _cleared(images))
     if y.ndim == 3:
-        return torch.cat([metric(x[part], y[part], images.data_range) for part in _parts(images)]).double()
+        return torch.cat(
+            [metric(x[part], y[part], images.data_range) for part in _parts(images, FEATURE_SLICES)]
+        ).double()
     figures = []
     for index in range(len(y)):
         slices, truths = x[index].movedim(2, 0), y[index].movedim(2, 0)
@@ -238,7 +242,9 @@ def over_slices(metric: Callable[[Tensor, Tensor, float], Tensor], images: Image
             slices, truths = slices[kept], truths[kept]
         volume = Images(slices, truths, images.data_range)
         figures.append(
-            torch.cat([metric(slices[part], truths[part], images.data_range) for part in _parts(volume)]).mean()
+            torch.cat(
+                [metric(slices[part], truths[part], images.data_range) for part in _parts(volume, FEATURE_SLICES)]
+            ).mean()
         )
     return torch.stack(figures).double()
 
