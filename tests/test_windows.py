@@ -1,8 +1,12 @@
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 
-from scansynth.diffusion.windows import SliceWindows
+from scansynth.diffusion.windows import Cut, PatchWindows, SliceWindows
 from scansynth.errors import InputError
+from scansynth.method import Noise
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 16])
@@ -60,3 +64,84 @@ def test_faults():
         SliceWindows().map(lambda x, y: x, torch.zeros(1, 1, 2, 2, 4), torch.zeros(1, 1, 2, 2, 3))
     with pytest.raises(AssertionError, match="slices in"):
         SliceWindows().map(lambda x: x[:1], torch.zeros(1, 1, 2, 2, 4))
+
+
+@pytest.fixture
+def volume():
+    return torch.randn(1, 2, 19, 16, 7, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
+def test_patches_hold_every_voxel_and_overlap_as_asked(overlap):
+    windows = PatchWindows((8, 8, 4), overlap)
+    count = torch.zeros(19, 16, 7)
+    for place in windows.places((19, 16, 7)):
+        assert [part.stop - part.start for part in place] == [8, 8, 4]
+        count[place] += 1
+    assert count.min() >= 1
+    starts = sorted({place[0].start for place in windows.places((19, 16, 7))})
+    assert starts[0] == 0
+    assert starts[-1] == 11
+    assert max(b - a for a, b in pairwise(starts)) <= 8 * (1 - overlap)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 100])
+def test_weights_sum_to_one(volume, batch):
+    # A function that gives ones has ones as its weighted mean, one that changes nothing has its volume.
+    windows = PatchWindows((8, 8, 4), batch=batch)
+    torch.testing.assert_close(windows.map(torch.ones_like, volume), torch.ones_like(volume))
+    torch.testing.assert_close(windows.map(lambda x: 3 * x, volume), 3 * volume)
+
+
+def test_the_number_of_patches_at_once_changes_nothing(volume):
+    def function(x):
+        return x * torch.linspace(0, 1, 8).reshape(1, 1, 8, 1, 1)
+
+    one = PatchWindows((8, 8, 4), batch=1).map(function, volume)
+    torch.testing.assert_close(PatchWindows((8, 8, 4), batch=7).map(function, volume), one)
+
+
+def test_a_voxel_is_the_mean_of_its_windows_by_their_weights():
+    windows = PatchWindows((4, 1, 1), overlap=0.5, batch=1)
+    numbers = iter([1.0, 2.0, 5.0])
+    result = windows.map(lambda x: torch.full_like(x, next(numbers)), torch.zeros(1, 1, 8, 1, 1)).flatten()
+    near, far = (math.exp(-0.5 * (x / 0.5) ** 2) for x in (0.5, 1.5))
+    left, right = (1 * near + 2 * far) / (near + far), (1 * far + 2 * near) / (near + far)
+    assert result[:4].tolist() == pytest.approx([1, 1, left, right])
+    left, right = (2 * near + 5 * far) / (near + far), (2 * far + 5 * near) / (near + far)
+    assert result[4:].tolist() == pytest.approx([left, right, 5, 5])
+
+
+def test_a_volume_that_is_shorter_than_a_patch_is_taken_whole():
+    volume = torch.randn(1, 1, 6, 8, 2)
+    sizes = []
+
+    def function(x):
+        sizes.append(tuple(x.shape[2:]))
+        return x
+
+    torch.testing.assert_close(PatchWindows((8, 8, 4)).map(function, volume), volume)
+    assert sizes == [(6, 8, 2)]
+
+
+def test_what_has_one_voxel_is_given_to_every_patch(volume):
+    latent = torch.randn(1, 3, 1, 1, 1)
+    result = PatchWindows((8, 8, 4)).map(lambda x, w: x + w[:, 2:], volume, latent)
+    torch.testing.assert_close(result, volume + latent[:, 2:])
+
+
+def test_each_patch_gets_its_part_of_the_volumes_noise(volume):
+    noise = Noise([(0, "subject", 0)])
+    windows = PatchWindows((8, 8, 4), batch=5)
+    whole = noise.normal("t=3", (2, 19, 16, 7))
+
+    def function(places, x):
+        return Cut(noise, (19, 16, 7), places).normal("t=3", x.shape[1:])
+
+    torch.testing.assert_close(windows.map_places(function, volume), whole)
+
+
+@pytest.mark.parametrize("wrong", [{"size": (0, 8, 8)}, {"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}])
+def test_patches_that_are_none_are_refused(wrong):
+    with pytest.raises(InputError, match="at least 1"):
+        PatchWindows(**{"size": (8, 8, 8), **wrong})

@@ -1,12 +1,21 @@
-"""Windows: how a volume is cut up for the networks and put together again."""
+"""Windows: how a volume is cut up for the networks and put together again.
 
-from collections.abc import Callable
+A window is what a network sees at once: an axial slice (`SliceWindows`) or a patch (`PatchWindows`). `map` applies a
+function to all windows and blends what it returns. A sampler around `map` blends at every step, a sampler inside of it
+works window by window; `Cut` gives the second the same noise as the first.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
+from scansynth.method import Noise
 
 
 @dataclass(frozen=True)
@@ -46,3 +55,119 @@ class SliceWindows:
             assert len(result) == len(slices[0]), f"{len(slices[0])} slices in, {len(result)} out"
             results.append(result)
         return torch.cat(results).movedim(0, 3)[None].contiguous()
+
+
+Place = tuple[slice, slice, slice]
+"""Where a window lies in its volume."""
+SIGMA = 1 / 8
+"""Width of the Gaussian weights over the window's side."""
+
+
+@dataclass(frozen=True)
+class PatchWindows:
+    """Overlapping patches of a volume, blended with Gaussian weights that fall towards a patch's borders.
+
+    Raises:
+        InputError: if a side or `batch` is below 1, or the overlap is not in [0, 1).
+    """
+
+    size: tuple[int, int, int]
+    """Voxels of a patch, (X, Y, Z); a volume's shorter side is taken whole."""
+    overlap: float = 0.5
+    """Least share of a patch's side that lies in its neighbour, too."""
+    batch: int = 4
+    """Patches that go through the networks at once. It changes memory and speed, not the result."""
+
+    def __post_init__(self):
+        if min(*self.size, self.batch) < 1 or not 0 <= self.overlap < 1:
+            raise InputError(
+                f"windows of {self.size}, overlap {self.overlap}, {self.batch} at once: sides and number are at least "
+                "1, the overlap is in [0, 1)"
+            )
+
+    def places(self, shape: Sequence[int]) -> list[Place]:
+        """All windows of a volume (X, Y, Z); the last of each axis ends with it."""
+        axes = []
+        for side, width in zip(shape, self.size, strict=True):
+            step = max(1, math.floor(width * (1 - self.overlap)))
+            last = max(0, side - width)
+            starts = [*range(0, last, step), last]
+            axes.append([slice(start, min(start + width, side)) for start in starts])
+        return list(itertools.product(*axes))
+
+    @cached_property
+    def _axes(self) -> list[Tensor]:
+        """Weights along each axis of a whole window, float64."""
+        places = [torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in self.size]
+        return [torch.exp(-0.5 * (x / (SIGMA * side)).square()) for x, side in zip(places, self.size, strict=True)]
+
+    def weights(self, shape: Sequence[int]) -> Tensor:
+        """What a window of this shape (its own, or shorter where the volume is) counts, (X, Y, Z) float32, above 0."""
+        axes = []
+        for axis, side in zip(self._axes, shape, strict=True):
+            skip = (len(axis) - side) // 2  # a shorter one has the middle
+            axes.append(axis[skip : skip + side])
+        return torch.einsum("i,j,k->ijk", *axes).float()
+
+    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """Apply `function` to the windows of volumes, and blend.
+
+        Args:
+            function: takes one (N, C, *size) tensor a volume, N ≤ `batch` windows, and returns (N, C', *size). It must
+                treat each window on its own.
+            *volumes: (1, C, X, Y, Z) each. One of 1×1×1 is given to every window.
+
+        Returns:
+            (1, C', X, Y, Z): of each voxel the weighted mean over the windows that hold it.
+        """
+        return self.map_places(lambda places, *windows: function(*windows), *volumes)
+
+    def map_places(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """`map`, with the list of the windows' places as the function's first argument."""
+        assert all(volume.ndim == 5 and len(volume) == 1 for volume in volumes), "volumes are (1, C, X, Y, Z)"
+        shape = max((tuple(volume.shape[2:]) for volume in volumes), key=math.prod)
+        total: Tensor | None = None
+        count = torch.zeros(shape, device=volumes[0].device)
+        for places in _batches(self.places(shape), self.batch):
+            windows = [_cut(volume, places) for volume in volumes]
+            results = function(places, *windows)
+            assert len(results) == len(places), f"{len(places)} windows in, {len(results)} out"
+            weights = self.weights(results.shape[2:]).to(results)
+            if total is None:
+                total = results.new_zeros(1, results.shape[1], *shape)
+            for place, result in zip(places, results, strict=True):
+                total[0][(slice(None), *place)] += weights * result
+                count[place] += weights.to(count)
+        assert total is not None
+        return total / count
+
+
+def _batches(places: list[Place], size: int) -> Iterator[list[Place]]:
+    for start in range(0, len(places), size):
+        yield places[start : start + size]
+
+
+def _cut(volume: Tensor, places: Sequence[Place]) -> Tensor:
+    """The windows of a volume (1, C, *S), (N, C, *size); one of 1×1×1 as often as there are windows."""
+    if volume.shape[2:] == (1, 1, 1):
+        return volume.expand(len(places), *volume.shape[1:])
+    return torch.stack([volume[0][(slice(None), *place)] for place in places])
+
+
+class Cut(Noise):
+    """The noise of a whole volume, cut into windows: each gets its own part of every draw.
+
+    Args:
+        noise: of the volume; one key.
+        shape: of the volume, (X, Y, Z).
+        places: of the windows, whose draws these are.
+    """
+
+    def __init__(self, noise: Noise, shape: Sequence[int], places: Sequence[Place]):
+        super().__init__(noise.keys, noise.device)
+        assert len(noise.keys) == 1, "windows are those of one volume"
+        self.noise, self.shape, self.places = noise, tuple(shape), list(places)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers, (N, C, *size), `shape` being (C, *size)."""
+        return _cut(self.noise.normal(name, (shape[0], *self.shape)), self.places)
