@@ -1,5 +1,6 @@
 """U-Net of residual blocks with time, latent and attention by level, after NCSN++ and DDPM."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from scansynth.networks.blocks import (
     group_norm,
 )
 from scansynth.networks.embedding import TimeEmbedding
+from scansynth.networks.window_attention import WindowAttention
 
 
 class _Layer(nn.Module):
@@ -51,6 +53,9 @@ class UNet(nn.Module):
         blocks: residual blocks a level.
         attention_levels: levels with self-attention. SynDiff: the level that is 16 when the input is 256, so 4.
         bottleneck_attention: whether the bottleneck has self-attention.
+        window_levels: levels with attention inside windows, shifted in every second block.
+        window: side of these windows.
+        head_width: channels of an attention head there.
         time_width: width of the time embedding; 0: the network sees no time.
         latent_width: width of the latent w (the output of a `MappingNetwork`); 0: none.
         time_encoding: features of the sinusoidal encoding that the time embedding is made from.
@@ -81,10 +86,13 @@ class UNet(nn.Module):
         input_pyramid: bool = False,
         modulate: Modulate = "second",
         project_resampled: bool = False,
+        window_levels: Sequence[int] = (),
+        window: int = 4,
+        head_width: int = 32,
     ):
         super().__init__()
         levels = len(multipliers)
-        if missing := [level for level in attention_levels if not 0 <= level < levels]:
+        if missing := [level for level in (*attention_levels, *window_levels) if not 0 <= level < levels]:
             raise InputError(
                 f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
             )
@@ -96,7 +104,11 @@ class UNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
 
         def layer(
-            channels_in: int, channels_out: int, attend: bool = False, direction: Resample | None = None
+            channels_in: int,
+            channels_out: int,
+            attend: bool = False,
+            direction: Resample | None = None,
+            in_windows: bool = False,
         ) -> _Layer:
             residual = ResidualBlock(
                 dims,
@@ -109,8 +121,14 @@ class UNet(nn.Module):
                 modulate=modulate,
                 project_resampled=project_resampled,
             )
-            return _Layer(residual, SelfAttention(dims, channels_out) if attend else nn.Identity())
+            attention: nn.Module = SelfAttention(dims, channels_out) if attend else nn.Identity()
+            if in_windows:
+                attention = WindowAttention(
+                    dims, channels_out, window, next(shifted), heads=max(1, channels_out // head_width)
+                )
+            return _Layer(residual, attention)
 
+        shifted = itertools.cycle((False, True))
         self.first = convolution(dims, in_channels, channels, kernel=3)
         width = channels
         kept = [width]  # widths of the features that the way up reads
@@ -120,7 +138,8 @@ class UNet(nn.Module):
         pyramid_width = in_channels
         for level in range(levels):
             for _ in range(blocks):
-                self.down.append(layer(width, widths[level], attend=level in attention_levels))
+                attend, in_windows = level in attention_levels, level in window_levels
+                self.down.append(layer(width, widths[level], attend, in_windows=in_windows))
                 self.down_halves.append(False)
                 width = widths[level]
                 kept.append(width)
@@ -140,7 +159,7 @@ class UNet(nn.Module):
             for block in range(blocks + 1):
                 # As in NCSN++, one attention a level on the way up, after the level's last block.
                 attend = level in attention_levels and block == blocks
-                self.up.append(layer(width + kept.pop(), widths[level], attend))
+                self.up.append(layer(width + kept.pop(), widths[level], attend, in_windows=level in window_levels))
                 self.up_reads.append(True)
                 width = widths[level]
             if level:
