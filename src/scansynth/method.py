@@ -22,12 +22,14 @@ Batch = Mapping[str, Any]
 class Needs:
     """What a method trains on."""
 
-    unit: Literal["slice"]
-    """What one sample is. `slice`: an axial slice, S = (H, W)."""
+    unit: Literal["slice", "patch"]
+    """What one sample is. `slice`: an axial slice, S = (H, W). `patch`: a box of a volume, S = `patch`."""
     paired: bool
     """True: the contrasts of a sample show one subject and slice. False: each contrast is drawn on its own."""
     size_multiple: int = 1
-    """Both sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
+    """All sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
+    patch: tuple[int, int, int] | None = None
+    """Voxels of a patch, (X, Y, Z)."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.prepare import Undo, grid_for, prepare
 from scansynth.data.record import PreparationRecord
 from scansynth.data.volume import Volume
-from scansynth.diffusion.windows import SliceWindows
+from scansynth.diffusion.windows import windows_of
 from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.files import write_text
@@ -221,22 +221,39 @@ class Run:
         Returns:
             (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
         """
-        if (multiple := self.method.needs.size_multiple) and any(side % multiple for side in images.shape[2:4]):
-            raise InputError(f"prepared slices are {images.shape[2]}×{images.shape[3]}, not multiples of {multiple}")
+        self.check_size(tuple(images.shape[2:]))
         available = available.clone()
         available[:, self.config.contrasts.index(target)] = False
         sources = torch.where(available[..., None, None, None], images, torch.zeros(()))
         shown = (sources > 0).flatten(0, 3).any(0).nonzero().flatten()
         result = torch.zeros(images.shape[2:])
         if len(shown):
-            tissue = slice(int(shown[0]), int(shown[-1]) + 1)
+            tissue = self.slab(int(shown[0]), int(shown[-1]) + 1, images.shape[4])
             x = torch.where(available[..., None, None, None], to_network(sources[..., tissue]), torch.zeros(()))
             batch = {"images": x.to(self.device), "available": available.to(self.device)}
-            made = self.method.translate(batch, target, SliceWindows(), noise)
+            made = self.method.translate(batch, target, windows_of(self.method.needs), noise)
             if not torch.isfinite(made).all():
                 raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
             result[..., tissue] = from_network(made)[0, 0].clamp(0, 1).cpu()
         return result.numpy()
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError if the networks cannot take a prepared volume (X, Y, Z)."""
+        needs = self.method.needs
+        if needs.patch is None and any(side % needs.size_multiple for side in shape[:2]):
+            raise InputError(f"prepared slices are {shape[0]}×{shape[1]}, not multiples of {needs.size_multiple}")
+        if needs.patch is not None and any(side < width for side, width in zip(shape, needs.patch, strict=True)):
+            raise InputError(
+                f"the prepared volume has {'×'.join(map(str, shape))} voxels, less than the run's patches of "
+                f"{'×'.join(map(str, needs.patch))}: it can be translated by a run of smaller patches only"
+            )
+
+    def slab(self, start: int, stop: int, depth: int) -> slice:
+        """The axial slices that are synthesised: those with tissue, and more where a patch wants more."""
+        least = 1 if self.method.needs.patch is None else self.method.needs.patch[2]
+        start = max(0, min(start, (start + stop - least) // 2))
+        stop = min(depth, max(stop, start + least))
+        return slice(min(start, stop - least) if stop - start < least else start, stop)
 
     def provenance(
         self, target: str, sources: Mapping[str, Path], seed: int, samples: int, subject: str, shared_noise: bool

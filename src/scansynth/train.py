@@ -22,9 +22,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 import scansynth
 from scansynth import checkpoint
-from scansynth.config import RunConfig, read_yaml, to_yaml
+from scansynth.config import DataSettings, RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset
+from scansynth.data.patches import PatchDataset
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.engine import Engine
 from scansynth.errors import InputError
@@ -44,6 +45,10 @@ MOVABLE = ("steps", "minutes", "log_every", "checkpoint_every", "validate_every"
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called with (steps finished, steps in all, newest figures)."""
+
+
+TrainingData = SliceDataset | PatchDataset
+"""What samples are drawn from."""
 
 
 def make_method(config: RunConfig[Any]) -> Method:
@@ -107,7 +112,7 @@ def train(
     return config
 
 
-def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> tuple[Method, SliceDataset]:
+def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> tuple[Method, TrainingData]:
     """The method and its training slices.
 
     Raises:
@@ -122,6 +127,16 @@ def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> 
             "or fewer --devices"
         )
     method = make_method(config)
+    if method.needs.patch is not None:
+        if config.data != DataSettings(
+            acceleration=config.data.acceleration, min_foreground=config.data.min_foreground
+        ):
+            raise InputError(
+                f"{config.method} trains on patches: of the settings under data, acceleration alone counts"
+            )
+        return method, PatchDataset(
+            cohort, config.contrasts, "train", config.seed, method.needs.patch, acceleration=config.data.acceleration
+        )
     dataset = SliceDataset(
         cohort,
         config.contrasts,
@@ -137,7 +152,7 @@ def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> 
     return method, dataset
 
 
-def check_size(method: Method, dataset: SliceDataset) -> None:
+def check_size(method: Method, dataset: TrainingData) -> None:
     """Raise InputError if the networks cannot take the cohort's slices."""
     size, multiple = tuple(dataset[0]["images"].shape[1:]), method.needs.size_multiple
     if any(side % multiple for side in size):
@@ -217,7 +232,7 @@ def reopen_run(
     return checkpoint.current(run / "last"), wanted
 
 
-def measured(config: RunConfig[Any], dataset: SliceDataset, processes: Processes) -> RunConfig[Any]:
+def measured(config: RunConfig[Any], dataset: TrainingData, processes: Processes) -> RunConfig[Any]:
     """Convert `training.minutes` to steps by the rate of a trial on a copy of the method.
 
     The trial takes a twentieth of the time, or five steps; what it trains is thrown away. All processes take part,
@@ -258,7 +273,7 @@ class _Loop:
     """The steps of one run."""
 
     def __init__(
-        self, config: RunConfig[Any], cohort: Cohort, run: Path, engine: Engine, dataset: SliceDataset, best: float
+        self, config: RunConfig[Any], cohort: Cohort, run: Path, engine: Engine, dataset: TrainingData, best: float
     ):
         self.config, self.run, self.engine, self.dataset, self.best = config, run, engine, dataset, best
         self.validation = validation_cases(cohort, engine.method, config) if engine.processes.first else []

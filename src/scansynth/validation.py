@@ -10,7 +10,7 @@ import torch
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
-from scansynth.diffusion.windows import SliceWindows
+from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import slices_with_foreground
 from scansynth.method import Method, Noise
@@ -39,8 +39,7 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
         tissue = np.flatnonzero(foreground >= config.data.min_foreground)
         if not len(tissue):
             continue
-        spread = np.linspace(0, len(tissue) - 1, config.training.validation_slices + 2)[1:-1]
-        z = torch.as_tensor(np.unique(tissue[spread.round().astype(int)]))
+        z = torch.as_tensor(shown_slices(tissue, len(foreground), method, config))
         for target in method.targets:
             index = config.contrasts.index(target)
             available = whole["available"].clone()
@@ -58,12 +57,22 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
     return cases
 
 
+def shown_slices(tissue: np.ndarray, depth: int, method: Method, config: RunConfig[Any]) -> np.ndarray:
+    """Which of a subject's axial slices are made: some with tissue, spread evenly; of patches, one patch's depth."""
+    if method.needs.patch is None:
+        spread = np.linspace(0, len(tissue) - 1, config.training.validation_slices + 2)[1:-1]
+        return np.unique(tissue[spread.round().astype(int)])
+    height = method.needs.patch[2]
+    first = int(np.clip(np.median(tissue) - height // 2, 0, depth - height))
+    return np.arange(first, first + height)
+
+
 @torch.no_grad()
 def synthesise_case(method: Method, case: Case, seed: int, device: torch.device) -> torch.Tensor:
     """The synthesis of a validation case, (X, Y, n) in [0, 1]."""
     batch = {key: value.to(device) for key, value in case.batch.items()}
     noise = Noise([(seed, case.subject, 0)], device)
-    made = method.translate(batch, case.target, SliceWindows(), noise)
+    made = method.translate(batch, case.target, windows_of(method.needs), noise)
     return from_network(made)[0, 0].clamp(0, 1).cpu()
 
 

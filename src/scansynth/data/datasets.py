@@ -53,9 +53,9 @@ def as_acquired(image: Tensor, contrast: str, acceleration: Acceleration) -> Ten
 
 
 def read_image(
-    cohort: Cohort, subject: str, contrast: str, acceleration: Acceleration = (), z: int | None = None
+    cohort: Cohort, subject: str, contrast: str, acceleration: Acceleration = (), z: int | slice | None = None
 ) -> Tensor:
-    """A subject's prepared scan as a run sees it, (X, Y, Z), or its slice z, (X, Y); in [0, 1]."""
+    """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1]."""
     return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z)), contrast, acceleration)
 
 
@@ -151,7 +151,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         return {"images": images, "available": available}
 
     def _augment(self, images: Tensor, i: int, augmentation: Augmentation) -> Tensor:
-        generator = _generator(self.seed, "augmentation", i)
+        generator = keyed_generator(self.seed, "augmentation", i)
         if self.paired:
             return augmentation.apply(images, generator)
         return torch.cat([augmentation.apply(image[None], generator) for image in images])
@@ -161,7 +161,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         places = self._places[key]
         turn, number = divmod(i, len(places))
         if key not in self._orders or self._orders[key][0] != turn:
-            self._orders[key] = turn, _generator(self.seed, "order", key, turn).permutation(len(places))
+            self._orders[key] = turn, keyed_generator(self.seed, "order", key, turn).permutation(len(places))
         return places[self._orders[key][1][number]]
 
 
@@ -258,6 +258,7 @@ def _in_plane_size(cohort: Cohort, contrasts: Sequence[str], split: str) -> tupl
     return sizes.pop()
 
 
-def _generator(*key: str | int) -> np.random.Generator:
+def keyed_generator(*key: str | int) -> np.random.Generator:
+    """Random numbers that depend on the key alone."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))

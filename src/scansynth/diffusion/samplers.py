@@ -16,6 +16,7 @@ from scansynth.errors import InputError
 from scansynth.method import Noise
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Estimate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def times(T: int, count: int) -> list[int]:
@@ -52,6 +53,31 @@ def ancestral(schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence
         mean, variance = q_posterior(schedule, denoise(x, t_batch), x, t_batch, s_batch)
         # The variance of the last step is 0.
         x = mean + variance.sqrt() * _draw(noise, t, x) if s else mean
+    return x
+
+
+def ancestral_learned(
+    schedule: Schedule, estimate: Estimate, x_T: Tensor, times: Sequence[int], noise: Noise
+) -> Tensor:
+    """Sample x_0 by drawing each x_s from N(μ, Σ), μ the mean of q(x_s | x_t, x̂_0) and Σ learned (IDDPM, section 3.1).
+
+    Args:
+        schedule: ᾱ.
+        estimate: (x_t, t, s) → x̂_0 and log Σ of the step.
+        x_T: standard normal noise, (B, C, *S).
+        times: falling, the first is T, the last above 0; time 0 follows by itself, without noise.
+        noise: its draws are named by the time t that a step leaves, `t=750`.
+
+    Returns:
+        (B, C, *S).
+    """
+    x = x_T
+    for t, s in _steps(schedule, times):
+        t_batch, s_batch = _batch(t, x), _batch(s, x)
+        x0, log_variance = estimate(x, t_batch, s_batch)
+        x, _ = q_posterior(schedule, x0, x, t_batch, s_batch)
+        if s:
+            x = x + (0.5 * log_variance).exp() * _draw(noise, t, x)
     return x
 
 

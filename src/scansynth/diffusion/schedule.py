@@ -47,6 +47,25 @@ class Schedule:
         return cls(torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)]))
 
     @classmethod
+    def cosine(cls, steps: int, offset: float = 0.008, largest: float = 0.999) -> "Schedule":
+        """ᾱ_t = f(t)/f(0), f(t) = cos²((t/T + offset)/(1 + offset) · π/2), β at most `largest` (IDDPM, Eq. 17).
+
+        Args:
+            steps: T.
+            offset: keeps the first β from being tiny.
+            largest: of β, at the end.
+
+        Raises:
+            InputError: if there is no step.
+        """
+        if steps < 1:
+            raise InputError(f"cosine noise schedule: steps {steps} must be at least 1")
+        tau = torch.arange(steps + 1, dtype=torch.float64) / steps
+        f = torch.cos((tau + offset) / (1 + offset) * torch.pi / 2).square()
+        beta = (1 - f[1:] / f[:-1]).clamp(max=largest)
+        return cls(torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)]))
+
+    @classmethod
     def variance_preserving(
         cls, steps: int, beta_min: float = 0.1, beta_max: float = 20.0, first_time: float = 0.0
     ) -> "Schedule":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.method import Needs, Noise, Windows
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,49 @@ class PatchWindows:
                 count[place] += weights.to(count)
         assert total is not None
         return total / count
+
+
+class Whole:
+    """Images that are windows themselves: nothing is cut."""
+
+    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """The function of the images."""
+        return function(*volumes)
+
+
+def by_step_or_by_window(
+    blend: str, sample: Callable[[Tensor, Windows, Noise], Tensor], y: Tensor, windows: Windows, noise: Noise
+) -> Tensor:
+    """Sample a volume with windows that are blended at every step, or each by itself and blended at the end.
+
+    Both see one noise: that of the volume, of which a window gets its own part. (Slices do not overlap: it is all one.)
+
+    Args:
+        blend: "step" or "window".
+        sample: samples from the sources, (N, K, *S), with windows inside and noise of N samples.
+        y: sources, (1, K, X, Y, Z).
+        windows: of the volume.
+        noise: of the volume.
+
+    Returns:
+        (1, C, X, Y, Z).
+    """
+    if blend == "step" or not isinstance(windows, PatchWindows):
+        return sample(y, windows, noise)
+    shape = y.shape[2:]
+    return windows.map_places(lambda places, y: sample(y, Whole(), Cut(noise, shape, places)), y)
+
+
+def windows_of(needs: Needs, batch: int | None = None) -> Windows:
+    """The windows that a method sees a volume through.
+
+    Args:
+        needs: of the method.
+        batch: windows at once; by default 16 slices or 4 patches.
+    """
+    if needs.patch is None:
+        return SliceWindows(batch) if batch else SliceWindows()
+    return PatchWindows(needs.patch, batch=batch) if batch else PatchWindows(needs.patch)
 
 
 def _batches(places: list[Place], size: int) -> Iterator[list[Place]]:

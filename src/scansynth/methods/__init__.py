@@ -23,6 +23,16 @@ class Entry:
 
 
 METHODS = {
+    "cg_ddpm": Entry(
+        "scansynth.methods.cg_ddpm:CgDdpm",
+        "two 3D diffusion models that exchange latent codes: paired translation between two contrasts",
+        "CG-DDPM: Cycle-guided Denoising Diffusion Probability Model for 3D Cross-modality MRI Synthesis",
+    ),
+    "ddpm": Entry(
+        "scansynth.methods.ddpm:Ddpm",
+        "DDPM, IDDPM (learned variance) and DDIM, any subset of sources to any target, on slices or 3D patches",
+        "Ho, Jain & Abbeel, NeurIPS 2020; Nichol & Dhariwal, ICML 2021; Song, Meng & Ermon, ICLR 2021",
+    ),
     "regression": Entry(
         "scansynth.methods.regression:Regression",
         "U-Net with an L1 loss, any subset of sources to any target: the plain reference of every comparison",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from scansynth.conditioning import draw_task, spread
 from scansynth.errors import InputError
 from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.unet import UNet
@@ -107,28 +108,10 @@ class Regression(Method):
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """Draw a target and a subset of sources for each sample, then one L1 update."""
         images, available = batch["images"], batch["available"]
-        is_source, is_target = self.draw(available, noise)
+        is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
         x = (images * spread(is_target, images)).sum(1, keepdim=True)
         x_hat = self.predict(images * spread(is_source, images), is_source, is_target)
         update("G", {"l1": (x_hat - x).abs().mean()})
-
-    def draw(self, available: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Any available target, and any non-empty subset of the other available contrasts.
-
-        Args:
-            available: (B, K) bool, at least two true a row.
-            noise: random numbers.
-
-        Returns:
-            is_source, is_target: (B, K) bool, never both true.
-        """
-        allowed = torch.tensor([contrast in self.targets for contrast in self.contrasts], device=available.device)
-        score = noise.uniform("target", available.shape[1:]).masked_fill(~(available & allowed), -1.0)
-        is_target = torch.zeros_like(available).scatter_(1, score.argmax(1, keepdim=True), True)
-        score = noise.uniform("sources", available.shape[1:]).masked_fill(~available | is_target, -1.0)
-        # Each other contrast is given with probability 1/2; the one that scores highest always is.
-        best = torch.zeros_like(available).scatter_(1, score.argmax(1, keepdim=True), True)
-        return (score > 0.5) | best, is_target
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
         """One forward pass for each window; nothing is drawn."""
@@ -142,8 +125,3 @@ class Regression(Method):
         is_target[:, index] = True
         y = images * spread(is_source, images)
         return windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
-
-
-def spread(mask: Tensor, images: Tensor) -> Tensor:
-    """A mask (B, K) as factors for images (B, K, *S)."""
-    return mask.reshape(*mask.shape, *[1] * (images.ndim - 2)).to(images.dtype)

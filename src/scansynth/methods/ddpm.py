@@ -1,0 +1,242 @@
+"""DDPM, IDDPM and their implicit samplers, conditional: any subset of sources to any target, on slices or 3D patches.
+
+DDPM: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020. IDDPM: Nichol & Dhariwal, "Improved
+Denoising Diffusion Probabilistic Models", ICML 2021. DDIM, and IDDIM on a network of IDDPM: Song, Meng & Ermon,
+"Denoising Diffusion Implicit Models", ICLR 2021. The sources are channels beside the noisy target, as in CG-DDPM's
+paper, whose baselines these are.
+
+Symbol       | meaning
+------------ | -------
+x_0, x_t     | target image, clean and at time t, (B, 1, *S)
+y            | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out
+ε, ε_f       | noise, and the network's estimate of it
+v            | the network's place between log β̃ (0) and log β (1), (B, 1, *S)
+
+Equation                                  | here
+----------------------------------------- | ----
+DDPM 4: q(x_t given x_0)                  | `gaussian.q_sample`
+DDPM 14: L_simple                         | `training_step`
+IDDPM 15: Σ between β̃ and β              | `variational.learned_log_variance`
+IDDPM 16: L_hybrid = L_simple + γ L_VLB   | `training_step`
+DDPM, algorithm 2; DDIM 12                | `translate`
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from scansynth.conditioning import draw_task, spread
+from scansynth.diffusion.gaussian import q_sample
+from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
+from scansynth.diffusion.schedule import Schedule
+from scansynth.diffusion.variational import bound_term, learned_log_variance, mean_from_eps, x0_from_eps
+from scansynth.diffusion.windows import by_step_or_by_window
+from scansynth.errors import InputError
+from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
+from scansynth.networks.unet import UNet
+
+
+@dataclass(frozen=True)
+class DdpmConfig:
+    """Settings of the conditional DDPM family; the defaults are IDDPM's as CG-DDPM's paper compares with it."""
+
+    patch: tuple[int, int, int] | None = (64, 64, 16)
+    """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
+    channels: int = 32
+    """Base width of the U-Net."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Width of each level over the base width."""
+    blocks: int = 2
+    """Residual blocks a level."""
+    window_levels: tuple[int, ...] = (2, 3)
+    """Levels with shifted-window attention."""
+    steps: int = 4000
+    """T, the steps of the forward process."""
+    noise: Literal["linear", "cosine"] = "linear"
+    """Schedule: β from 10⁻⁴ to 0.02, scaled by 1000/T; or ᾱ a squared cosine (IDDPM, Eq. 17)."""
+    variance: Literal["learned", "fixed"] = "learned"
+    """Learned between β̃ and β (IDDPM), or β̃ (DDPM)."""
+    loss: Literal["l1", "l2"] = "l1"
+    """Of the noise. CG-DDPM's paper: mean absolute error; DDPM's and IDDPM's: mean squared error."""
+    bound_weight: float = 0.05
+    """γ of L_VLB, where the variance is learned."""
+    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    """Ancestral, or implicit with η = 0."""
+    sampling_steps: int = 256
+    """Steps of sampling."""
+    blend: Literal["step", "window"] = "step"
+    """3D: windows are blended at every step, or each is sampled by itself and blended at the end."""
+    targets: tuple[str, ...] = ()
+    """Contrasts to make; empty for every contrast of the run in turn."""
+    learning_rate: float = 4e-5
+    """Of AdamW."""
+
+    @classmethod
+    def tiny(cls) -> "DdpmConfig":
+        """A network that trains in seconds, for tests."""
+        return cls(
+            patch=(16, 16, 8), channels=8, multipliers=(1, 2), blocks=1, window_levels=(1,), steps=40, sampling_steps=4,
+            learning_rate=1e-3,
+        )  # fmt: skip
+
+
+class Ddpm(Method):
+    """p(x_s | x_t, y) = N(μ_f, Σ_f), trained with L_simple and, where Σ is learned, L_VLB."""
+
+    Config = DdpmConfig
+    averaged = ("unet",)
+
+    def __init__(self, config: DdpmConfig, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        if len(self.contrasts) < 2:
+            raise InputError(f"ddpm needs at least two contrasts, got {', '.join(self.contrasts) or 'none'}")
+        if unknown := [target for target in config.targets if target not in self.contrasts]:
+            raise InputError(f"ddpm: target {unknown[0]!r} is not among {', '.join(self.contrasts)}")
+        self.learned = config.variance == "learned"
+        self.schedule = make_schedule(config.noise, config.steps)
+        self.path = times(config.steps, config.sampling_steps)
+        unet = denoising_unet(config, 1 + 3 * len(self.contrasts), 1 + self.learned)
+        self.needs = needs_of(config.patch, unet.size_multiple)
+        self.nets = nn.ModuleDict({"unet": unet})
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The configured targets, or every contrast."""
+        return self.config.targets or self.contrasts
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """One player."""
+        return {"G": ("unet",)}
+
+    @property
+    def sampling_steps(self) -> int:
+        """Network calls that make one image."""
+        return len(self.path)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """AdamW, weight decay 10⁻³ (CG-DDPM's paper)."""
+        return {"G": AdamW(self.nets.parameters(), lr=self.config.learning_rate, weight_decay=1e-3, fused=True)}
+
+    def predict(self, x_t: Tensor, y: Tensor, planes: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """ε_f and v.
+
+        Args:
+            x_t: (B, 1, *S).
+            y: sources, (B, K, *S), 0 where not given.
+            planes: which contrasts are given and which is asked for, (B, 2K, 1, …) of 0 and 1.
+            t: (B,).
+
+        Returns:
+            ε_f (B, 1, *S), and v in [0, 1] where it is learned.
+        """
+        planes = planes.to(y.dtype).expand(-1, -1, *y.shape[2:])
+        out = self.nets["unet"](torch.cat([x_t, y, planes], dim=1), t)
+        return out[:, :1], out[:, 1:].sigmoid() if self.learned else None
+
+    def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
+        """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
+        images, available = batch["images"], batch["available"]
+        is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
+        x0 = (images * spread(is_target, images)).sum(1, keepdim=True)
+        t = noise.integers("t", 1, self.config.steps + 1)
+        eps = noise.normal("eps", x0.shape[1:])
+        x_t = q_sample(self.schedule, x0, t, eps)
+        planes = torch.cat([spread(is_source, images), spread(is_target, images)], dim=1)
+        eps_f, v = self.predict(x_t, images * spread(is_source, images), planes, t)
+        losses = {"noise": noise_loss(self.config.loss, eps_f, eps)}
+        if v is not None:
+            losses["bound"] = self.config.bound_weight * learned_bound(self.schedule, x0, x_t, eps_f, v, t)
+        update("G", losses)
+
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+        """Sample x_0; see `DdpmConfig.sampler` and `blend`."""
+        images, available = batch["images"], batch["available"]
+        index = self.contrasts.index(target)
+        is_source = available.clone()
+        is_source[:, index] = False
+        if not is_source.any():
+            raise InputError(f"ddpm: no source is given for {target}; give at least one other contrast")
+        is_target = torch.zeros_like(available)
+        is_target[:, index] = True
+        y = images * spread(is_source, images)
+        planes = torch.cat([spread(is_source, images), spread(is_target, images)], dim=1)
+
+        def sample(y: Tensor, windows: Windows, noise: Noise) -> Tensor:
+            def estimate(x: Tensor, t: Tensor) -> Tensor:
+                """x̂_0 (clipped) and, where it is learned, v."""
+
+                def window(x: Tensor, y: Tensor) -> Tensor:
+                    count, times = len(x), t[:1].expand(len(x))
+                    eps_f, v = self.predict(x, y, planes.expand(count, *planes.shape[1:]), times)
+                    return eps_f if v is None else torch.cat([eps_f, v], dim=1)
+
+                out = windows.map(window, x, y)
+                x0 = x0_from_eps(self.schedule, x, out[:, :1], t).clamp(-1, 1)
+                return torch.cat([x0, out[:, 1:]], dim=1)
+
+            x_T = noise.normal("x_T", (1, *y.shape[2:]))
+            if self.config.sampler == "ddim":
+                return ddim(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, self.path, noise)
+            if not self.learned:
+                return ancestral(self.schedule, estimate, x_T, self.path, noise)
+
+            def learned(x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+                x0, v = estimate(x, t).chunk(2, dim=1)
+                return x0, learned_log_variance(self.schedule, v, t, s)
+
+            return ancestral_learned(self.schedule, learned, x_T, self.path, noise)
+
+        return by_step_or_by_window(self.config.blend, sample, y, windows, noise).clamp(-1, 1)
+
+
+def make_schedule(noise: str, steps: int) -> Schedule:
+    """The schedule of that name with so many steps."""
+    if noise == "cosine":
+        return Schedule.cosine(steps)
+    return Schedule.linear(steps, 1e-4 * 1000 / steps, 0.02 * 1000 / steps)
+
+
+def denoising_unet(config: DdpmConfig, channels_in: int, channels_out: int) -> UNet:
+    """The time-conditional U-Net of convolutions and shifted-window attention (CG-DDPM, section 2.5)."""
+    return UNet(
+        2 if config.patch is None else 3,
+        channels_in,
+        channels_out,
+        channels=config.channels,
+        multipliers=config.multipliers,
+        blocks=config.blocks,
+        attention_levels=(),
+        bottleneck_attention=False,
+        time_width=4 * config.channels,
+        window_levels=config.window_levels,
+    )
+
+
+def needs_of(patch: tuple[int, int, int] | None, multiple: int) -> Needs:
+    """What a network of this size multiple trains on.
+
+    Raises:
+        InputError: if a side of the patch is no such multiple.
+    """
+    if patch is None:
+        return Needs(unit="slice", paired=True, size_multiple=multiple)
+    if any(side % multiple for side in patch):
+        raise InputError(f"patch {'×'.join(map(str, patch))}: the networks need multiples of {multiple}")
+    return Needs(unit="patch", paired=True, size_multiple=multiple, patch=patch)
+
+
+def noise_loss(kind: str, eps_f: Tensor, eps: Tensor) -> Tensor:
+    """Mean absolute or squared error of the noise."""
+    return (eps_f - eps).abs().mean() if kind == "l1" else (eps_f - eps).square().mean()
+
+
+def learned_bound(schedule: Schedule, x0: Tensor, x_t: Tensor, eps_f: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """L_VLB: the drawn term, in bits a voxel; the mean is held fixed, so that it teaches v alone (IDDPM, 3.1)."""
+    s = t - 1
+    mean = mean_from_eps(schedule, x_t, eps_f.detach(), t, s)
+    return bound_term(schedule, x0, x_t, mean, learned_log_variance(schedule, v, t, s), t, s).mean()
