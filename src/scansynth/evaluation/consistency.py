@@ -94,7 +94,8 @@ def markdown(found: Mapping[Key, Consistency]) -> str:
     heads = ["uncertainty", "inconsistency", *(f"MC-{n} MS-SSIM (%)" for n in range(1, most + 1))]
     lines = [
         "Uncertainty: mean standard deviation of the samples in [−1, 1]. MC-n: of the mean of n samples. "
-        "Inconsistency: standard deviation over n of MC-n over its maximum. By subject; mean ± standard deviation over subjects.",
+        "Inconsistency: standard deviation over n of MC-n over its maximum. By subject; mean ± standard deviation over "
+        "subjects.",
         "",
         f"| method | direction | subjects | {' | '.join(heads)} |",
         f"| --- | --- | ---: |{' ---: |' * len(heads)}",

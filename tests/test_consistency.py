@@ -1,0 +1,57 @@
+"""Consistency of samples, by hand."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scansynth.errors import InputError
+from scansynth.evaluation.consistency import Consistency, consistency, markdown, write_consistency
+
+
+def test_uncertainty_and_mc_n_are_those_of_the_definition():
+    rng = np.random.default_rng(0)
+    samples = rng.uniform(size=(5, 4, 5, 6))
+    means = []
+
+    def ms_ssim(image):
+        means.append(image)
+        return 50 + 10 * len(means) if len(means) < 4 else 70.0
+
+    found = consistency(samples, ms_ssim)
+    for count, image in enumerate(means, 1):
+        np.testing.assert_allclose(image, samples[:count].mean(0))
+    assert found.averaged == (60, 70, 80, 70, 70)
+    assert found.uncertainty == pytest.approx(2 * np.std(samples, axis=0, ddof=1).mean())
+    normalised = np.array([60, 70, 80, 70, 70]) / 80
+    assert found.normalised == pytest.approx(tuple(normalised))
+    assert found.inconsistency == pytest.approx(normalised.std(ddof=1))
+
+
+def test_equal_samples_are_certain_and_consistent():
+    found = consistency(np.full((3, 2, 2, 2), 0.3), lambda image: 90.0)
+    assert found.uncertainty == 0
+    assert found.inconsistency == 0
+
+
+@pytest.mark.parametrize(("count", "value", "message"), [(1, 90.0, "at least two"), (2, 0.0, "not defined")])
+def test_what_cannot_be_measured_is_said(count, value, message):
+    with pytest.raises(InputError, match=message):
+        consistency(np.zeros((count, 2, 2, 2)), lambda image: value)
+
+
+def test_tables_and_the_curve_are_written(tmp_path):
+    found = {
+        ("a", "T1w→T2w", "one"): Consistency(0.02, (90.0, 95.0)),
+        ("a", "T1w→T2w", "two"): Consistency(0.04, (92.0, 93.0)),
+        ("b", "T2w→T1w", "one"): Consistency(0.01, (80.0, 81.0)),
+    }
+    write_consistency(found, tmp_path)
+    assert "| a | T1w→T2w | 2 | 0.03000 ± 0.01414 |" in markdown(found)
+    assert "91.00 ± 1.41 | 94.00 ± 1.41 |" in (tmp_path / "consistency.md").read_text()
+    with (tmp_path / "consistency.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["subject"] for row in rows] == ["one", "two", "one"]
+    assert float(rows[2]["mc_2_ms_ssim_percent"]) == 81
+    assert Image.open(tmp_path / "consistency.png").size[0] > 800
