@@ -1,13 +1,14 @@
 """Runs on a prepared cohort's split: synthesis against truth, under a protocol, as tables and pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
+from scansynth.evaluation.consistency import Consistency, consistency, write_consistency
 from scansynth.evaluation.costs import Cost, measured_cost, typical
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.plots import plot_sparsification
@@ -18,6 +19,8 @@ from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, wri
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
 from scansynth.synthesis import Run
 from scansynth.tasks import choose_work, synthesise
+
+MS_SSIM = "ms_ssim_percent"
 
 Report = Callable[[int, int, str], None]
 """Called with (images done, images in all, "run subject contrast")."""
@@ -65,7 +68,8 @@ def evaluate(
     is held against its error. Accelerated contrasts are the low-resolution images that the
     runs know, as sources, as copied sources, as truth and in pictures. Written are `table.md`, `table.csv`,
     `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`; where subjects have masks also `regions.md`
-    and `regions.csv`, with several samples `uncertainty.csv` and `sparsification.png`.
+    and `regions.csv`, with several samples `uncertainty.csv` and `sparsification.png`, and under a protocol with
+    MS-SSIM `consistency.md`, `.csv` and `.png`.
 
     Args:
         runs: trained on this cohort; named by their folders.
@@ -94,6 +98,7 @@ def evaluate(
     results: list[Result] = []
     regions: list[RegionResult] = []
     spreads: dict[tuple[str, str, str], Uncertainty] = {}
+    consistencies: dict[tuple[str, str, str], Consistency] = {}
     costs: dict[str, list[Cost]] = {}
     drawn = list(dict.fromkeys(task.subject for task in work))[:pictures]
     shown: list[Shown] = []
@@ -125,6 +130,11 @@ def evaluate(
                 mask = brain(Case(synthesis, truth, masks))
                 direction = f"{'+'.join(sources)}→{name}"
                 spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
+                if MS_SSIM in protocol.columns:
+                    alone = replace(task, protocol=protocol.only(MS_SSIM)).measuring()
+                    consistencies[label, direction, subject] = consistency(
+                        drawings, lambda image, alone=alone: alone(image).mean(MS_SSIM)
+                    )
             results.append(Result(label, sources, name, subject, take(synthesis)))
             regions += measure_regions(results[-1], synthesis, truth, masks)
             done += 1
@@ -140,6 +150,8 @@ def evaluate(
     if spreads:
         write_uncertainty(spreads, out, acceleration)
         plot_sparsification(spreads, out)
+    if consistencies:
+        write_consistency(consistencies, out, acceleration)
     taken = {label: typical(found) for label, found in costs.items()}
     return Evaluation(results, taken, spreads, shown, protocol, regions, acceleration, split, seed, samples)
 

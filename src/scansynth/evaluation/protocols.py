@@ -90,6 +90,10 @@ class Protocol:
     figures: str = ""
     """What is measured of sets, in words."""
 
+    def only(self, column: str) -> "Protocol":
+        """The protocol with one of its figures."""
+        return replace(self, metrics=tuple(one for one in self.metrics if one[0].column == column))
+
     def with_metric(self, metric: Metric) -> "Protocol":
         """The same protocol with one figure more, the last; its own figures stay as they are."""
         return replace(self, metrics=(*self.metrics, (metric, self.whole)))
