@@ -54,6 +54,7 @@ def translate_cohort(
     overwrite: bool = False,
     report: Report | None = None,
     processes: Processes | None = None,
+    windows: int | None = None,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -72,6 +73,7 @@ def translate_cohort(
         overwrite: make images again that are there.
         report: told of every image that this process makes.
         processes: that share the images; by default there is only this one.
+        windows: as in `Run.translate`.
 
     Returns:
         What is listed in `contrasts.tsv`.
@@ -88,7 +90,9 @@ def translate_cohort(
     for done, (subject, name) in enumerate(own, 1):
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            run.translate(_sources(run, subject, name), name, samples, seed, subject.name, shared_noise).write(path)
+            run.translate(
+                _sources(run, subject, name), name, samples, seed, subject.name, shared_noise, windows=windows
+            ).write(path)
             made[subject.name, name] = path
         except InputError as error:
             log.warning("%s %s: %s", subject.name, name, error)

@@ -11,8 +11,10 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,17 @@ from scansynth.diffusion.windows import windows_of
 from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.files import write_text
-from scansynth.method import Method, Noise, SharedAlongSlices
+from scansynth.method import Method, Noise, SharedAlongSlices, Windows
 from scansynth.train import make_method
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 
 Report = Callable[[int, int], None]
-"""Called with (samples made, samples in all)."""
+"""Called with (network calls done, network calls in all)."""
+
+
+def _report_sample(report: Report, sample: int, samples: int, done: int, total: int) -> None:
+    report(sample * total + done, samples * total)
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ class Run:
         subject: str | None = None,
         shared_noise: bool = False,
         report: Report | None = None,
+        windows: int | None = None,
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
 
@@ -167,7 +174,8 @@ class Run:
             seed: of the noise.
             subject: name that keys the noise; by default that of the first source's file.
             shared_noise: one noise image for all slices, so that neighbours agree better.
-            report: told of every sample.
+            report: told of the network calls that are done.
+            windows: slices or patches that go through the networks at once; memory and speed, not the result.
 
         Raises:
             InputError: for a contrast or file that does not fit.
@@ -198,10 +206,9 @@ class Run:
         made = []
         for sample in range(samples):
             noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
-            image = self.make(images, available, target, noise)
+            told = partial(_report_sample, report, sample, samples) if report else None
+            image = self.make(images, available, target, noise, windows, told)
             made.append(undo(image, self.record.statistics[target]))
-            if report:
-                report(sample + 1, samples)
         provenance = self.provenance(target, files, seed, samples, subject, shared_noise)
         if samples == 1:
             return Synthesis(made[0], None, (), provenance, like)
@@ -209,7 +216,15 @@ class Run:
         return Synthesis(mean.astype(np.float32), deviation.astype(np.float32), tuple(made), provenance, like)
 
     @torch.no_grad()
-    def make(self, images: torch.Tensor, available: torch.Tensor, target: str, noise: Noise) -> np.ndarray:
+    def make(
+        self,
+        images: torch.Tensor,
+        available: torch.Tensor,
+        target: str,
+        noise: Noise,
+        windows: int | None = None,
+        report: Report | None = None,
+    ) -> np.ndarray:
         """Translate a prepared subject.
 
         Args:
@@ -217,6 +232,8 @@ class Run:
             available: (1, K) bool, which contrasts are sources.
             target: the contrast to make.
             noise: its key names seed, subject and sample.
+            windows: slices or patches that go through the networks at once.
+            report: told of the network calls that are done.
 
         Returns:
             (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
@@ -231,11 +248,22 @@ class Run:
             tissue = self.slab(int(shown[0]), int(shown[-1]) + 1, images.shape[4])
             x = torch.where(available[..., None, None, None], to_network(sources[..., tissue]), torch.zeros(()))
             batch = {"images": x.to(self.device), "available": available.to(self.device)}
-            made = self.method.translate(batch, target, windows_of(self.method.needs), noise)
+            made = self.method.translate(batch, target, self.windows(x.shape[2:], windows, report), noise)
             if not torch.isfinite(made).all():
                 raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
             result[..., tissue] = from_network(made)[0, 0].clamp(0, 1).cpu()
         return result.numpy()
+
+    def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
+        """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
+        needs = self.method.needs
+        if report is None:
+            return windows_of(needs, at_once)
+        # A method that samples window by window goes through the volume once, with all its steps inside.
+        inside = getattr(self.config.settings, "blend", "step") == "window" and needs.patch is not None
+        rounds = 1 if inside else self.method.sampling_steps
+        total, done = rounds * windows_of(needs, at_once).ticks(shape), count(1)
+        return windows_of(needs, at_once, lambda: report(next(done), total))
 
     def check_size(self, shape: tuple[int, ...]) -> None:
         """Raise InputError if the networks cannot take a prepared volume (X, Y, Z)."""

@@ -43,6 +43,8 @@ class Translate:
     """How many to draw; with several the mean, the standard deviation and each sample are written."""
     shared_noise: bool = False
     """One noise image for all slices: neighbours agree better."""
+    windows: int | None = None
+    """Slices or patches that go through the networks at once: memory and speed, not the result."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
@@ -95,7 +97,7 @@ class Translate:
             synthesis = run.translate(
                 dict(sources), self.target, self.samples, self.seed,
                 shared_noise=self.shared_noise,
-                report=lambda done, total: move("translating", done, total),
+                report=lambda done, total: move("translating", done, total), windows=self.windows,
             )  # fmt: skip
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
@@ -114,7 +116,7 @@ class Translate:
             entries = translate_cohort(
                 run, listing, self.output, self.target, self.missing, self.samples, self.seed,
                 self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
-                processes,
+                processes, self.windows,
             )  # fmt: skip
         for entry in entries if processes.first else ():
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)

@@ -28,10 +28,16 @@ class SliceWindows:
 
     batch: int = 16
     """Slices that go through the networks at once. It changes memory and speed, not the result."""
+    tick: Callable[[], None] | None = None
+    """Called each time that some have gone through."""
 
     def __post_init__(self):
         if self.batch < 1:
             raise InputError(f"slices at once {self.batch}: must be at least 1")
+
+    def ticks(self, shape: Sequence[int]) -> int:
+        """How often `tick` is called in one `map` of a volume (X, Y, Z)."""
+        return math.ceil(shape[2] / self.batch)
 
     def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
         """Apply `function` to the slices of volumes.
@@ -54,6 +60,8 @@ class SliceWindows:
             result = function(*slices)
             assert len(result) == len(slices[0]), f"{len(slices[0])} slices in, {len(result)} out"
             results.append(result)
+            if self.tick:
+                self.tick()
         return torch.cat(results).movedim(0, 3)[None].contiguous()
 
 
@@ -77,6 +85,8 @@ class PatchWindows:
     """Least share of a patch's side that lies in its neighbour, too."""
     batch: int = 4
     """Patches that go through the networks at once. It changes memory and speed, not the result."""
+    tick: Callable[[], None] | None = None
+    """Called each time that some have gone through."""
 
     def __post_init__(self):
         if min(*self.size, self.batch) < 1 or not 0 <= self.overlap < 1:
@@ -84,6 +94,10 @@ class PatchWindows:
                 f"windows of {self.size}, overlap {self.overlap}, {self.batch} at once: sides and number are at least "
                 "1, the overlap is in [0, 1)"
             )
+
+    def ticks(self, shape: Sequence[int]) -> int:
+        """How often `tick` is called in one `map` of a volume (X, Y, Z)."""
+        return math.ceil(len(self.places(shape)) / self.batch)
 
     def places(self, shape: Sequence[int]) -> list[Place]:
         """All windows of a volume (X, Y, Z); the last of each axis ends with it."""
@@ -138,6 +152,8 @@ class PatchWindows:
             for place, result in zip(places, results, strict=True):
                 total[0][(slice(None), *place)] += weights * result
                 count[place] += weights.to(count)
+            if self.tick:
+                self.tick()
         assert total is not None
         return total / count
 
@@ -173,16 +189,19 @@ def by_step_or_by_window(
     return windows.map_places(lambda places, y: sample(y, Whole(), Cut(noise, shape, places)), y)
 
 
-def windows_of(needs: Needs, batch: int | None = None) -> Windows:
+def windows_of(
+    needs: Needs, batch: int | None = None, tick: Callable[[], None] | None = None
+) -> SliceWindows | PatchWindows:
     """The windows that a method sees a volume through.
 
     Args:
         needs: of the method.
         batch: windows at once; by default 16 slices or 4 patches.
+        tick: called each time that some have gone through.
     """
     if needs.patch is None:
-        return SliceWindows(batch) if batch else SliceWindows()
-    return PatchWindows(needs.patch, batch=batch) if batch else PatchWindows(needs.patch)
+        return SliceWindows(16 if batch is None else batch, tick)
+    return PatchWindows(needs.patch, batch=4 if batch is None else batch, tick=tick)
 
 
 def _batches(places: list[Place], size: int) -> Iterator[list[Place]]:
