@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -145,3 +146,10 @@ def test_each_patch_gets_its_part_of_the_volumes_noise(volume):
 def test_patches_that_are_none_are_refused(wrong):
     with pytest.raises(InputError, match="at least 1"):
         PatchWindows(**{"size": (8, 8, 8), **wrong})
+
+
+@pytest.mark.parametrize("windows", [SliceWindows(3), PatchWindows((8, 8, 4), batch=5)])
+def test_ticks_are_counted_before_they_come(windows, volume):
+    ticks = []
+    replace(windows, tick=lambda: ticks.append(1)).map(lambda x: x, volume)
+    assert len(ticks) == windows.ticks((19, 16, 7)) > 1
