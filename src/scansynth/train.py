@@ -128,15 +128,11 @@ def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> 
         )
     method = make_method(config)
     if method.needs.patch is not None:
-        if config.data != DataSettings(
-            acceleration=config.data.acceleration, min_foreground=config.data.min_foreground
-        ):
-            raise InputError(
-                f"{config.method} trains on patches: of the settings under data, acceleration alone counts"
-            )
-        return method, PatchDataset(
-            cohort, config.contrasts, "train", config.seed, method.needs.patch, acceleration=config.data.acceleration
-        )
+        acceleration = config.data.acceleration
+        if config.data != DataSettings(acceleration=acceleration):
+            raise InputError(f"{config.method} trains on patches: of the settings under data, only acceleration counts")
+        patch = method.needs.patch
+        return method, PatchDataset(cohort, config.contrasts, "train", config.seed, patch, acceleration=acceleration)
     dataset = SliceDataset(
         cohort,
         config.contrasts,
