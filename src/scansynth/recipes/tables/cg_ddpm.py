@@ -84,7 +84,7 @@ TABLES = (
         DIFFUSION,
         None,
         ("uncertainty", "inconsistency"),
-        "uncertainty and inconsistency over five samples",
+        "uncertainty and inconsistency by table (`evaluate --samples 5` gives them)",
         transcribed(
             """
             cg_ddpm ? ? | ? ? | ? ? | ? ?
