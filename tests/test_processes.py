@@ -25,13 +25,12 @@ from scansynth import checkpoint
 from scansynth.cli import main
 from scansynth.config import RunConfig, Training, to_yaml
 from scansynth.data.cohort import Cohort
-from scansynth.data.datasets import SliceDataset
 from scansynth.engine import Engine
 from scansynth.errors import InputError, ToldElsewhereError
 from scansynth.method import Progress
 from scansynth.processes import Processes, find_device, start_processes
 from scansynth.synthesis import sidecar_of
-from scansynth.train import make_method, step, train
+from scansynth.train import make_method, make_parts, step, train
 
 CPU = torch.device("cpu")
 COMMAND = [sys.executable, "-m", "scansynth.cli"]
@@ -63,9 +62,8 @@ def watched_steps(name, cohort, processes, folder):
     """
     method_name, settings = CASES[name]
     config = RunConfig(method_name, settings, ("T1w", "T2w"), training=Training(batch_size=BATCH))
-    method = make_method(config)
+    method, dataset = make_parts(config, cohort, processes)
     engine = Engine(method, processes.device, "float32", gradient_clip=0.1, processes=processes)
-    dataset = SliceDataset(cohort, method.contrasts, "train", method.needs.paired, config.seed, 0.1)
     seen = {}
 
     def watch(player):

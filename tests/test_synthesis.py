@@ -383,7 +383,7 @@ def test_a_scan_acquired_at_this_acceleration_changes_little(accelerated, source
     nib.save(nib.Nifti1Image(acquired, original.affine), tmp_path / "low.nii.gz")
     seen = []
 
-    def keep(self, images, available, target, noise):
+    def keep(self, images, *_):
         seen.append(images[0, 0].numpy())
         return seen[-1]
 

@@ -93,7 +93,7 @@ class CgDdpmConfig:
         """Networks that train in seconds, for tests."""
         return cls(
             patch=(16, 16, 8), channels=8, multipliers=(1, 2), blocks=1, window_levels=(1,), steps=40, sampling_steps=4,
-            learning_rate=1e-3,
+            joint_from=0.1, learning_rate=1e-3,
         )  # fmt: skip
 
 

@@ -59,8 +59,8 @@ def _task(name: str, data: DataSet, *targets: str) -> Task:
 
 SYNDIFF = Row("syndiff", "SynDiff", "syndiff", "syndiff_small")
 CYCLIC_DDPM = (
-    "The paper's DDPM learns unpaired, by cycles through non-diffusive modules; `ddpm` of this package learns from pairs "
-    "and does not stand for it."
+    "The paper's DDPM learns unpaired, by cycles through non-diffusive modules; `ddpm` of this package learns from "
+    "pairs and does not stand for it."
 )
 COMPARED = (
     SYNDIFF,
