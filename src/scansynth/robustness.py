@@ -17,15 +17,13 @@ from torch import Tensor
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
 from scansynth.evaluate import Report
-from scansynth.evaluation.plots import COLUMNS
+from scansynth.evaluation.plots import COLUMNS, MARKERS
 from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.tables import Result, Summary, csv_text, spread_text, summarise
 from scansynth.files import write_text
 from scansynth.method import Noise
 from scansynth.synthesis import Run
 from scansynth.tasks import choose_work, synthesise
-
-MARKERS = "osD^vP*X"
 
 
 def noisy(images: Tensor, level: float, noise: Noise) -> Tensor:

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from scansynth.data.datasets import Acceleration, to_network
 from scansynth.errors import InputError
 from scansynth.evaluation.acceleration import acceleration_text
+from scansynth.evaluation.plots import MARKERS
 from scansynth.evaluation.tables import csv_text, spread_of, spread_text
 from scansynth.files import write_text
 
-MARKERS = "osD^vP*X"
 Key = tuple[str, str, str]
 """Run, direction and subject."""
 

@@ -14,6 +14,8 @@ from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
 
 COLUMNS = 3
 """Figures beside each other."""
+MARKERS = "osD^vP*X"
+"""Of lines, so that they are told apart without their colours."""
 
 
 def plot_subjects(results: Sequence[Result], protocol: str | Protocol, folder: Path) -> list[Path]:

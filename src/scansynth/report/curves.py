@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from scansynth.evaluation.plots import MARKERS
+
 POINTS = 200
 """Of a curve; of more, neighbours are averaged."""
 COLUMNS = 3
@@ -19,7 +21,6 @@ COLUMNS = 3
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Told apart by the colour-blind (Okabe and Ito); line styles and markers tell them apart too."""
 STYLES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Figure → steps and values."""
