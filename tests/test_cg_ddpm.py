@@ -85,6 +85,17 @@ def test_a_target_that_its_source_decides_is_rebuilt_exactly(last_code):
     torch.testing.assert_close(made, A * y0 + B, atol=1e-9, rtol=0)
 
 
+def test_codes_of_an_exact_denoiser_are_the_noise_of_the_path():
+    method = with_exact_denoisers(0.0)
+    y0 = 0.2 * torch.randn(1, 1, 100, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sample(method, y0)
+    deviations = method.observed["standard deviation of z"]
+    assert list(deviations) == list(method.path)
+    *earlier, last = deviations.values()
+    assert earlier == pytest.approx([1.0] * len(earlier), abs=0.03)
+    assert last == pytest.approx(0, abs=1e-6)  # the end of Y's path is its clean image
+
+
 @pytest.mark.parametrize("last_code", [True, False])
 def test_with_residual_variance_mean_and_variance_are_those_of_the_recursion(last_code):
     """The sampler is linear in Y's noises while nothing is clipped: its coefficients, step by step."""

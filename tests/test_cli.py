@@ -68,6 +68,16 @@ def test_dry_run_writes_nothing(folder, tmp_path, capsys):
     assert not (tmp_path / "cohort").exists()
 
 
+def test_a_preparation_recipe_and_what_is_given_beside_it(folder, tmp_path, capsys):
+    command = ["prepare", "-i", str(folder / "DATA"), "-o", str(tmp_path / "cohort"), "--dry-run"]
+    assert main([*command, "--recipe", "cg-ddpm"]) == 0
+    assert "becomes 256×256×32 at 1×1×6 mm" in capsys.readouterr().out
+    assert main([*command, "--recipe", "cg-ddpm", "--size", "64", "48", "None"]) == 0
+    shown = capsys.readouterr().out
+    assert "becomes 64×48×" in shown
+    assert "at 1×1×6 mm" in shown
+
+
 def test_a_settings_file_is_a_recipe(tour, folder, tmp_path):
     settings = folder / "runs/syndiff/config.yaml"
     command = ["train", str(settings), "--cohort", str(folder / "cohort"), "--run", str(tmp_path / "again")]
@@ -94,6 +104,7 @@ def test_bad_input_is_one_line_and_exit_code_1(tour, folder, tmp_path, capfd):
         ([*translate, "--source", "T1w"], "NAME=FILE"),
         (translate, "--t1w FILE"),
         (["prepare", "-i", str(tmp_path / "empty"), "-o", str(tmp_path / "c")], "empty"),
+        (["prepare", "-i", str(folder / "DATA"), "-o", str(tmp_path / "c"), "--recipe", "cg"], "syndiff, cg-ddpm"),
         (["train", "regression_small", "--cohort", cohort, "--run", run], "holds a run of 'syndiff'"),
         (["train", "unknown", "--cohort", cohort, "--run", run], "unknown"),
         (["train", str(tmp_path / "typo.yaml"), "--cohort", cohort, "--run", run], "typo.yaml: unknown key 'sede'"),

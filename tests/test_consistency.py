@@ -35,10 +35,10 @@ def test_equal_samples_are_certain_and_consistent():
     assert found.inconsistency == 0
 
 
-@pytest.mark.parametrize(("count", "value", "message"), [(1, 90.0, "at least two"), (2, 0.0, "not defined")])
-def test_what_cannot_be_measured_is_said(count, value, message):
-    with pytest.raises(InputError, match=message):
-        consistency(np.zeros((count, 2, 2, 2)), lambda image: value)
+def test_one_sample_is_refused_and_without_any_similarity_there_is_no_inconsistency():
+    with pytest.raises(InputError, match="at least two"):
+        consistency(np.zeros((1, 2, 2, 2)), lambda image: 90.0)
+    assert np.isnan(consistency(np.zeros((2, 2, 2, 2)), lambda image: 0.0).inconsistency)
 
 
 def test_tables_and_the_curve_are_written(tmp_path):

@@ -35,7 +35,7 @@ def trained(runs):
 def test_several_samples_are_averaged_and_their_spread_is_held_against_the_error(trained, cohort, tmp_path):
     found = evaluate([trained], cohort, tmp_path, samples=3, target="T2w", pictures=0)
     subject = cohort.subjects("test")[0]
-    drawings, sources = synthesise(trained, cohort, subject, "T2w", 0, 3)
+    drawings, sources = synthesise(trained, cohort, subject, "T2w", 0, range(3))
     assert sources == ("T1w",)
     assert drawings.shape[0] == 3
     assert np.abs(drawings[0] - drawings[1]).max() > 0

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from scansynth.data.intensity import ContrastStatistics
-from scansynth.data.prepare import Preparation, Undo, grid_for, prepare, to_grid, to_source
+from scansynth.data.intensity import NORMALISATIONS, ContrastStatistics
+from scansynth.data.prepare import Preparation, Undo, find_preparation, grid_for, prepare, to_grid, to_source
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 
@@ -158,6 +158,21 @@ def test_prepare_and_undo_whole():
     back = undo(image, statistics)
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, scan.array, rtol=1e-6)
+
+
+def test_the_preparation_of_cg_ddpm():
+    settings = find_preparation("cg-ddpm")
+    rng = np.random.default_rng(0)
+    head = np.pad(rng.uniform(50, 200, (140, 170, 120)).astype(np.float32), 10)
+    scan = volume(head)
+    grid = grid_for({"T1w": scan}, settings)
+    assert grid.shape == (256, 256, 32)
+    np.testing.assert_allclose(np.diag(grid.affine)[:3], (1, 1, 6))
+    own = NORMALISATIONS["percentile"].own(scan, "T1w")
+    box = head[10:-10, 10:-10, 10:-10]
+    assert (own.offset, own.offset + own.scale) == pytest.approx(np.percentile(box, (0.5, 99.5)), rel=1e-5)
+    with pytest.raises(InputError, match="syndiff, cg-ddpm"):
+        find_preparation("ddpm")
 
 
 def test_ct_is_padded_with_air():

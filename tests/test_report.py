@@ -76,7 +76,7 @@ def plain(measured, runs, tmp_path_factory):
     _, found, _ = measured
     results = [replace(result, subject=HOSTILE) for result in found.results]
     shown = [replace(one, subject=HOSTILE, deviations={}) for one in found.shown]
-    without = replace(found, results=results, shown=shown, uncertainty={}, samples=1)
+    without = replace(found, results=results, shown=shown, uncertainty={}, consistency={}, observed={}, samples=1)
     return write_report(without, runs, tmp_path_factory.mktemp("plain"))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
+from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format, convert_conv3d_weight_memory_format
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth import checkpoint
@@ -48,12 +48,13 @@ def compute_in(nets: Mapping[str, nn.Module], precision: Precision, device: torc
 def prepare_synthesis(method: Method, device: torch.device, precision: Precision) -> None:
     """Let a trained method synthesise: on its device, in its precision, without gradients.
 
-    On a CPU weights are laid out channels last, and so is what 2D convolutions return: they then need not lay images
-    out anew. Training does not gain by it (some gradients are slower).
+    On a CPU weights are laid out channels last, and so is what convolutions return: they then need not lay images out
+    anew. Training does not gain by it (some gradients are slower).
     """
     method.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         convert_conv2d_weight_memory_format(method, torch.channels_last)
+        convert_conv3d_weight_memory_format(method, torch.channels_last_3d)
     compute_in(dict(method.nets.items()), precision, device)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from scansynth.data.cohort import Cohort
+from scansynth.drawings import draw
 from scansynth.errors import InputError
 from scansynth.evaluation.consistency import Consistency, consistency, write_consistency
-from scansynth.evaluation.costs import Cost, measured_cost, typical
+from scansynth.evaluation.costs import Cost, typical
 from scansynth.evaluation.montage import montage
+from scansynth.evaluation.observed import Observed, write_observed
 from scansynth.evaluation.plots import plot_sparsification
 from scansynth.evaluation.protocols import Case, Protocol, brain, find_protocol
 from scansynth.evaluation.regions import RegionResult, measure_regions, write_regions
@@ -18,7 +20,7 @@ from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
 from scansynth.synthesis import Run
-from scansynth.tasks import choose_work, synthesise
+from scansynth.tasks import choose_work
 
 MS_SSIM = "ms_ssim_percent"
 
@@ -35,6 +37,10 @@ class Evaluation:
     """What the synthesis of a volume takes, by run."""
     uncertainty: dict[tuple[str, str, str], Uncertainty]
     """By run, direction and subject, where several samples were drawn."""
+    consistency: dict[tuple[str, str, str], Consistency]
+    """The same, under a protocol with MS-SSIM."""
+    observed: dict[tuple[str, str, str], list[Observed]]
+    """What methods saw of their own steps, of each sample."""
     shown: list[Shown]
     """Volumes of the first subjects, as many as pictures were asked for."""
     protocol: Protocol
@@ -61,6 +67,7 @@ def evaluate(
     pictures: int = 3,
     report: Report | None = None,
     samples: int = 1,
+    kept: Path | None = None,
 ) -> Evaluation:
     """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
 
@@ -68,8 +75,8 @@ def evaluate(
     is held against its error. Accelerated contrasts are the low-resolution images that the
     runs know, as sources, as copied sources, as truth and in pictures. Written are `table.md`, `table.csv`,
     `slices.csv`, `table.json` and `montage_<run>_<subject>_<target>.png`; where subjects have masks also `regions.md`
-    and `regions.csv`, with several samples `uncertainty.csv` and `sparsification.png`, and under a protocol with
-    MS-SSIM `consistency.md`, `.csv` and `.png`.
+    and `regions.csv`, with several samples `uncertainty.csv` and `sparsification.png`, under a protocol with MS-SSIM
+    also `consistency.md`, `.csv` and `.png`; where a method observes its own steps, `observed.csv` and `.png`.
 
     Args:
         runs: trained on this cohort; named by their folders.
@@ -82,6 +89,7 @@ def evaluate(
         pictures: for how many subjects montages are made.
         report: told of every image.
         samples: to draw for each image of a stochastic method.
+        kept: folder of samples: those that are there are read, others are put there. A stopped evaluation goes on.
 
     Returns:
         All figures, and what each run's synthesis takes.
@@ -99,8 +107,9 @@ def evaluate(
     regions: list[RegionResult] = []
     spreads: dict[tuple[str, str, str], Uncertainty] = {}
     consistencies: dict[tuple[str, str, str], Consistency] = {}
+    observed: dict[tuple[str, str, str], list[Observed]] = {}
     costs: dict[str, list[Cost]] = {}
-    drawn = list(dict.fromkeys(task.subject for task in work))[:pictures]
+    pictured = list(dict.fromkeys(task.subject for task in work))[:pictures]
     shown: list[Shown] = []
     done, total = 0, sum(len(task.runs) for task in work)
     for task in work:
@@ -115,20 +124,16 @@ def evaluate(
         for run in task.runs:
             label = run.folder.name
             count = samples if run.method.stochastic else 1
-            parameters = sum(parameter.numel() for parameter in run.method.parameters())
-            (drawings, sources), cost = measured_cost(
-                lambda run=run, subject=subject, name=name, count=count: synthesise(
-                    run, cohort, subject, name, seed, count
-                ),
-                run.device,
-                parameters,
-            )
-            costs.setdefault(label, []).append(cost)
+            drawn = [draw(run, cohort, subject, name, seed, sample, kept) for sample in range(count)]
+            costs.setdefault(label, []).extend(drawing.cost for drawing in drawn)
+            drawings, sources = np.stack([drawing.image for drawing in drawn]), drawn[0].sources
+            direction = f"{'+'.join(sources)}→{name}"
+            if drawn[0].observed:
+                observed[label, direction, subject] = [drawing.observed for drawing in drawn]
             synthesis = syntheses[label] = drawings.mean(0)
             if count > 1:
                 deviations[label] = drawings.std(0, ddof=1)
                 mask = brain(Case(synthesis, truth, masks))
-                direction = f"{'+'.join(sources)}→{name}"
                 spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
                 if MS_SSIM in protocol.columns:
                     alone = replace(task, protocol=protocol.only(MS_SSIM)).measuring()
@@ -140,10 +145,10 @@ def evaluate(
             done += 1
             if report:
                 report(done, total, f"{label} {subject} {name}")
-        if subject in drawn:
+        if subject in pictured:
             images = {source: task.read(source) for source in task.sources}
             shown.append(Shown(subject, name, cohort.affine(subject, name), truth, images, syntheses, deviations))
-            draw(shown[-1], results, out)
+            write_montages(shown[-1], results, out)
     write_tables(results, out, protocol, acceleration)
     if regions:
         write_regions(regions, results, out, acceleration)
@@ -152,11 +157,15 @@ def evaluate(
         plot_sparsification(spreads, out)
     if consistencies:
         write_consistency(consistencies, out, acceleration)
+    if observed:
+        write_observed(observed, out)
     taken = {label: typical(found) for label, found in costs.items()}
-    return Evaluation(results, taken, spreads, shown, protocol, regions, acceleration, split, seed, samples)
+    return Evaluation(
+        results, taken, spreads, consistencies, observed, shown, protocol, regions, acceleration, split, seed, samples
+    )
 
 
-def draw(shown: Shown, results: Sequence[Result], out: Path) -> None:
+def write_montages(shown: Shown, results: Sequence[Result], out: Path) -> None:
     """Write a montage for each run of a subject."""
     out.mkdir(parents=True, exist_ok=True)
     for result in results:

@@ -140,6 +140,8 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.contrasts = tuple(contrasts)
+        self.observed: dict[str, dict[int, float]] = {}
+        """What the last `translate` saw of its own steps: a figure's name, then its value by time."""
 
     @property
     @abstractmethod

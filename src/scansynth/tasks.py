@@ -105,7 +105,7 @@ def synthesise(
     subject: str,
     target: str,
     seed: int,
-    samples: int = 1,
+    samples: Sequence[int] = (0,),
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A prepared subject's target from its other contrasts.
@@ -116,7 +116,7 @@ def synthesise(
         subject: its name.
         target: what to make.
         seed: of the noise.
-        samples: how many to draw.
+        samples: numbers of the samples to draw.
         change: what is done first to the contrasts (1, K, X, Y, Z) in [0, 1].
 
     Returns:
@@ -132,6 +132,6 @@ def synthesise(
     sources = tuple(name for k, name in enumerate(run.config.contrasts) if available[0, k])
     if not sources:
         raise InputError(f"{subject}: no source for {target} among {', '.join(run.config.contrasts)}")
-    keys = [(seed, subject, sample) for sample in range(samples)]
+    keys = [(seed, subject, sample) for sample in samples]
     made = [run.make(images, available, target, Noise([key], run.device)) for key in keys]
     return np.stack(made), sources

@@ -33,6 +33,8 @@ class _Measured:
     """auto, cpu, cuda or mps."""
     seed: int = 0
     """Of the noise."""
+    keep: Path | None = None
+    """Keep samples in this folder, and read those that are there: a stopped evaluation goes on where it was."""
 
     def chosen_protocol(self) -> Any:
         """The protocol that is asked for, with LPIPS where its weights are named."""
@@ -58,7 +60,7 @@ class _Measured:
         with bars() as move:
             return evaluate(
                 runs, cohort, self.output, split, protocol, self.target, self.seed, self.pictures,
-                lambda done, total, name: move("evaluating", done, total), samples,
+                lambda done, total, name: move("evaluating", done, total), samples, self.keep,
             )  # fmt: skip
 
 

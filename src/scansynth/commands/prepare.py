@@ -1,6 +1,6 @@
 """`prepare`: scans into a cohort."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scansynth.commands.console import Input, Output, bars, out
 
@@ -15,11 +15,14 @@ class Prepare:
     """Folder of the prepared cohort."""
     contrasts: tuple[str, ...] = ()
     """Which contrasts; empty for all that are found."""
-    spacing: tuple[float | None, float | None, float | None] = (None, None, None)
+    recipe: str = "syndiff"
+    """A paper's spacing, size and intensity, where those are not given: syndiff (as acquired, 256×256, syndiff) or
+    cg-ddpm (1×1×6 mm, 256×256×32, percentile)."""
+    spacing: tuple[float | None, float | None, float | None] | None = None
     """Voxel size in mm (right, anterior, superior); None keeps an axis as acquired."""
-    size: tuple[int | None, int | None, int | None] = (256, 256, None)
+    size: tuple[int | None, int | None, int | None] | None = None
     """Voxels after resampling, centred on the foreground; None keeps an axis."""
-    intensity: str = "syndiff"
+    intensity: str | None = None
     """syndiff, percentile, z-score or hu-window (CT only)."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
@@ -38,9 +41,12 @@ class Prepare:
         from scansynth.data.contrasts import standard_name
         from scansynth.data.dry_run import dry_run
         from scansynth.data.layouts import find_subjects
-        from scansynth.data.prepare import Preparation
+        from scansynth.data.prepare import find_preparation
 
-        settings = Preparation(self.spacing, self.size, self.intensity)
+        given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
+        settings = replace(
+            find_preparation(self.recipe), **{name: value for name, value in given.items() if value is not None}
+        )
         listing = find_subjects(self.input)
         contrasts = [standard_name(name) for name in self.contrasts] or None
         if self.dry_run:

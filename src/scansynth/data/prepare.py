@@ -44,6 +44,24 @@ class Preparation:
             raise InputError(f"intensity {self.intensity!r} is not known: choose one of {', '.join(NORMALISATIONS)}")
 
 
+RECIPES = {
+    "syndiff": Preparation(),
+    "cg-ddpm": Preparation((1.0, 1.0, 6.0), (256, 256, 32), "percentile"),
+}
+"""How papers prepare: SynDiff (section IV-A), CG-DDPM (section 3.1)."""
+
+
+def find_preparation(recipe: str) -> Preparation:
+    """The preparation of a paper.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"preparation recipe {recipe!r} is not known: choose one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
 @dataclass(frozen=True)
 class Grid:
     """A prepared grid, RAS+, inside the grid of the scans that it was made for."""

@@ -1,10 +1,11 @@
-"""How much a stochastic method's samples differ, and what averaging them brings (CG-DDPM, section 4).
+"""How much a stochastic method's samples differ, and what averaging them brings (CG-DDPM, sections 3.2 and 3.4).
 
 *Uncertainty* is the standard deviation of the samples, averaged over the volume. *MC-n* is the MS-SSIM of the mean of
 the first n samples, *N-MSSIM* that over its maximum over n, and *inconsistency* the standard deviation of N-MSSIM over
 n = 1 … N: by subject, then averaged.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ class Consistency:
 
     @property
     def normalised(self) -> tuple[float, ...]:
-        """N-MSSIM of MC-1 … MC-N, at most 1."""
-        return tuple(value / max(self.averaged) for value in self.averaged)
+        """N-MSSIM of MC-1 … MC-N, at most 1; NaN where no MC-n is above 0 (such are samples of no training)."""
+        most = max(self.averaged)
+        return tuple(value / most if most > 0 else math.nan for value in self.averaged)
 
     @property
     def inconsistency(self) -> float:
@@ -52,13 +54,11 @@ def consistency(samples: np.ndarray, ms_ssim: Callable[[np.ndarray], float]) -> 
         ms_ssim: of a synthesis (X, Y, Z), in per cent.
 
     Raises:
-        InputError: for fewer than two samples, or if no mean of them has an MS-SSIM above 0.
+        InputError: for fewer than two samples.
     """
     if len(samples) < 2:
         raise InputError("consistency needs at least two samples of a subject: draw more with --samples")
     averaged = tuple(ms_ssim(samples[:count].mean(0)) for count in range(1, len(samples) + 1))
-    if max(averaged) <= 0:
-        raise InputError("no mean of the samples has an MS-SSIM above 0: N-MSSIM is not defined")
     return Consistency(float(to_network(samples).std(0, ddof=1).mean()), averaged)
 
 

@@ -17,7 +17,7 @@ Equation                                      | here
 3: MAE(ε, ε_f) + γ L_VLB                      | `training_step`
 4: Σ_f between β̃_n and β_n                   | `variational.learned_log_variance`
 5: μ_f (corrected, see below)                 | `variational.mean_from_eps`
-9: latent code; 10: the other contrast by it  | `exchanged`, in sampling `step`
+9: latent code; 10: the other contrast by it  | `code`, `exchanged`
 11: L_cyc                                     | `training_step`
 12: L_X + L_Y + λ L_cyc                       | `training_step`
 13–15: sampling (section 2.4)                 | `translate`
@@ -204,6 +204,7 @@ class CgDdpm(Method):
         """Sample the target (section 2.4), X here, along one noisy path of the source, Y."""
         images, available = batch["images"], batch["available"]
         index = self.contrasts.index(target)
+        codes: dict[int, Moments] = {}
         if not available[:, 1 - index].all():
             raise InputError(f"cg_ddpm makes {target} from {self.contrasts[1 - index]}, which is not given")
         x_name, y_name = ("X", "Y") if index == 0 else ("Y", "X")
@@ -235,19 +236,46 @@ class CgDdpm(Method):
                     mean_y = mean_from_eps(self.schedule, y_n, eps_y, n, s)
                     log_x, log_y = (learned_log_variance(self.schedule, v, n, s) for v in (v_x, v_y))
                     x_n = exchanged(mean_x, log_x, y_s, mean_y, log_y)  # Eqs. 14 and 15
+                    codes.setdefault(late, Moments()).add(code(y_s, mean_y, log_y))
                 else:
                     x_n = mean_x
                 y_n = y_s
             return x_n
 
         y0 = images[:, 1 - index : 2 - index]
-        return by_step_or_by_window(self.config.blend, sample, y0, windows, noise).clamp(-1, 1)
+        x0 = by_step_or_by_window(self.config.blend, sample, y0, windows, noise).clamp(-1, 1)
+        self.observed = {"standard deviation of z": {n: found.deviation for n, found in codes.items()}}
+        return x0
 
 
 def exchanged(mean_x: Tensor, log_variance_x: Tensor, y_s: Tensor, mean_y: Tensor, log_variance_y: Tensor) -> Tensor:
     """X_s by the code of Y's step: μ^X + √Σ^X z, z = (Y_s − μ^Y)/√Σ^Y (Eqs. 9 and 10)."""
-    ratio = 0.5 * (log_variance_x.clamp(min=LEAST_LOG_VARIANCE) - log_variance_y.clamp(min=LEAST_LOG_VARIANCE))
-    return mean_x + ratio.exp() * (y_s - mean_y)
+    return mean_x + (0.5 * log_variance_x.clamp(min=LEAST_LOG_VARIANCE)).exp() * code(y_s, mean_y, log_variance_y)
+
+
+def code(y_s: Tensor, mean_y: Tensor, log_variance_y: Tensor) -> Tensor:
+    """The latent code of Y's step, z = (Y_s − μ^Y)/√Σ^Y (Eq. 9)."""
+    return (y_s - mean_y) * (-0.5 * log_variance_y.clamp(min=LEAST_LOG_VARIANCE)).exp()
+
+
+class Moments:
+    """The standard deviation of numbers that come in parts."""
+
+    def __init__(self):
+        self.count, self.sum, self.squares = 0, 0.0, 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Count in some more."""
+        values = values.double()
+        self.count += values.numel()
+        self.sum += values.sum().item()
+        self.squares += values.square().sum().item()
+
+    @property
+    def deviation(self) -> float:
+        """Of all so far."""
+        mean = self.sum / self.count
+        return max(self.squares / self.count - mean**2, 0.0) ** 0.5
 
 
 def kappa(schedule: Schedule, n: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from scansynth.files import write_text
 from scansynth.methods import METHODS
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
 from scansynth.report.figures import (
+    consistency_table,
     dice_table,
     difference_table,
     main_table,
@@ -102,6 +103,9 @@ def write_report(
         subject_plots=_pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
         uncertainty=uncertainty_table(evaluation.uncertainty),
         sparsification=_pictures(out, {"sparsification.png": "sparsification"}) if evaluation.uncertainty else [],
+        consistency=consistency_table(evaluation.consistency),
+        averaged=_pictures(out, {"consistency.png": "N-MSSIM by samples"}) if evaluation.consistency else [],
+        observed=_pictures(out, {"observed.png": "observed by step"}) if evaluation.observed else [],
         regions=region_table(evaluation.regions),
         noise=_pictures(out, {"noise.png": "noise"}) if noise else [],
         dice=dice_table(dice),

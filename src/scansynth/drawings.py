@@ -1,0 +1,95 @@
+"""Samples of a prepared subject: drawn, or read where they were kept, so that a stopped evaluation goes on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scansynth.config import to_yaml
+from scansynth.data.cohort import Cohort
+from scansynth.errors import InputError
+from scansynth.evaluation.costs import Cost, measured_cost
+from scansynth.synthesis import Run
+from scansynth.tasks import synthesise
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One sample of a subject's target."""
+
+    image: np.ndarray
+    """(X, Y, Z) float32 in [0, 1]."""
+    sources: tuple[str, ...]
+    """What it was made from."""
+    observed: Mapping[str, Mapping[int, float]]
+    """What the method saw of its own steps (`Method.observed`)."""
+    cost: Cost
+    """What drawing it took."""
+
+
+def draw(
+    run: Run, cohort: Cohort, subject: str, target: str, seed: int, sample: int, kept: Path | None = None
+) -> Drawing:
+    """Draw one sample, or read it.
+
+    Args:
+        run: what makes it.
+        cohort: where the subject is.
+        subject: its name.
+        target: what to make.
+        seed: of the noise.
+        sample: number of the sample, from 0.
+        kept: folder of samples; one that is there is read, others are put there.
+
+    Raises:
+        InputError: if the folder holds this sample of another run, seed or cohort, or it cannot be read.
+    """
+    path = kept and kept / run.folder.name / f"{subject}_{target}_sample-{sample + 1}.npz"
+    of = {
+        "weights": run.weights["sha256"],
+        "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
+        "cohort": cohort.fingerprint,
+        "seed": seed,
+    }
+    if path and path.is_file():
+        return _read(path, of)
+    parameters = sum(parameter.numel() for parameter in run.method.parameters())
+    (images, sources), cost = measured_cost(
+        lambda: synthesise(run, cohort, subject, target, seed, (sample,)), run.device, parameters
+    )
+    drawing = Drawing(images[0], sources, dict(run.method.observed), cost)
+    if path:
+        _write(path, drawing, of)
+    return drawing
+
+
+def _write(path: Path, drawing: Drawing, of: Mapping[str, Any]) -> None:
+    content = {"of": of, "sources": drawing.sources, "observed": drawing.observed, "cost": asdict(drawing.cost)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        np.savez_compressed(temporary, image=drawing.image, content=np.array(json.dumps(content)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            image, content = file["image"], json.loads(str(file["content"]))
+        found, sources, cost = content["of"], tuple(content["sources"]), Cost(**content["cost"])
+        observed = {
+            name: {int(time): value for time, value in steps.items()} for name, steps in content["observed"].items()
+        }
+    except Exception as error:  # zip, numpy, JSON and keys each have their own
+        raise InputError(f"{path}: not readable as a sample ({error}); delete it") from error
+    if found != of:
+        other = ", ".join(name for name in of if found.get(name) != of[name])
+        raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")
+    return Drawing(image, sources, observed, cost)

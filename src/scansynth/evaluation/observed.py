@@ -1,0 +1,73 @@
+"""What methods saw of their own steps while they sampled (`Method.observed`), as a table and curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from scansynth.evaluation.plots import MARKERS
+from scansynth.evaluation.tables import csv_text
+from scansynth.files import write_text
+
+Observed = Mapping[str, Mapping[int, float]]
+"""A figure's name, then its value by time, of one sample."""
+Found = Mapping[tuple[str, str, str], Sequence[Observed]]
+"""Of each sample, by run, direction and subject."""
+
+
+def write_observed(found: Found, folder: Path) -> None:
+    """Write `observed.csv` (a line a sample and step) and `observed.png` (means over subjects and samples)."""
+    records = [
+        {
+            "label": label,
+            "direction": direction,
+            "subject": subject,
+            "sample": number,
+            "figure": name,
+            "time": time,
+            "value": value,
+        }
+        for (label, direction, subject), samples in found.items()
+        for number, sample in enumerate(samples, 1)
+        for name, steps in sample.items()
+        for time, value in steps.items()
+    ]
+    write_text(folder / "observed.csv", csv_text(records))
+    _plot(means(found), folder / "observed.png")
+
+
+def means(found: Found) -> dict[str, dict[tuple[str, str], dict[int, float]]]:
+    """By figure, by run and direction: the mean over subjects and samples at each time."""
+    values: dict[str, dict[tuple[str, str], dict[int, list[float]]]] = {}
+    for (label, direction, _), samples in found.items():
+        for sample in samples:
+            for name, steps in sample.items():
+                own = values.setdefault(name, {}).setdefault((label, direction), {})
+                for time, value in steps.items():
+                    own.setdefault(time, []).append(value)
+    return {
+        name: {
+            group: {time: float(np.mean(taken)) for time, taken in sorted(steps.items())}
+            for group, steps in groups.items()
+        }
+        for name, groups in values.items()
+    }
+
+
+def _plot(found: Mapping[str, Mapping[tuple[str, str], Mapping[int, float]]], path: Path) -> None:
+    """A panel a figure, a line a run and direction."""
+    figure = Figure(figsize=(6 * len(found), 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (name, groups) in enumerate(found.items(), 1):
+        axes = figure.add_subplot(1, len(found), place)
+        for number, ((label, direction), steps) in enumerate(groups.items()):
+            marker = MARKERS[number % len(MARKERS)]
+            axes.plot(list(steps), list(steps.values()), marker=marker, linewidth=1.2, label=f"{label}, {direction}")
+        axes.set_xscale("log")
+        axes.set_xlabel("time of the step")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(path, dpi=120)
