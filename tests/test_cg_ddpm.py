@@ -21,9 +21,10 @@ A, B = 0.6, -0.1
 class Exact(nn.Module):
     """The exact denoiser of a target = slope·source + offset + r, r of a variance; v such that Σ is the true one."""
 
-    def __init__(self, schedule, slope, offset, variance):
+    def __init__(self, schedule, slope, offset, variance, output):
         super().__init__()
         self.schedule, self.slope, self.offset, self.variance = schedule, slope, offset, variance
+        self.output = output
 
     def forward(self, x, n):
         noisy, source = x.chunk(2, dim=1)
@@ -32,8 +33,10 @@ class Exact(nn.Module):
         # x_0 given x_n and the source: a Gaussian prior around `mean` and a Gaussian measurement.
         gain = alpha_bar.sqrt() * self.variance / (alpha_bar * self.variance + 1 - alpha_bar)
         x0 = mean + gain * (noisy - alpha_bar.sqrt() * mean)
-        eps = (noisy - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
-        return torch.cat([eps, torch.full_like(eps, -40.0)], dim=1)  # sigmoid(−40) is 0: Σ = β̃
+        given = (noisy - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+        if self.output == "velocity":
+            given = alpha_bar.sqrt() * given - (1 - alpha_bar).sqrt() * x0
+        return torch.cat([given, torch.full_like(given, -40.0)], dim=1)  # sigmoid(−40) is 0: Σ = β̃
 
 
 def with_exact_denoisers(variance, **settings):
@@ -45,8 +48,8 @@ def with_exact_denoisers(variance, **settings):
     # Y given X: regression the other way.
     spread_y, spread_x = 0.04, A**2 * 0.04 + variance
     slope = A * spread_y / spread_x
-    method.nets["X"] = Exact(schedule, A, B, variance)
-    method.nets["Y"] = Exact(schedule, slope, -slope * B, spread_y - slope * A * spread_y)
+    method.nets["X"] = Exact(schedule, A, B, variance, config.output)
+    method.nets["Y"] = Exact(schedule, slope, -slope * B, spread_y - slope * A * spread_y, config.output)
     return method
 
 
@@ -78,10 +81,10 @@ def test_with_shared_noises_the_error_is_the_difference_of_the_predictions_times
     )
 
 
-@pytest.mark.parametrize("last_code", [True, False])
-def test_a_target_that_its_source_decides_is_rebuilt_exactly(last_code):
+@pytest.mark.parametrize(("last_code", "output"), [(True, "noise"), (False, "noise"), (True, "velocity")])
+def test_a_target_that_its_source_decides_is_rebuilt_exactly(last_code, output):
     y0 = 0.2 * torch.randn(1, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    made = sample(with_exact_denoisers(0.0, last_code=last_code), y0)
+    made = sample(with_exact_denoisers(0.0, last_code=last_code, output=output), y0)
     torch.testing.assert_close(made, A * y0 + B, atol=1e-9, rtol=0)
 
 

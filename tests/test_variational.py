@@ -11,6 +11,7 @@ from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import (
     bound_term,
     discretised_log_likelihood,
+    eps_from_velocity,
     learned_log_variance,
     log_variance_range,
     mean_from_eps,
@@ -128,3 +129,14 @@ def test_a_term_of_the_bound_is_zero_for_the_true_posterior_and_known_for_a_shif
     # A mean that is wrong by δ costs δ²/(2 σ²) nats.
     shifted = bound_term(SCHEDULE, x0, x_t, mean + 0.1, log_variance, t, s)
     torch.testing.assert_close(shifted[:2], 0.005 / least[:2].exp() / math.log(2))
+
+
+def test_the_noise_of_a_velocity_is_exact_and_its_error_never_grows():
+    generator = torch.Generator().manual_seed(0)
+    t = torch.arange(1, T + 1)
+    x0, eps, error = (torch.randn(T, 1, 4, 4, dtype=torch.float64, generator=generator) for _ in range(3))
+    x_t, alpha_bar = q_sample(SCHEDULE, x0, t, eps), SCHEDULE.at(t, x0)
+    velocity = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+    torch.testing.assert_close(eps_from_velocity(SCHEDULE, velocity, x_t, t), eps)
+    off = x0_from_eps(SCHEDULE, x_t, eps_from_velocity(SCHEDULE, velocity + error, x_t, t), t) - x0
+    torch.testing.assert_close(off, -(1 - alpha_bar).sqrt() * error)

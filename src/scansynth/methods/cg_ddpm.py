@@ -27,6 +27,8 @@ Equation                                      | here
 # Paper: says nothing of the forward noises of X and Y. Here: they are shared in the joint phase, because a code read
 # from Y can rebuild X_{n−1} only if both were disturbed alike, and sampling starts from X_N = Y_N. Independent is a
 # setting.
+# Paper: networks give ε_f. Here: or, as a setting, the velocity that ε_f follows from, because an error of ε_f comes
+# into x̂_0 up to 150 times, and a short training leaves it (`variational.eps_from_velocity`).
 # Paper: the schedule is not named. Here: linear; cosine is a setting, whose last steps hold most of L_cyc's weight.
 """
 
@@ -45,7 +47,15 @@ from scansynth.diffusion.variational import learned_log_variance, mean_from_eps,
 from scansynth.diffusion.windows import by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Method, Noise, Progress, Update, Windows
-from scansynth.methods.ddpm import DdpmConfig, denoising_unet, learned_bound, make_schedule, needs_of, noise_loss
+from scansynth.methods.ddpm import (
+    DdpmConfig,
+    denoising_unet,
+    learned_bound,
+    make_schedule,
+    needs_of,
+    noise_loss,
+    read_noise,
+)
 
 LEAST_LOG_VARIANCE = -20.0
 """Of Σ_f where codes are exchanged: both are clamped by it, so that their ratio stays finite."""
@@ -65,6 +75,8 @@ class CgDdpmConfig:
     """Residual blocks a level."""
     window_levels: tuple[int, ...] = (2, 3)
     """Levels with shifted-window attention."""
+    output: Literal["noise", "velocity"] = "noise"
+    """What a network gives: ε_f itself, or the velocity that ε_f follows from, which learns in far fewer steps."""
     steps: int = 4000
     """N, the steps of the forward process."""
     noise: Literal["linear", "cosine"] = "linear"
@@ -138,8 +150,8 @@ class CgDdpm(Method):
 
     def predict(self, name: str, x_n: Tensor, y0: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """ε_f and v of one network, (B, 1, *S) each, from its noisy contrast and the other one's clean image."""
-        eps_f, v = self.nets[name](torch.cat([x_n, y0], dim=1), n).chunk(2, dim=1)
-        return eps_f, v.sigmoid()
+        given, v = self.nets[name](torch.cat([x_n, y0], dim=1), n).chunk(2, dim=1)
+        return read_noise(self.config.output, self.schedule, given, x_n, n), v.sigmoid()
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """One update of both networks: each by itself (Eq. 3) at first, then with L_cyc (Eq. 12)."""

@@ -33,7 +33,13 @@ from scansynth.conditioning import draw_task, spread
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
 from scansynth.diffusion.schedule import Schedule
-from scansynth.diffusion.variational import bound_term, learned_log_variance, mean_from_eps, x0_from_eps
+from scansynth.diffusion.variational import (
+    bound_term,
+    eps_from_velocity,
+    learned_log_variance,
+    mean_from_eps,
+    x0_from_eps,
+)
 from scansynth.diffusion.windows import by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
@@ -54,6 +60,8 @@ class DdpmConfig:
     """Residual blocks a level."""
     window_levels: tuple[int, ...] = (2, 3)
     """Levels with shifted-window attention."""
+    output: Literal["noise", "velocity"] = "noise"
+    """What the network gives: ε_f itself, or the velocity that ε_f follows from, which learns in far fewer steps."""
     steps: int = 4000
     """T, the steps of the forward process."""
     noise: Literal["linear", "cosine"] = "linear"
@@ -136,7 +144,8 @@ class Ddpm(Method):
         """
         planes = planes.to(y.dtype).expand(-1, -1, *y.shape[2:])
         out = self.nets["unet"](torch.cat([x_t, y, planes], dim=1), t)
-        return out[:, :1], out[:, 1:].sigmoid() if self.learned else None
+        eps_f = read_noise(self.config.output, self.schedule, out[:, :1], x_t, t)
+        return eps_f, out[:, 1:].sigmoid() if self.learned else None
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
@@ -215,6 +224,11 @@ def denoising_unet(config: DdpmConfig, channels_in: int, channels_out: int) -> U
         time_width=4 * config.channels,
         window_levels=config.window_levels,
     )
+
+
+def read_noise(output: str, schedule: Schedule, given: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """ε_f from what a network gives, "noise" or "velocity"."""
+    return eps_from_velocity(schedule, given, x_t, t) if output == "velocity" else given
 
 
 def needs_of(patch: tuple[int, int, int] | None, multiple: int) -> Needs:

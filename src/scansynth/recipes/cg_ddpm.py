@@ -14,7 +14,8 @@ from scansynth.methods.ddpm import DdpmConfig
 STEPS_PER_EPOCH = 89
 PAPER = Training(steps=1000 * STEPS_PER_EPOCH, batch_size=4)
 SMALL = Training(steps=2400, batch_size=2, precision="bfloat16", checkpoint_every=200, validate_every=1_000_000)
-"""For two cores: patches of 32×32×16, 12 steps of sampling, one validation at the end, since it samples volumes."""
+"""For two cores: patches of 32×32×16, networks that give the velocity, 12 steps of sampling, one
+validation at the end, since it samples volumes."""
 
 _SIZE: dict[str, Any] = {
     "patch": (32, 32, 16),
@@ -22,6 +23,7 @@ _SIZE: dict[str, Any] = {
     "multipliers": (1, 2, 4),
     "blocks": 1,
     "window_levels": (2,),
+    "output": "velocity",
     "learning_rate": 5e-4,
     "sampling_steps": 12,
 }
@@ -74,8 +76,9 @@ def cg_ddpm_small_kappa() -> RunConfig[CgDdpmConfig]:
 
 
 def iddpm_small() -> RunConfig[DdpmConfig]:
-    """iddpm for volumes of some 64 voxels a side and two cores."""
-    return small(iddpm)
+    """iddpm for volumes of some 64 voxels a side and two cores: as many samples and network calls as cg_ddpm_small."""
+    config = with_settings(lambda: small(iddpm), sampling_steps=24)
+    return replace(config, training=replace(SMALL, batch_size=4))
 
 
 def iddim_small() -> RunConfig[DdpmConfig]:
