@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from scansynth.config import RunConfig
-from scansynth.data.prepare import Preparation
+from scansynth.data.prepare import find_preparation
 from scansynth.recipes.cg_ddpm import STEPS_PER_EPOCH
 from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 
@@ -22,7 +22,7 @@ BRATS = DataSet(
     ("T1w", "T2w", "FLAIR"),
     (178, 2, 18),
     "the first 178 scans train; two 64×64×16 patches a scan; no registration",
-    Preparation(spacing=(1.0, 1.0, 6.0), size=(256, 256, 32), intensity="percentile"),
+    find_preparation("cg-ddpm"),
 )
 
 
