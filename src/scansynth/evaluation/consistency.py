@@ -23,6 +23,10 @@ from scansynth.files import write_text
 
 Key = tuple[str, str, str]
 """Run, direction and subject."""
+NOTE = (
+    "Uncertainty: mean standard deviation of the samples in [−1, 1]. MC-n: of the mean of n samples. Inconsistency: "
+    "standard deviation over n of MC-n over its maximum."
+)
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,24 @@ def write_consistency(found: Mapping[Key, Consistency], folder: Path, accelerati
     ]
     write_text(folder / "consistency.csv", csv_text(records))
     write_text(folder / "consistency.md", markdown(found))
-    _plot(_groups(found), folder / "consistency.png")
+    _plot(by_direction(found), folder / "consistency.png")
 
 
-def _groups(found: Mapping[Key, Consistency]) -> dict[tuple[str, str], list[Consistency]]:
+def headings(found: Mapping[Key, Consistency]) -> list[str]:
+    """Of the figures of `spreads`."""
+    most = max(len(one.averaged) for one in found.values())
+    return ["uncertainty", "inconsistency", *(f"MC-{n} MS-SSIM (%)" for n in range(1, most + 1))]
+
+
+def spreads(group: Sequence[Consistency]) -> list[str]:
+    """Each figure's mean ± standard deviation over subjects."""
+    values = [([one.uncertainty for one in group], 5), ([one.inconsistency for one in group], 5)]
+    values += [(list(averaged), 2) for averaged in zip(*[one.averaged for one in group], strict=True)]
+    return [spread_text(spread_of(numbers), digits) for numbers, digits in values]
+
+
+def by_direction(found: Mapping[Key, Consistency]) -> dict[tuple[str, str], list[Consistency]]:
+    """By run and direction, over subjects."""
     groups: dict[tuple[str, str], list[Consistency]] = {}
     for (label, direction, _), one in found.items():
         groups.setdefault((label, direction), []).append(one)
@@ -90,25 +108,16 @@ def _groups(found: Mapping[Key, Consistency]) -> dict[tuple[str, str], list[Cons
 
 def markdown(found: Mapping[Key, Consistency]) -> str:
     """A row a run and direction: mean ± standard deviation over subjects."""
-    most = max(len(one.averaged) for one in found.values())
-    heads = ["uncertainty", "inconsistency", *(f"MC-{n} MS-SSIM (%)" for n in range(1, most + 1))]
+    heads = headings(found)
     lines = [
-        "Uncertainty: mean standard deviation of the samples in [−1, 1]. MC-n: of the mean of n samples. "
-        "Inconsistency: standard deviation over n of MC-n over its maximum. By subject; mean ± standard deviation over "
-        "subjects.",
+        f"{NOTE} By subject; mean ± standard deviation over subjects.",
         "",
         f"| method | direction | subjects | {' | '.join(heads)} |",
         f"| --- | --- | ---: |{' ---: |' * len(heads)}",
     ]
-    for (label, direction), group in _groups(found).items():
-        rows: list[tuple[Sequence[float], int]] = [
-            ([one.uncertainty for one in group], 5),
-            ([one.inconsistency for one in group], 5),
-        ]
-        rows += [([one.averaged[n] for one in group], 2) for n in range(most)]
-        cells = [spread_text(spread_of(values), digits) for values, digits in rows]
+    for (label, direction), group in by_direction(found).items():
         name = label.replace("|", "\\|")
-        lines.append(f"| {name} | {direction} | {len(group)} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {direction} | {len(group)} | {' | '.join(spreads(group))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from scansynth.downstream import WHOLE, Dice
 from scansynth.evaluation.comparison import Comparison, notes
-from scansynth.evaluation.consistency import Consistency
+from scansynth.evaluation.consistency import NOTE, Consistency, by_direction, spreads
+from scansynth.evaluation.consistency import headings as consistency_headings
 from scansynth.evaluation.costs import Cost
 from scansynth.evaluation.protocols import Protocol
 from scansynth.evaluation.regions import METRICS as REGION_METRICS
@@ -155,27 +156,15 @@ def uncertainty_table(spreads: Mapping[tuple[str, str, str], Uncertainty]) -> Ta
 
 def consistency_table(found: Mapping[tuple[str, str, str], Consistency]) -> Table | None:
     """A line a run and direction: means over subjects; None where nothing was measured."""
-    groups: dict[tuple[str, str], list[Consistency]] = {}
-    for (label, direction, _), one in found.items():
-        groups.setdefault((label, direction), []).append(one)
-    if not groups:
+    if not found:
         return None
-    most = max(len(one.averaged) for one in found.values())
     lines = []
-    for names, group in groups.items():
-        rows = [([one.uncertainty for one in group], 5), ([one.inconsistency for one in group], 5)]
-        rows += [([one.averaged[n] for one in group], 2) for n in range(len(group[0].averaged))]
-        cells = [Cell(str(len(group)))]
-        for values, digits in rows:
-            text, _, spread = spread_text(spread_of(values), digits).partition(" ")
-            cells.append(Cell(text, spread))
-        lines.append(Line(names, (*cells, *[Cell("–")] * (most - len(group[0].averaged)))))
-    own = ("subjects", "uncertainty ↓", "inconsistency ↓", *(f"MC-{n} MS-SSIM (%) ↑" for n in range(1, most + 1)))
-    notes = (
-        "Uncertainty: mean standard deviation of the samples in [−1, 1]. MC-n: of the mean of n samples. "
-        "Inconsistency: standard deviation over n of MC-n over its maximum.",
-    )
-    return Table("Consistency", ("method", "direction"), own, tuple(lines), notes)
+    for names, group in by_direction(found).items():
+        parts = [text.partition(" ") for text in spreads(group)]
+        cells = [Cell(mean, deviation) for mean, _, deviation in parts]
+        lines.append(Line(names, (Cell(str(len(group))), *cells)))
+    own = ("subjects", *consistency_headings(found))
+    return Table("Consistency", ("method", "direction"), own, tuple(lines), (NOTE,))
 
 
 def region_table(found: Sequence[RegionResult]) -> Table | None:
