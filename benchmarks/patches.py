@@ -59,20 +59,18 @@ def main() -> None:
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(f"{case}:\n{run.stderr}")
-        results.append(json.loads(run.stdout.splitlines()[-1]))
-        print(json.dumps(results[-1]), flush=True)
-    content = {"environment": environment(), "threads": arguments.threads, "results": results}
-    if arguments.work == "memory":
-        # Between the smallest and each larger volume, so that what does not grow drops out.
-        first, *rest = results
-        for one in rest:
+        results.append(one := json.loads(run.stdout.splitlines()[-1]))
+        if arguments.work == "memory" and one is not results[0]:
+            # Between the smallest and each larger volume, so that what does not grow drops out.
+            first = results[0]
             voxels = np.prod(one["volume"]) - np.prod(first["volume"])
             one["arrays"] = round((one["peak_memory_gb"] - first["peak_memory_gb"]) * 1e9 / voxels / 4, 1)
-            print(one["volume"], one["arrays"], "arrays")
-    if arguments.output:
-        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-        content["command"] = " ".join(["python", "benchmarks/patches.py", *words])
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+        print(json.dumps(one), flush=True)
+        if arguments.output:  # after every case, since all of them take long
+            words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+            content = {"environment": environment(), "threads": arguments.threads, "results": results}
+            content["command"] = " ".join(["python", "benchmarks/patches.py", *words])
+            arguments.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def cases(arguments: argparse.Namespace) -> list[dict]:
