@@ -29,7 +29,7 @@ from scansynth.engine import Engine
 from scansynth.errors import InputError, ToldElsewhereError
 from scansynth.method import Progress
 from scansynth.processes import Processes, find_device, start_processes
-from scansynth.synthesis import sidecar_of
+from scansynth.synthetic_image import sidecar_of
 from scansynth.train import make_method, make_parts, step, train
 
 CPU = torch.device("cpu")

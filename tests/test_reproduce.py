@@ -89,8 +89,9 @@ def test_every_asked_table_is_listed(capsys):
     assert {"syndiff-table2", "mrdiff-fig4", "cola-diff-table2", "cg-ddpm-fig5", "cdpm-table1"} <= listed.keys()
     assert "absent: cGAN, UNIT" in listed["syndiff-table2"]
     assert "1 of them marked as not readable" in listed["syndiff-table2"]
-    assert "methods: none" in listed["mrdiff-fig4"]
-    assert "not transcribed" in listed["mrdiff-fig4"]
+    assert "methods: none" in listed["cola-diff-table2"]
+    assert "not transcribed" in listed["cola-diff-table2"]
+    assert "absent: HiNet" in listed["mrdiff-table1"]
     assert "nothing measures" in listed["cdpm-table1"]
 
 

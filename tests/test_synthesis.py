@@ -24,7 +24,8 @@ from scansynth.evaluation.protocols import measure
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.method import Noise
 from scansynth.physics.kspace import undersample
-from scansynth.synthesis import Run, sidecar_of
+from scansynth.synthesis import Run
+from scansynth.synthetic_image import sidecar_of
 from scansynth.tasks import synthesise
 from scansynth.train import train
 from scansynth.validation import case_sources, validation_cases

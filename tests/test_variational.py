@@ -12,6 +12,7 @@ from scansynth.diffusion.variational import (
     bound_term,
     discretised_log_likelihood,
     eps_from_velocity,
+    eps_from_x0,
     learned_log_variance,
     log_variance_range,
     mean_from_eps,
@@ -138,5 +139,6 @@ def test_the_noise_of_a_velocity_is_exact_and_its_error_never_grows():
     x_t, alpha_bar = q_sample(SCHEDULE, x0, t, eps), SCHEDULE.at(t, x0)
     velocity = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
     torch.testing.assert_close(eps_from_velocity(SCHEDULE, velocity, x_t, t), eps)
+    torch.testing.assert_close(eps_from_x0(SCHEDULE, x0, x_t, t), eps)
     off = x0_from_eps(SCHEDULE, x_t, eps_from_velocity(SCHEDULE, velocity + error, x_t, t), t) - x0
     torch.testing.assert_close(off, -(1 - alpha_bar).sqrt() * error)

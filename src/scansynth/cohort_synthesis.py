@@ -17,7 +17,8 @@ from scansynth.data.layouts import Listing, Subject
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.processes import Processes
-from scansynth.synthesis import NOTICE, Run, sidecar_of
+from scansynth.synthesis import Run
+from scansynth.synthetic_image import NOTICE, sidecar_of
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def translate_cohort(
     report: Report | None = None,
     processes: Processes | None = None,
     windows: int | None = None,
+    maps: bool = False,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -74,6 +76,7 @@ def translate_cohort(
         report: told of every image that this process makes.
         processes: that share the images; by default there is only this one.
         windows: as in `Run.translate`.
+        maps: as in `Run.translate`.
 
     Returns:
         What is listed in `contrasts.tsv`.
@@ -82,7 +85,7 @@ def translate_cohort(
         InputError: if nothing can be made, or (after all else is done) some subjects failed.
     """
     processes = processes or Processes(run.device)
-    drawn = {"samples": samples, "seed": seed, "shared_noise": shared_noise}
+    drawn = {"samples": samples, "seed": seed, "shared_noise": shared_noise, "maps": maps}
     plan = processes.from_first(lambda: make_plan(run, listing, out, target, missing, overwrite, drawn))
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}
@@ -91,7 +94,7 @@ def translate_cohort(
         path = output_path(out, listing.layout, subject.name, name)
         try:
             run.translate(
-                _sources(run, subject, name), name, samples, seed, subject.name, shared_noise, windows=windows
+                _sources(run, subject, name), name, samples, seed, subject.name, shared_noise, None, windows, maps
             ).write(path)
             made[subject.name, name] = path
         except InputError as error:
@@ -189,7 +192,8 @@ def _is_there(path: Path, run: Run, drawn: dict[str, int | bool]) -> bool:
         return False
     if any(found.get(key) != value for key, value in {"weights": dict(run.weights), **drawn}.items()):
         raise InputError(
-            f"{path} is there from another run, seed or number of samples: choose another -o, or --overwrite"
+            f"{path} is there from another run, seed or number of samples, or with other --maps: choose another -o, or "
+            "--overwrite"
         )
     return True
 

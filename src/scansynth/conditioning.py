@@ -1,11 +1,13 @@
 """Which contrasts are given and which one is asked for, in methods that take any subset of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scansynth.method import Noise
+from scansynth.errors import InputError
+from scansynth.method import Method, Noise
 
 
 def draw_task(
@@ -34,3 +36,57 @@ def draw_task(
 def spread(mask: Tensor, images: Tensor) -> Tensor:
     """A mask (B, K) as factors for images (B, K, *S)."""
     return mask.reshape(*mask.shape, *[1] * (images.ndim - 2)).to(images.dtype)
+
+
+class AnyToAny(Method):
+    """A method that makes any configured target from any subset of a run's other contrasts.
+
+    Its settings have `targets`: the contrasts to make, or nothing for every one.
+
+    Raises:
+        InputError: if there are fewer than two contrasts, or a target is not among them.
+    """
+
+    name: str
+    """In the table of methods."""
+
+    def __init__(self, config: Any, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        if len(self.contrasts) < 2:
+            raise InputError(f"{self.name} needs at least two contrasts, got {', '.join(self.contrasts) or 'none'}")
+        if unknown := [target for target in config.targets if target not in self.contrasts]:
+            raise InputError(f"{self.name}: target {unknown[0]!r} is not among {', '.join(self.contrasts)}")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The configured targets, or every contrast."""
+        return self.config.targets or self.contrasts
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """One player."""
+        return {"G": tuple(self.nets)}
+
+    def task(self, available: Tensor, target: str) -> tuple[Tensor, Tensor]:
+        """What a subject's synthesis starts from: is_source and is_target, (1, K) bool.
+
+        Args:
+            available: (1, K) bool.
+            target: name of the contrast to make.
+
+        Raises:
+            InputError: if there is no source.
+        """
+        index = self.contrasts.index(target)
+        is_source = available.clone()
+        is_source[:, index] = False
+        if not is_source.any():
+            raise InputError(f"{self.name}: no source is given for {target}; give at least one other contrast")
+        is_target = torch.zeros_like(available)
+        is_target[:, index] = True
+        return is_source, is_target
+
+
+def task_planes(is_source: Tensor, is_target: Tensor, images: Tensor) -> Tensor:
+    """Which contrasts are given and which one is asked for, as constant images (B, 2K, 1, …) of 0 and 1."""
+    return torch.cat([spread(is_source, images), spread(is_target, images)], dim=1)

@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 
@@ -37,6 +37,9 @@ class DataSettings:
     acceleration: tuple[tuple[str, int], ...] = ()
     """MR contrasts that count as accelerated scans, each with its fold in both in-plane dimensions (T1w 4: 16x in
     all): only the centre of k-space is kept, wherever the run reads a scan."""
+    defaults: Literal["none", "common", "adni", "spine"] = "none"
+    """What stands for a TR or TE that is not known, where a method reads them: nothing (an error), or usual values of
+    the contrast, with a warning (`physics.acquisition.USUAL`)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the training images; all off by default."""
 

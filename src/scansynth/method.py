@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from scansynth.physics.acquisition import SequenceName
+
 Batch = Mapping[str, Any]
 """What a method gets. `images`: (B, K, *S) float32 in [-1, 1], 0 where unavailable; `available`: (B, K) bool."""
 
@@ -30,6 +32,9 @@ class Needs:
     """All sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
     patch: tuple[int, int, int] | None = None
     """Voxels of a patch, (X, Y, Z)."""
+    sequences: Mapping[str, SequenceName] | None = None
+    """Contrast → signal equation, of a method that trains with acquisition parameters: training batches then have
+    `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -191,3 +196,20 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: if this method needs a source that is not available.
         """
+
+    def hypothetical_maps(
+        self, batch: Batch, target: str, image: Tensor, windows: Windows, noise: Noise
+    ) -> Mapping[str, Tensor]:
+        """Maps that the method's features stand for, where it has some: of no patient measured, and not checked.
+
+        Args:
+            batch: as in `translate`.
+            target: name of the contrast that was made.
+            image: what `translate` made, (1, 1, X, Y, Z) in [-1, 1].
+            windows: cuts the volume for the networks.
+            noise: of the same key.
+
+        Returns:
+            By name and unit (`T1 (s)`), (1, 1, X, Y, Z) each; none by default.
+        """
+        return {}

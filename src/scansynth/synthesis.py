@@ -10,7 +10,6 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,17 +25,15 @@ from scansynth.checkpoint import load_weights, restore
 from scansynth.config import RunConfig, read_yaml
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
-from scansynth.data.prepare import Undo, grid_for, prepare
+from scansynth.data.prepare import Undo, grid_for, prepare, to_source
 from scansynth.data.record import PreparationRecord
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import windows_of
 from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
-from scansynth.files import write_text
 from scansynth.method import Method, Noise, SharedAlongSlices, Windows
+from scansynth.synthetic_image import NOTICE, Synthesis
 from scansynth.train import make_method
-
-NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 
 Report = Callable[[int, int], None]
 """Called with (network calls done, network calls in all)."""
@@ -44,60 +41,6 @@ Report = Callable[[int, int], None]
 
 def _report_sample(report: Report, sample: int, samples: int, done: int, total: int) -> None:
     report(sample * total + done, samples * total)
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """A contrast that was not acquired, on the grid of its source."""
-
-    array: np.ndarray
-    """(X, Y, Z) float32, RAS+, in `provenance["unit"]`. With several samples, their mean."""
-    deviation: np.ndarray | None
-    """Voxel-wise standard deviation over the samples, the same shape and unit; None for one sample."""
-    samples: tuple[np.ndarray, ...]
-    """The single samples; empty for one."""
-    provenance: Mapping[str, Any]
-    """What the sidecar says."""
-    like: Volume
-    """The source whose grid this is on."""
-
-    def write(self, path: str | Path) -> list[Path]:
-        """Write the image and its JSON sidecar; with several samples also `_std` and `_sample-N` files.
-
-        Args:
-            path: `.nii` or `.nii.gz`.
-
-        Returns:
-            The files written, sidecars included. Images first, so that a sidecar says that its image is whole.
-
-        Raises:
-            InputError: if the path is of another kind or cannot be written.
-        """
-        path = Path(path)
-        written: list[Path] = []
-        images = {"": self.array}
-        if self.deviation is not None:
-            images["_std"] = self.deviation
-        images |= {f"_sample-{number}": sample for number, sample in enumerate(self.samples, 1)}
-        for suffix, array in reversed(images.items()):
-            file = with_suffix(path, suffix)
-            meaning = {"": "mean of the samples" if self.samples else "sample", "_std": "standard deviation"}
-            self.like.write_array(file, array, f"SYNTHETIC {self.provenance['target']} by scansynth. Not a scan.")
-            content = {**self.provenance, "image": meaning.get(suffix, "sample")}
-            write_text(sidecar_of(file), json.dumps(content, indent=1))
-            written += [file, sidecar_of(file)]
-        return written
-
-
-def with_suffix(path: Path, suffix: str) -> Path:
-    """`t2.nii.gz`, `_std` → `t2_std.nii.gz`."""
-    ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
-    return path.with_name(path.name.removesuffix(ending) + suffix + ending)
-
-
-def sidecar_of(path: Path) -> Path:
-    """`t2.nii.gz` → `t2.json`."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
 @dataclass(frozen=True)
@@ -160,6 +103,7 @@ class Run:
         shared_noise: bool = False,
         report: Report | None = None,
         windows: int | None = None,
+        maps: bool = False,
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
 
@@ -176,9 +120,10 @@ class Run:
             shared_noise: one noise image for all slices, so that neighbours agree better.
             report: told of the network calls that are done.
             windows: slices or patches that go through the networks at once; memory and speed, not the result.
+            maps: also the hypothetical maps of the first sample's features, of a method that has some.
 
         Raises:
-            InputError: for a contrast or file that does not fit.
+            InputError: for a contrast or file that does not fit, or a method without maps.
         """
         files = {standard_name(name): Path(path) for name, path in sources.items()}
         if not files:
@@ -203,17 +148,20 @@ class Run:
             available[0, index] = True
         like = next(iter(volumes.values()))
         subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
-        made = []
+        made, found = [], {}
         for sample in range(samples):
             noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
             told = partial(_report_sample, report, sample, samples) if report else None
             image = self.make(images, available, target, noise, windows, told)
             made.append(undo(image, self.record.statistics[target]))
-        provenance = self.provenance(target, files, seed, samples, subject, shared_noise)
+            if maps and not sample:
+                own = self.hypothetical_maps(images, available, target, image, noise, windows)
+                found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
+        provenance = {**self.provenance(target, files, seed, samples, subject, shared_noise), "maps": maps}
         if samples == 1:
-            return Synthesis(made[0], None, (), provenance, like)
+            return Synthesis(made[0], None, (), provenance, like, found)
         mean, deviation = np.mean(made, axis=0), np.std(made, axis=0, ddof=1)
-        return Synthesis(mean.astype(np.float32), deviation.astype(np.float32), tuple(made), provenance, like)
+        return Synthesis(mean.astype(np.float32), deviation.astype(np.float32), tuple(made), provenance, like, found)
 
     @torch.no_grad()
     def make(
@@ -238,21 +186,70 @@ class Run:
         Returns:
             (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
         """
-        self.check_size(tuple(images.shape[2:]))
-        available = available.clone()
-        available[:, self.config.contrasts.index(target)] = False
-        sources = torch.where(available[..., None, None, None], images, torch.zeros(()))
-        shown = (sources > 0).flatten(0, 3).any(0).nonzero().flatten()
         result = torch.zeros(images.shape[2:])
-        if len(shown):
-            tissue = self.slab(int(shown[0]), int(shown[-1]) + 1, images.shape[4])
-            x = torch.where(available[..., None, None, None], to_network(sources[..., tissue]), torch.zeros(()))
-            batch = {"images": x.to(self.device), "available": available.to(self.device)}
-            made = self.method.translate(batch, target, self.windows(x.shape[2:], windows, report), noise)
+        if part := self.shown(images, available, target):
+            batch, tissue = part
+            made = self.method.translate(batch, target, self.windows(batch["images"].shape[2:], windows, report), noise)
             if not torch.isfinite(made).all():
                 raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
             result[..., tissue] = from_network(made)[0, 0].clamp(0, 1).cpu()
         return result.numpy()
+
+    @torch.no_grad()
+    def hypothetical_maps(
+        self,
+        images: torch.Tensor,
+        available: torch.Tensor,
+        target: str,
+        made: np.ndarray,
+        noise: Noise,
+        windows: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Maps that the method's features stand for (`Method.hypothetical_maps`).
+
+        Args:
+            images: as in `make`.
+            available: as in `make`.
+            target: the contrast that was made.
+            made: what `make` returned.
+            noise: of the same key.
+            windows: as in `make`.
+
+        Returns:
+            By name and unit, (X, Y, Z) float32; 0 in slices in which no source shows anything.
+
+        Raises:
+            InputError: if the method has none.
+        """
+        part = self.shown(images, available, target)
+        if not part:
+            return {}
+        batch, tissue = part
+        image = to_network(torch.from_numpy(made[..., tissue]))[None, None].to(self.device)
+        through = self.windows(image.shape[2:], windows, None)
+        found = self.method.hypothetical_maps(batch, target, image, through, noise)
+        if not found:
+            raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
+        maps = {name: torch.zeros(images.shape[2:]) for name in found}
+        for name, array in found.items():
+            maps[name][..., tissue] = array[0, 0].cpu()
+        return {name: array.numpy() for name, array in maps.items()}
+
+    def shown(
+        self, images: torch.Tensor, available: torch.Tensor, target: str
+    ) -> tuple[dict[str, torch.Tensor], slice] | None:
+        """The batch of the slices that are synthesised, and which they are; None where no source shows anything."""
+        self.check_size(tuple(images.shape[2:]))
+        available = available.clone()
+        available[:, self.config.contrasts.index(target)] = False
+        given = available[..., None, None, None]
+        sources = torch.where(given, images, torch.zeros(()))
+        places = (sources > 0).flatten(0, 3).any(0).nonzero().flatten()
+        if not len(places):
+            return None
+        tissue = self.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
+        x = torch.where(given, to_network(sources[..., tissue]), torch.zeros(()))
+        return {"images": x.to(self.device), "available": available.to(self.device)}, tissue
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 import scansynth
 from scansynth import checkpoint
 from scansynth.config import DataSettings, RunConfig, read_yaml, to_yaml
+from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset
 from scansynth.data.patches import PatchDataset
@@ -133,6 +134,7 @@ def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> 
             raise InputError(f"{config.method} trains on patches: of the settings under data, only acceleration counts")
         patch = method.needs.patch
         return method, PatchDataset(cohort, config.contrasts, "train", config.seed, patch, acceleration=acceleration)
+    sequences = method.needs.sequences
     dataset = SliceDataset(
         cohort,
         config.contrasts,
@@ -143,6 +145,7 @@ def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> 
         augmentation=config.data.augmentation,
         slices_per_subject=config.data.slices_per_subject,
         acceleration=config.data.acceleration,
+        acquisitions=None if sequences is None else Acquisitions(sequences, config.data.defaults),
     )
     check_size(method, dataset)
     return method, dataset

@@ -1,6 +1,7 @@
 """`prepare`: scans into a cohort."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from scansynth.commands.console import Input, Output, bars, out
 
@@ -24,6 +25,9 @@ class Prepare:
     """Voxels after resampling, centred on the foreground; None keeps an axis."""
     intensity: str | None = None
     """syndiff, percentile, z-score or hu-window (CT only)."""
+    acquisition: Path | None = None
+    """CSV/TSV table of contrast, RepetitionTime, EchoTime … (BIDS: seconds, degrees) and, if need be, subject; it
+    counts before the JSON files beside the images."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
     seed: int = 0
@@ -37,6 +41,7 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, or show what would be done."""
+        from scansynth.data.acquisitions import read_table
         from scansynth.data.build_cohort import build_cohort
         from scansynth.data.contrasts import standard_name
         from scansynth.data.dry_run import dry_run
@@ -53,6 +58,7 @@ class Prepare:
             report = dry_run(listing, settings, contrasts)
             out.print(report.text, markup=False)
             return
+        acquisitions = read_table(self.acquisition) if self.acquisition else None
         with bars() as move:
             cohort = build_cohort(
                 listing,
@@ -64,6 +70,7 @@ class Prepare:
                 progress=lambda done, total, name: move("preparing", done, total),
                 overwrite=self.overwrite,
                 skip_bad=self.skip_bad,
+                acquisitions=acquisitions,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
         out.print(f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}")

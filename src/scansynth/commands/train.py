@@ -1,7 +1,7 @@
 """`train`: a cohort into a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -31,8 +31,18 @@ class Train(Generic[Settings]):
     """Devices on each machine, a process each; they share the samples of a step (docs/clusters.md)."""
     nodes: int = 1
     """Machines; with several, start the command by torchrun or srun."""
+    defaults: bool = False
+    """Take usual values of a contrast, with a warning, where a method reads TR or TE and a scan's are not known (the
+    same as --data.defaults common)."""
     overwrite: bool = False
     """Throw away the run that is there."""
+
+    def chosen(self) -> Any:
+        """The settings, with usual acquisitions where they are asked for."""
+        config: Any = self.config
+        if not self.defaults or config.data.defaults != "none":
+            return config
+        return replace(config, data=replace(config.data, defaults="common"))
 
     def start(self) -> None:
         """Train to the end."""
@@ -44,7 +54,7 @@ class Train(Generic[Settings]):
             with processes.agreeing():
                 cohort = Cohort.open(self.cohort)
             train(
-                self.config,  # pyright: ignore[reportArgumentType]
+                self.chosen(),
                 cohort,
                 self.run,
                 processes.device,

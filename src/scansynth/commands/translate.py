@@ -45,6 +45,8 @@ class Translate:
     """One noise image for all slices: neighbours agree better."""
     windows: int | None = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
+    maps: bool = False
+    """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
@@ -97,7 +99,7 @@ class Translate:
             synthesis = run.translate(
                 dict(sources), self.target, self.samples, self.seed,
                 shared_noise=self.shared_noise,
-                report=lambda done, total: move("translating", done, total), windows=self.windows,
+                report=lambda done, total: move("translating", done, total), windows=self.windows, maps=self.maps,
             )  # fmt: skip
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
@@ -116,7 +118,7 @@ class Translate:
             entries = translate_cohort(
                 run, listing, self.output, self.target, self.missing, self.samples, self.seed,
                 self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
-                processes, self.windows,
+                processes, self.windows, self.maps,
             )  # fmt: skip
         for entry in entries if processes.first else ():
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)

@@ -18,6 +18,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from scansynth.data.acquisitions import Table, fields_of
 from scansynth.data.cohort import FORMAT, Cohort
 from scansynth.data.intensity import NORMALISATIONS, Scaling, background, foreground_threshold
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
@@ -50,6 +51,7 @@ def build_cohort(
     progress: Progress | None = None,
     overwrite: bool = False,
     skip_bad: bool = False,
+    acquisitions: Table | None = None,
 ) -> Cohort:
     """Prepare a cohort, or go on with one that was interrupted.
 
@@ -63,6 +65,7 @@ def build_cohort(
         progress: called after each scan.
         overwrite: throw away a cohort in `folder` that was prepared with other settings.
         skip_bad: leave scans out that cannot be read, with a warning.
+        acquisitions: acquisition parameters that count before those of sidecars (`acquisitions.read_table`).
 
     Raises:
         InputError: for contrasts that nobody has, bad scans, unfit splits, or a folder that holds something else.
@@ -70,6 +73,9 @@ def build_cohort(
     folder = Path(folder)
     contrasts = chosen_contrasts(listing, contrasts)
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
+    table = acquisitions or {}
+    if strangers := sorted({name for name, _ in table if name} - {subject.name for subject in subjects}):
+        raise InputError(f"the table of acquisitions names {strangers[0]}, of whom there is no scan")
     splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
     _claim(folder, settings, overwrite)
 
@@ -78,7 +84,7 @@ def build_cohort(
     entries: dict[str, Any] = {}
     for subject in subjects:
         wanted = {name: subject.scans[name] for name in contrasts if name in subject.scans}
-        writer = _SubjectWriter(subject, wanted, folder, settings)
+        writer = _SubjectWriter(subject, wanted, folder, settings, table)
         bad = writer.load()
         problems += bad
         for contrast in wanted if not bad or skip_bad else ():
@@ -110,8 +116,10 @@ def build_cohort(
 class _SubjectWriter:
     """Pass 1 of one subject."""
 
-    def __init__(self, subject: Subject, scans: Mapping[str, Path], folder: Path, settings: Preparation):
-        self.subject, self.scans, self.settings = subject, scans, settings
+    def __init__(
+        self, subject: Subject, scans: Mapping[str, Path], folder: Path, settings: Preparation, acquisitions: Table
+    ):
+        self.subject, self.scans, self.settings, self.acquisitions = subject, scans, settings, acquisitions
         self.folder = folder / "scans" / subject.name
         self.index = folder / "cohort.json"
         # The grid hangs on all scans of the subject: when one changes, all are prepared anew.
@@ -120,7 +128,8 @@ class _SubjectWriter:
             *subject.masks.values(),
             *(subject.sidecars[c] for c in scans if c in subject.sidecars),
         ]
-        self.key = _digest([FORMAT, asdict(settings), [_file_key(path) for path in files]])
+        told = [fields_of(acquisitions, subject.name, contrast, {}) for contrast in scans]
+        self.key = _digest([FORMAT, asdict(settings), [_file_key(path) for path in files], told])
         self.records: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, Volume] = {}
         self.masks: list[str] = []
@@ -176,7 +185,12 @@ class _SubjectWriter:
             "own": asdict(own),
             "range": [float(n.min()), float(n.max())],
             "foreground": [round(float(value), 5) for value in share],
-            "acquisition": _read_acquisition(self.subject.sidecars.get(contrast)),
+            "acquisition": fields_of(
+                self.acquisitions,
+                self.subject.name,
+                contrast,
+                _read_acquisition(self.subject.sidecars.get(contrast)),
+            ),
             "masks": self.masks,
             "registered": all(same_grid(volume.space, other.space) for other in self.volumes.values()),
         }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
@@ -80,10 +81,11 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         slices_per_subject: only the block of so many slices of a subject with the most foreground, or None (paired:
             the largest foreground among the subject's contrasts counts).
         acceleration: accelerated contrasts, with their folds.
+        acquisitions: what networks are told of the scans' acquisition, or None.
 
     Raises:
-        InputError: if a contrast has no slices, the slices' sizes differ, (paired) scans are not registered, or a
-            contrast of another run is accelerated.
+        InputError: if a contrast has no slices, the slices' sizes differ, an acquisition is not known, (paired) scans
+            are not registered, or a contrast of another run is accelerated.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         augmentation: Augmentation | None = None,
         slices_per_subject: int | None = None,
         acceleration: Acceleration = (),
+        acquisitions: Acquisitions | None = None,
     ):
         self.cohort, self.contrasts, self.split = cohort, tuple(contrasts), split
         self.paired, self.seed, self.augmentation, self.acceleration = paired, seed, augmentation, acceleration
@@ -120,6 +123,12 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
                     f"{cohort.folder}: no {split} slices of {contrast}{' beside another contrast' if paired else ''} "
                     f"with a foreground of {min_foreground:g}: lower min_foreground or leave the contrast out"
                 )
+        self.parameters = acquisitions and {
+            (subject, contrast): acquisitions.of(subject, contrast, cohort.acquisition(subject, contrast))
+            for subject in dict.fromkeys(subject for places in self._places.values() for subject, _ in places)
+            for contrast in self.contrasts
+            if contrast in cohort.available(subject)
+        }
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -134,7 +143,10 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         return {contrast: self._draw(contrast, i) for contrast in self.contrasts}
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool."""
+        """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
+
+        With `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms, flip angle in degrees, 0 where unavailable.
+        """
         images, available = (
             torch.zeros(len(self.contrasts), *self.size),
             torch.zeros(len(self.contrasts), dtype=torch.bool),
@@ -148,7 +160,13 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         if self.augmentation is not None:
             images[available] = self._augment(images[available], i, self.augmentation)
         images[available] = to_network(images[available])
-        return {"images": images, "available": available}
+        sample = {"images": images, "available": available}
+        if self.parameters is not None:
+            sample["acquisition"] = torch.zeros(len(self.contrasts), 4)
+            for k, contrast in enumerate(self.contrasts):
+                if contrast in places:
+                    sample["acquisition"][k] = self.parameters[places[contrast][0], contrast]
+        return sample
 
     def _augment(self, images: Tensor, i: int, augmentation: Augmentation) -> Tensor:
         generator = keyed_generator(self.seed, "augmentation", i)

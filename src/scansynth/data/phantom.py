@@ -227,6 +227,24 @@ _FILES = {
 """Layout → standard contrast → its name in files; the subject's name by number; the path by subject and contrast."""
 
 
+def has_tumour(index: int, tumour_share: float) -> bool:
+    """Whether the subject of that index (from 0) of a cohort has a tumour: evenly spread."""
+    return int((index + 1) * tumour_share + 1e-9) > int(index * tumour_share + 1e-9)
+
+
+def cohort_phantom(
+    index: int,
+    seed: int = 0,
+    shape: Sequence[int] = (96, 112, 96),
+    spacing: float = 2.0,
+    tumour_share: float = 0.5,
+    skull: bool = False,
+) -> Phantom:
+    """The subject of that index (from 0) of `write_phantom_cohort`, with its true maps."""
+    subject = zlib.crc32(f"{seed} {index}".encode())
+    return make_phantom(subject, shape, spacing, has_tumour(index, tumour_share), skull)
+
+
 def write_phantom_cohort(
     folder: Path,
     subjects: int,
@@ -242,8 +260,8 @@ def write_phantom_cohort(
     """Write a cohort of phantoms as NIfTI files.
 
     Subjects are numbered from 1: `phantom001` (BraTS, table), `IXI001-Guys-0001` (IXI), `sub-001` (BIDS). BraTS adds
-    `_seg` where there is a tumour, BIDS a sidecar of acquisition times (seconds) beside each MR image, and table a
-    `table.csv` with columns subject, contrast, path and split (70 % train, 15 % val, 15 % test).
+    `_seg` where there is a tumour, BIDS and table a sidecar of acquisition times (seconds) beside each MR image, and
+    table a `table.csv` with columns subject, contrast, path and split (70 % train, 15 % val, 15 % test).
 
     Args:
         folder: where to write; made if it is not there, and files of the same name are replaced.
@@ -276,17 +294,16 @@ def write_phantom_cohort(
 
     rows = []
     for index, name in enumerate(names):
-        tumour = int((index + 1) * tumour_share + 1e-9) > int(index * tumour_share + 1e-9)
-        phantom = make_phantom(zlib.crc32(f"{seed} {index}".encode()), shape, spacing, tumour, skull)
+        phantom = cohort_phantom(index, seed, shape, spacing, tumour_share, skull)
         for contrast in contrasts:
             if contrast in lacks.get(name, ()):
                 continue
             path = folder / path_of.format(name, kinds[contrast])
             _write(path, phantom.contrast(contrast), phantom.affine)
             rows.append((name, contrast, path.relative_to(folder).as_posix(), _split(index, subjects)))
-            if layout == "BIDS" and contrast in DEFAULTS:
+            if layout in ("BIDS", "table") and contrast in DEFAULTS:
                 _write_sidecar(path.with_name(path.name.replace(".nii.gz", ".json")), contrast)
-        if layout == "BraTS" and tumour:
+        if layout == "BraTS" and has_tumour(index, tumour_share):
             _write(folder / path_of.format(name, "seg"), phantom.tumour_mask(), phantom.affine)
     if layout == "BIDS":
         description = {"Name": f"scansynth phantoms: {_HEADER}", "BIDSVersion": "1.9.0", "DatasetType": "raw"}

@@ -71,6 +71,12 @@ def eps_from_velocity(schedule: Schedule, velocity: Tensor, x_t: Tensor, t: Tens
     return alpha_bar.sqrt() * velocity + (1 - alpha_bar).sqrt() * x_t
 
 
+def eps_from_x0(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The noise of x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, (B, C, *S); t > 0."""
+    alpha_bar = schedule.at(t, x_t)
+    return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+
+
 def x0_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     """x̂_0 = (x_t − √(1 − ᾱ_t) ε)/√ᾱ_t (DDPM, below Eq. 10), (B, C, *S)."""
     alpha_bar = schedule.lookup(t)

@@ -33,6 +33,11 @@ METHODS = {
         "DDPM, IDDPM (learned variance) and DDIM, any subset of sources to any target, on slices or 3D patches",
         "Ho, Jain & Abbeel, NeurIPS 2020; Nichol & Dhariwal, ICML 2021; Song, Meng & Ermon, ICLR 2021",
     ),
+    "mrdiff": Entry(
+        "scansynth.methods.mrdiff:MrDiff",
+        "diffusion whose features must explain the sources by MR physics (TR and TE), any subset of sources",
+        "Shin et al., Physics-driven Signal Regularization in Diffusion Models for Multi-contrast MR Image Synthesis",
+    ),
     "regression": Entry(
         "scansynth.methods.regression:Regression",
         "U-Net with an L1 loss, any subset of sources to any target: the plain reference of every comparison",

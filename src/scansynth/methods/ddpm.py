@@ -21,7 +21,7 @@ IDDPM 16: L_hybrid = L_simple + γ L_VLB   | `training_step`
 DDPM, algorithm 2; DDIM 12                | `translate`
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,20 +29,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from scansynth.conditioning import draw_task, spread
+from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import (
     bound_term,
     eps_from_velocity,
+    eps_from_x0,
     learned_log_variance,
     mean_from_eps,
     x0_from_eps,
 )
 from scansynth.diffusion.windows import by_step_or_by_window
 from scansynth.errors import InputError
-from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.unet import UNet
 
 
@@ -60,8 +61,9 @@ class DdpmConfig:
     """Residual blocks a level."""
     window_levels: tuple[int, ...] = (2, 3)
     """Levels with shifted-window attention."""
-    output: Literal["noise", "velocity"] = "noise"
-    """What the network gives: ε_f itself, or the velocity that ε_f follows from, which learns in far fewer steps."""
+    output: Literal["noise", "velocity", "x0"] = "noise"
+    """What the network gives: ε_f itself, or the velocity or x̂_0 that ε_f follows from, which learn in far fewer steps.
+    Where it gives x̂_0, that is what the loss is of."""
     steps: int = 4000
     """T, the steps of the forward process."""
     noise: Literal["linear", "cosine"] = "linear"
@@ -92,34 +94,21 @@ class DdpmConfig:
         )  # fmt: skip
 
 
-class Ddpm(Method):
+class Ddpm(AnyToAny):
     """p(x_s | x_t, y) = N(μ_f, Σ_f), trained with L_simple and, where Σ is learned, L_VLB."""
 
     Config = DdpmConfig
+    name = "ddpm"
     averaged = ("unet",)
 
     def __init__(self, config: DdpmConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        if len(self.contrasts) < 2:
-            raise InputError(f"ddpm needs at least two contrasts, got {', '.join(self.contrasts) or 'none'}")
-        if unknown := [target for target in config.targets if target not in self.contrasts]:
-            raise InputError(f"ddpm: target {unknown[0]!r} is not among {', '.join(self.contrasts)}")
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(config.steps, config.sampling_steps)
         unet = denoising_unet(config, 1 + 3 * len(self.contrasts), 1 + self.learned)
         self.needs = needs_of(config.patch, unet.size_multiple)
         self.nets = nn.ModuleDict({"unet": unet})
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The configured targets, or every contrast."""
-        return self.config.targets or self.contrasts
-
-    @property
-    def players(self) -> Mapping[str, tuple[str, ...]]:
-        """One player."""
-        return {"G": ("unet",)}
 
     @property
     def sampling_steps(self) -> int:
@@ -155,9 +144,12 @@ class Ddpm(Method):
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
         x_t = q_sample(self.schedule, x0, t, eps)
-        planes = torch.cat([spread(is_source, images), spread(is_target, images)], dim=1)
+        planes = task_planes(is_source, is_target, images)
         eps_f, v = self.predict(x_t, images * spread(is_source, images), planes, t)
-        losses = {"noise": noise_loss(self.config.loss, eps_f, eps)}
+        if self.config.output == "x0":
+            losses = {"x0": noise_loss(self.config.loss, x0_from_eps(self.schedule, x_t, eps_f, t), x0)}
+        else:
+            losses = {"noise": noise_loss(self.config.loss, eps_f, eps)}
         if v is not None:
             losses["bound"] = self.config.bound_weight * learned_bound(self.schedule, x0, x_t, eps_f, v, t)
         update("G", losses)
@@ -165,15 +157,9 @@ class Ddpm(Method):
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
         """Sample x_0; see `DdpmConfig.sampler` and `blend`."""
         images, available = batch["images"], batch["available"]
-        index = self.contrasts.index(target)
-        is_source = available.clone()
-        is_source[:, index] = False
-        if not is_source.any():
-            raise InputError(f"ddpm: no source is given for {target}; give at least one other contrast")
-        is_target = torch.zeros_like(available)
-        is_target[:, index] = True
+        is_source, is_target = self.task(available, target)
         y = images * spread(is_source, images)
-        planes = torch.cat([spread(is_source, images), spread(is_target, images)], dim=1)
+        planes = task_planes(is_source, is_target, images)
 
         def sample(y: Tensor, windows: Windows, noise: Noise) -> Tensor:
             def estimate(x: Tensor, t: Tensor) -> Tensor:
@@ -227,8 +213,10 @@ def denoising_unet(config: DdpmConfig, channels_in: int, channels_out: int) -> U
 
 
 def read_noise(output: str, schedule: Schedule, given: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """ε_f from what a network gives, "noise" or "velocity"."""
-    return eps_from_velocity(schedule, given, x_t, t) if output == "velocity" else given
+    """ε_f from what a network gives, "noise", "velocity" or "x0"."""
+    if output == "noise":
+        return given
+    return {"velocity": eps_from_velocity, "x0": eps_from_x0}[output](schedule, given, x_t, t)
 
 
 def needs_of(patch: tuple[int, int, int] | None, multiple: int) -> Needs:

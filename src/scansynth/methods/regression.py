@@ -9,16 +9,15 @@ x      | target image, (B, 1, *S)
 y      | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from scansynth.conditioning import draw_task, spread
-from scansynth.errors import InputError
-from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
+from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
+from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.unet import UNet
 
 
@@ -43,18 +42,15 @@ class RegressionConfig:
         return cls(channels=8, multipliers=(1, 2), learning_rate=2e-3)
 
 
-class Regression(Method):
+class Regression(AnyToAny):
     """x̂ = f(y, which sources, which target), trained with ‖x − x̂‖₁."""
 
     Config = RegressionConfig
+    name = "regression"
     averaged = ("unet",)
 
     def __init__(self, config: RegressionConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        if len(self.contrasts) < 2:
-            raise InputError(f"regression needs at least two contrasts, got {', '.join(self.contrasts) or 'none'}")
-        if unknown := [target for target in config.targets if target not in self.contrasts]:
-            raise InputError(f"regression: target {unknown[0]!r} is not among {', '.join(self.contrasts)}")
         self.needs = Needs(unit="slice", paired=True, size_multiple=2 ** (len(config.multipliers) - 1))
         unet = UNet(
             2,
@@ -66,16 +62,6 @@ class Regression(Method):
             attention_levels=(),
         )
         self.nets = nn.ModuleDict({"unet": unet})
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The configured targets, or every contrast."""
-        return self.config.targets or self.contrasts
-
-    @property
-    def players(self) -> Mapping[str, tuple[str, ...]]:
-        """One player."""
-        return {"G": ("unet",)}
 
     @property
     def stochastic(self) -> bool:
@@ -101,8 +87,7 @@ class Regression(Method):
         Returns:
             (B, 1, *S).
         """
-        planes = torch.cat([is_source, is_target], dim=1).to(y.dtype)
-        planes = planes.reshape(*planes.shape, *[1] * (y.ndim - 2)).expand(-1, -1, *y.shape[2:])
+        planes = task_planes(is_source, is_target, y).expand(-1, -1, *y.shape[2:])
         return torch.tanh(self.nets["unet"](torch.cat([y, planes], dim=1)))
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
@@ -116,12 +101,6 @@ class Regression(Method):
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
         """One forward pass for each window; nothing is drawn."""
         images, available = batch["images"], batch["available"]
-        index = self.contrasts.index(target)
-        is_source = available.clone()
-        is_source[:, index] = False
-        if not is_source.any():
-            raise InputError(f"regression: no source is given for {target}; give at least one other contrast")
-        is_target = torch.zeros_like(available)
-        is_target[:, index] = True
+        is_source, is_target = self.task(available, target)
         y = images * spread(is_source, images)
         return windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)

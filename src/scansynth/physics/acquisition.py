@@ -9,12 +9,14 @@ from torch import Tensor
 from scansynth.errors import InputError
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 
+SequenceName = Literal["spin_echo", "inversion_recovery", "spoiled_gradient_echo"]
+
 
 @dataclass(frozen=True)
 class Acquisition:
     """Parameters of one MR acquisition. Times are in MILLISECONDS, the angle in DEGREES."""
 
-    sequence: Literal["spin_echo", "inversion_recovery", "spoiled_gradient_echo"]
+    sequence: SequenceName
     """Which signal equation holds."""
     tr: float
     """Repetition time, ms."""
@@ -49,6 +51,42 @@ DEFAULTS: dict[str, Acquisition] = {
     "T1ce": _T1,
 }
 """Usual acquisition of each standard MR contrast. The order of brightness is the one clinicians expect (see tests)."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """An acquisition that may stand for one that is not known."""
+
+    acquisition: Acquisition
+    source: str
+    """Where it is from."""
+
+
+_IXI = "the IXI scans, as SynDiff's paper lists them"
+_ADNI = "middle of the range that MRDiff's paper gives for ADNI (section 3.1)"
+_SPINE = "the spine scans of MRDiff's paper (section 3.1)"
+
+USUAL: dict[str, dict[str, Usual]] = {
+    "common": {
+        "T1w": Usual(DEFAULTS["T1w"], _IXI),
+        "T2w": Usual(DEFAULTS["T2w"], _IXI),
+        "PDw": Usual(DEFAULTS["PDw"], _IXI),
+        "FLAIR": Usual(DEFAULTS["FLAIR"], "a usual FLAIR at 3 T (Bernstein, King & Zhou 2004, section 14.2)"),
+        "T1ce": Usual(DEFAULTS["T1ce"], f"T1w of {_IXI}"),
+    },
+    "adni": {
+        # The TR of its MP-RAGE is the echo spacing; the paper puts it into the spin-echo equation.
+        "T1w": Usual(Acquisition("spin_echo", tr=8.504, te=3.638), _ADNI),
+        "T2w": Usual(Acquisition("spin_echo", tr=4175.0, te=98.53), _ADNI),
+        "PDw": Usual(Acquisition("spin_echo", tr=4175.0, te=10.398), _ADNI),
+    },
+    "spine": {
+        "T1w": Usual(Acquisition("spin_echo", tr=450.0, te=9.8), _SPINE),
+        "T2w": Usual(Acquisition("spin_echo", tr=3760.0, te=100.0), _SPINE),
+        "T2wFS": Usual(Acquisition("spin_echo", tr=4580.0, te=113.0), _SPINE),
+    },
+}
+"""Tables of usual acquisitions by contrast."""
 
 
 def signal(acquisition: Acquisition, s0: Tensor, t1: Tensor, t2: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.errors import InputError
-from scansynth.recipes import cg_ddpm, regression, syndiff
+from scansynth.recipes import cg_ddpm, mrdiff, regression, syndiff
 
 Recipe = Callable[[], RunConfig[Any]]
 
@@ -25,6 +25,7 @@ RECIPES: dict[str, Recipe] = {
     "syndiff_small": syndiff.syndiff_small,
     "syndiff_public_code": syndiff.syndiff_public_code,
     **cg_ddpm.RECIPES,
+    **mrdiff.RECIPES,
     **{
         f"{base.__name__}_{name}": _changed(base, change)
         for base, changes in (

@@ -1,0 +1,300 @@
+"""MRDiff: several contrasts to one by diffusion, whose features must explain the sources by MR physics.
+
+Source: Shin et al., "Physics-driven Signal Regularization in Diffusion Models for Multi-contrast MR Image Synthesis".
+
+Symbol       | meaning
+------------ | -------
+x_0, x_t     | target image, clean and at time t, (B, 1, H, W)
+y            | sources, (B, K, H, W): 0 where a contrast is the target, unavailable or left out
+E, D, G      | encoder, decoder, generator
+I, M         | quantitative maps of features, and the signals that follow from them
+e_t          | E(x_t, y, t), (B, 4c, H/2, W/2): sub-bands of c channels
+h_t          | T1, T2 and S0, c channels each, (B, c, H, W)
+N            | noisy versions of one x_0
+
+Equation                     | here
+---------------------------- | ----
+2: x_t from x_0              | `gaussian.q_sample`
+3: L_G; 8: L_D; 10: L_CCT    | `training_step`
+4: L_D without M             | `decoder="plain"`
+5: h_t = Conv(IWT(e_t))      | `networks.mrdiff.QuantitativeMaps`
+6: the signal                | `signals`, `physics/signal.py`
+7: M                         | `modulated`
+9: mean of N features        | `training_step`
+11: the total                | `training_step`
+
+# Paper: ᾱ_t is printed as a product up to T. Here: up to t, because only that is the forward process.
+# Paper: gives no shapes. Here: E gives 4c channels at half the size; D and G are shallow, D sees M alone and G e_t
+# alone, because what leaks past the physics leaves L_D nothing to constrain.
+# Paper: two fixed sources. Here: any subset, of which D rebuilds those that are given; planes tell E which they are.
+# Paper: schedule and sampler are not named. Here: β from 1e-4 to 0.02, and DDIM with η = 0.
+# Paper: Eq. 6 as it stands. Here: over the signal of typical tissue under the same TR and TE, because images are scaled
+# to [−1, 1] one by one and the TR of an MP-RAGE alone makes the spin-echo signal a hundred times smaller.
+# Paper: the spin-echo equation for all, MP-RAGE and fat saturation included. Here: that is the default; the equation of
+# a contrast can be named (`equations`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
+from scansynth.diffusion.gaussian import q_sample
+from scansynth.diffusion.samplers import ddim, times
+from scansynth.diffusion.schedule import Schedule
+from scansynth.errors import InputError
+from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
+from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
+from scansynth.networks.unet import UNet
+from scansynth.physics.acquisition import SequenceName
+from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
+from scansynth.physics.wavelet import dwt
+
+LEAST_SIGNAL = 1e-4
+"""Of typical tissue, that signals are divided by: an inversion recovery may null it."""
+
+
+@dataclass(frozen=True)
+class MrDiffConfig:
+    """Settings of MRDiff; the defaults are the paper's, or settled where it is silent."""
+
+    channels: int = 128
+    """Base width of the encoder."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 3, 4)
+    """Width of each level over the base width; the first is at half the image's size."""
+    blocks: int = 2
+    """Residual blocks a level."""
+    attention_levels: tuple[int, ...] = (3, 4)
+    """Levels with self-attention."""
+    features: int = 32
+    """c: channels of each quantitative map."""
+    steps: int = 1000
+    """T, the steps of the forward process."""
+    sampling_steps: int = 50
+    """Steps of sampling."""
+    decoder: Literal["physics", "plain", "none"] = "physics"
+    """What D reads: the signals M (Eq. 8), the features e_t (Eq. 4), or there is no D (Fig. 4)."""
+    decoder_weight: float = 1.0
+    """λ2 of L_D."""
+    consistency_weight: float = 0.01
+    """λ3 of L_CCT."""
+    copies: int = 3
+    """N: noisy versions of each image."""
+    equations: tuple[tuple[str, SequenceName], ...] = ()
+    """Contrasts whose signal follows another equation than the spin echo's."""
+    targets: tuple[str, ...] = ()
+    """Contrasts to make; empty for every contrast of the run in turn."""
+    learning_rate: float = 2e-4
+    """Of Adam."""
+
+    def __post_init__(self):
+        if self.copies < 1:
+            raise InputError(f"copies {self.copies}: at least 1")
+        names = [contrast for contrast, _ in self.equations]
+        if len(set(names)) < len(names):
+            raise InputError(f"equations name a contrast twice: {', '.join(names)}")
+
+    @classmethod
+    def tiny(cls) -> "MrDiffConfig":
+        """Networks that train in seconds, for tests."""
+        return cls(
+            channels=8, multipliers=(1, 2), blocks=1, attention_levels=(), features=4, steps=40, sampling_steps=4,
+            learning_rate=1e-3,
+        )  # fmt: skip
+
+
+class MrDiff(AnyToAny):
+    """G(E(x_t, y, t)) estimates x_0; D rebuilds y from the signals of E's features under the sources' TR and TE."""
+
+    Config = MrDiffConfig
+    name = "mrdiff"
+
+    def __init__(self, config: MrDiffConfig, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        if unknown := [name for name, _ in config.equations if name not in self.contrasts]:
+            raise InputError(f"mrdiff: equations name {unknown[0]!r}, which is not among {', '.join(self.contrasts)}")
+        if "CT" in self.contrasts:
+            raise InputError("mrdiff explains its contrasts by MR physics: leave CT out")
+        count = len(self.contrasts)
+        self.schedule = Schedule.linear(config.steps, 1e-4 * 1000 / config.steps, 0.02 * 1000 / config.steps)
+        self.path = times(config.steps, config.sampling_steps)
+        encoder = UNet(
+            2,
+            4 * (count + 1) + 2 * count,  # sub-bands of x_t and y, planes that say which are given and asked for
+            4 * config.features,
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention_levels=config.attention_levels,
+            bottleneck_attention=bool(config.attention_levels),
+            time_width=4 * config.channels,
+        )
+        nets: dict[str, nn.Module] = {"E": encoder, "G": FromBands(4 * config.features, config.channels, 1)}
+        if config.decoder == "physics":
+            nets |= {"I": QuantitativeMaps(config.features), "M": Modulation(count, config.features)}
+        if config.decoder != "none":
+            width = 4 * config.features * (count if config.decoder == "physics" else 1)
+            nets["D"] = FromBands(width, config.channels, count)
+        self.nets = nn.ModuleDict(nets)
+        own = dict(config.equations)
+        self.equations: dict[str, SequenceName] = {name: own.get(name, "spin_echo") for name in self.contrasts}
+        self.averaged = tuple(nets)
+        self.needs = Needs(
+            unit="slice",
+            paired=True,
+            size_multiple=2 * encoder.size_multiple,
+            sequences=self.equations if config.decoder == "physics" else None,
+        )
+
+    @property
+    def sampling_steps(self) -> int:
+        """Network calls that make one image."""
+        return len(self.path)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam."""
+        return {"G": Adam(self.nets.parameters(), lr=self.config.learning_rate, fused=True)}
+
+    def encode(self, x_t: Tensor, bands: Tensor, planes: Tensor, t: Tensor) -> Tensor:
+        """e_t.
+
+        Args:
+            x_t: (B, 1, H, W).
+            bands: DWT of the sources, (B, 4K, H/2, W/2).
+            planes: which contrasts are given and which is asked for, (B, 2K, 1, 1) of 0 and 1.
+            t: (B,).
+
+        Returns:
+            (B, 4c, H/2, W/2).
+        """
+        planes = planes.expand(-1, -1, *bands.shape[2:])
+        return self.nets["E"](torch.cat([dwt(x_t), bands, planes], dim=1), t)
+
+    def signals(self, maps: tuple[Tensor, Tensor, Tensor], acquisition: Tensor, given: Tensor) -> Tensor:
+        """The signals of the sources (Eq. 6, or the equation named for a contrast).
+
+        Args:
+            maps: T1 and T2 in seconds, and S0, (B, c, H, W) each.
+            acquisition: TR, TE, TI in ms and flip angle in degrees, (B, K, 4).
+            given: which contrasts are sources, (B, K) bool.
+
+        Returns:
+            Of the P sources in the order of `given.nonzero()`, (P, c, H, W), over the signal of tissue of T1 1 s, T2
+            0.1 s and S0 1 under the same acquisition.
+        """
+        found, order = [], []
+        for k, contrast in enumerate(self.contrasts):
+            rows = given[:, k].nonzero()[:, 0]
+            t1, t2, s0 = (one[rows] for one in maps)
+            parameters = acquisition[rows, k]
+            equation = self.equations[contrast]
+            one = torch.ones_like(t1[:, :1, :1, :1])
+            typical = signal(equation, T1_START * one, T2_START * one, one, parameters).clamp_min(LEAST_SIGNAL)
+            found.append(signal(equation, t1, t2, s0, parameters) / typical)
+            order.append(rows * len(self.contrasts) + k)
+        return torch.cat(found)[torch.cat(order).argsort()]
+
+    def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
+        """N noisy versions of each image at one time, then one update of all networks on Eq. 11."""
+        images, available = batch["images"], batch["available"]
+        is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
+        x0 = (images * spread(is_target, images)).sum(1, keepdim=True)
+        y = images * spread(is_source, images)
+        copies = self.config.copies
+        t = noise.integers("t", 1, self.config.steps + 1)
+        x_t = torch.cat(
+            [q_sample(self.schedule, x0, t, noise.normal(f"eps {number}", x0.shape[1:])) for number in range(copies)]
+        )
+
+        def repeated(one: Tensor) -> Tensor:
+            return one.repeat(copies, *[1] * (one.ndim - 1))
+
+        planes = task_planes(is_source, is_target, images)
+        e = self.encode(x_t, repeated(dwt(y)), repeated(planes), repeated(t))
+        losses = {"generator": (self.nets["G"](e) - repeated(x0)).square().mean()}  # Eq. 3
+        if self.config.decoder != "none":
+            given = repeated(is_source)
+            features = e
+            if self.config.decoder == "physics":
+                signals = self.signals(self.nets["I"](e), repeated(batch["acquisition"]), given)
+                features = self.nets["M"](signals, given)
+            # Eq. 8 (Eq. 4 without the physics), over the sources that are given.
+            error = (self.nets["D"](features) - repeated(y)).square() * spread(given, images)
+            count = spread(given, images).sum() * y.shape[2] * y.shape[3]
+            losses["decoder"] = self.config.decoder_weight * error.sum() / count
+        if self.config.consistency_weight:
+            mean = e.unflatten(0, (copies, -1)).mean(0)  # Eq. 9
+            losses["consistency"] = self.config.consistency_weight * (e - repeated(mean)).square().mean()  # Eq. 10
+        update("G", losses)
+
+    def sources(self, batch: Batch, target: str) -> tuple[Tensor, Tensor]:
+        """What the encoder is given of a subject: DWT of its sources (1, 4K, X/2, Y/2, Z), and planes (1, 2K, 1, 1).
+
+        Raises:
+            InputError: if there is no source.
+        """
+        images, available = batch["images"], batch["available"]
+        is_source, is_target = self.task(available, target)
+        y = images * spread(is_source, images)
+        bands = dwt(y[0].movedim(3, 0)).movedim(0, 3)[None]
+        return bands, task_planes(is_source, is_target, images)[..., 0]
+
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+        """Sample x_0 slice by slice, by E and G alone."""
+        images = batch["images"]
+        bands, planes = self.sources(batch, target)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            def window(x_t: Tensor, bands: Tensor) -> Tensor:
+                count = len(x_t)
+                return self.nets["G"](self.encode(x_t, bands, planes.expand(count, -1, -1, -1), t[:1].expand(count)))
+
+            return windows.map(window, x_t, bands).clamp(-1, 1)
+
+        x_T = noise.normal("x_T", (1, *images.shape[2:]))
+        return ddim(self.schedule, denoise, x_T.to(images), self.path, noise).clamp(-1, 1)
+
+    def hypothetical_maps(
+        self, batch: Batch, target: str, image: Tensor, windows: Windows, noise: Noise
+    ) -> Mapping[str, Tensor]:
+        """T1, T2 and S0 of the features (Eq. 5) at the last time of sampling, each the mean of its c channels."""
+        if self.config.decoder != "physics":
+            return {}
+        bands, planes = self.sources(batch, target)
+        t = torch.tensor([self.path[-1]], device=image.device)
+        x_t = q_sample(self.schedule, image, t, noise.normal("maps", image.shape[1:]).to(image))
+
+        def window(x_t: Tensor, bands: Tensor) -> Tensor:
+            count = len(x_t)
+            e = self.encode(x_t, bands, planes.expand(count, -1, -1, -1), t.expand(count))
+            return torch.cat([found.mean(1, keepdim=True) for found in self.nets["I"](e)], dim=1)
+
+        t1, t2, s0 = windows.map(window, x_t, bands).chunk(3, dim=1)
+        return {"T1 (s)": t1, "T2 (s)": t2, "S0 (arbitrary)": s0}
+
+
+def signal(equation: SequenceName, t1: Tensor, t2: Tensor, s0: Tensor, parameters: Tensor) -> Tensor:
+    """The signal of an equation.
+
+    Args:
+        equation: which.
+        t1: seconds, (B, C, *S).
+        t2: seconds, of the same shape.
+        s0: of the same shape.
+        parameters: TR, TE, TI in ms and flip angle in degrees, (B, 4).
+
+    Returns:
+        (B, C, *S).
+    """
+    tr, te, ti, angle = (value[:, None, None, None] for value in parameters.unbind(1))
+    tr, te = tr / 1000, te / 1000
+    if equation == "spin_echo":
+        return spin_echo(s0, t1, t2, tr, te)
+    if equation == "inversion_recovery":
+        return inversion_recovery(s0, t1, t2, tr, te, ti / 1000)
+    return spoiled_gradient_echo(s0, t1, t2, tr, te, angle * math.pi / 180)

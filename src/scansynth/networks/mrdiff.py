@@ -1,0 +1,91 @@
+"""The parts of MRDiff around its encoder: quantitative maps, MR physics, decoder and generator (section 2.3)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scansynth.networks.blocks import convolution
+from scansynth.physics.wavelet import dwt, iwt
+
+T1_START, T2_START = 1.0, 0.1
+"""Seconds that relaxation times start near: those of brain tissue."""
+T1_LEAST, T2_LEAST = 0.05, 0.005
+"""Seconds below which they do not fall."""
+
+
+def softplus_inverse(value: float) -> float:
+    """The x whose softplus is `value` > 0."""
+    return math.log(math.expm1(value))
+
+
+class QuantitativeMaps(nn.Module):
+    """I_σ: features to T1, T2 and S0 (Eq. 5), Conv(IWT(e_t)).
+
+    Args:
+        channels: c, of each map; features have 4c, the sub-bands of c channels.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = convolution(2, channels, 3 * channels, kernel=3)
+        with torch.no_grad():
+            starts = (T1_START - T1_LEAST, T2_START - T2_LEAST, 1.0)
+            for third, start in zip(self.conv.get_parameter("bias").chunk(3), starts, strict=True):
+                third.fill_(softplus_inverse(start))
+
+    def forward(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 4c, H/2, W/2) → T1 and T2 in seconds, bounded away from 0, and S0 > 0; each (B, c, H, W)."""
+        t1, t2, s0 = (functional.softplus(part.float()) for part in self.conv(iwt(e)).chunk(3, dim=1))
+        return t1 + T1_LEAST, t2 + T2_LEAST, s0
+
+
+class Modulation(nn.Module):
+    """The convolution and the decomposition of M_σ (Eq. 7), and the learned scale of each contrast.
+
+    The convolution is the same for all contrasts: what tells them apart is the physics, and their scale.
+
+    Args:
+        contrasts: K.
+        channels: c.
+    """
+
+    def __init__(self, contrasts: int, channels: int):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(contrasts))
+        self.conv = convolution(2, channels, channels, kernel=3)
+
+    def forward(self, signals: Tensor, given: Tensor) -> Tensor:
+        """Signals to what the decoder reads.
+
+        Args:
+            signals: of the P sources of a batch, in the order of `given.nonzero()`, (P, c, H, W).
+            given: which contrasts are sources, (B, K) bool; the others leave zeros.
+
+        Returns:
+            (B, K·4c, H/2, W/2).
+        """
+        scale = self.log_scale.exp()[given.nonzero()[:, 1]]
+        bands = dwt(self.conv(signals * scale[:, None, None, None]))
+        whole = bands.new_zeros(*given.shape, *bands.shape[1:])
+        return whole.index_put((given,), bands).flatten(1, 2)
+
+
+class FromBands(nn.Module):
+    """Decoder or generator: two convolutions, and the inverse wavelet transform (section 2.2).
+
+    Args:
+        channels_in: channels of the features at half the size.
+        channels: of the layer between.
+        images: how many images come out.
+    """
+
+    def __init__(self, channels_in: int, channels: int, images: int):
+        super().__init__()
+        self.first = convolution(2, channels_in, channels, kernel=3)
+        self.last = convolution(2, channels, 4 * images, kernel=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, channels_in, H/2, W/2) → (B, images, H, W)."""
+        return iwt(self.last(functional.silu(self.first(features))))

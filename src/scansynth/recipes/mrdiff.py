@@ -1,0 +1,99 @@
+"""Recipes of MRDiff: its paper's two data sets, the arms of its Fig. 4, all of them small, and a DDPM of that size.
+
+Number of training steps and batch size: the paper's section 3.1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from scansynth.config import RunConfig, Training
+from scansynth.methods.ddpm import DdpmConfig
+from scansynth.methods.mrdiff import MrDiffConfig
+
+SMALL = Training(steps=3000, batch_size=4, precision="bfloat16")
+
+
+def mrdiff() -> RunConfig[MrDiffConfig]:
+    """The paper's settings, any contrasts; TR and TE from the scans' sidecars."""
+    return RunConfig("mrdiff", MrDiffConfig(), training=Training(steps=350_000, batch_size=8))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training of the paper (section 3.1)."""
+
+    name: Literal["adni", "spine"]
+    contrasts: tuple[str, ...]
+    target: str
+    """Settled; the paper does not say."""
+    steps: int
+
+    def of(self, base: RunConfig[Any]) -> RunConfig[Any]:
+        """A recipe for this task; the paper's TR and TE stand for those that are not known."""
+        return replace(
+            base,
+            contrasts=self.contrasts,
+            settings=replace(base.settings, targets=(self.target,)),
+            data=replace(base.data, defaults=self.name),
+            training=replace(base.training, steps=self.steps),
+        )
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("spine", ("T1w", "T2w", "T2wFS"), "T2wFS", 300_000),
+        Task("adni", ("T1w", "T2w", "PDw"), "T2w", 350_000),
+    )
+}
+
+
+def mrdiff_adni() -> RunConfig[MrDiffConfig]:
+    """ADNI: T1w and PDw to T2w, 350,000 steps; the paper's TR and TE where a scan's are not known."""
+    return TASKS["adni"].of(mrdiff())
+
+
+def mrdiff_spine() -> RunConfig[MrDiffConfig]:
+    """Spine: T1w and T2w to fat-saturated T2w (T2wFS), 300,000 steps; the paper's TR and TE."""
+    return TASKS["spine"].of(mrdiff())
+
+
+def mrdiff_small() -> RunConfig[MrDiffConfig]:
+    """For slices of 64 to 128 pixels and minutes on two cores."""
+    settings = MrDiffConfig(
+        channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(), features=8, learning_rate=5e-4
+    )
+    return RunConfig("mrdiff", settings, training=SMALL)
+
+
+def ddpm_x0_small() -> RunConfig[DdpmConfig]:
+    """DDPM that gives x̂_0, on slices, sampled implicitly: the network of mrdiff_small at full size, without physics."""
+    settings = DdpmConfig(
+        patch=None, channels=32, multipliers=(1, 2, 2), blocks=1, window_levels=(), output="x0", steps=1000,
+        variance="fixed", loss="l2", sampler="ddim", sampling_steps=50, learning_rate=5e-4,
+    )  # fmt: skip
+    return RunConfig("ddpm", settings, training=SMALL)
+
+
+ARMS: dict[str, dict[str, Any]] = {
+    "generator_only": {"decoder": "none", "consistency_weight": 0.0},
+    "plain_decoder": {"decoder": "plain", "consistency_weight": 0.0},
+    "no_consistency": {"consistency_weight": 0.0},
+}
+"""Fig. 4: L_G; + L_D without M; + L_D. The fourth, + L_CCT, is the method itself."""
+
+
+def arm(base: Callable[[], RunConfig[MrDiffConfig]], name: str) -> Callable[[], RunConfig[MrDiffConfig]]:
+    """A recipe with an arm's settings."""
+
+    def recipe() -> RunConfig[MrDiffConfig]:
+        config = base()
+        return replace(config, settings=replace(config.settings, **ARMS[name]))
+
+    return recipe
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (mrdiff, mrdiff_adni, mrdiff_spine, mrdiff_small, ddpm_x0_small)} | {
+    f"{base.__name__}_{name}": arm(base, name) for base in (mrdiff_adni, mrdiff_spine, mrdiff_small) for name in ARMS
+}
