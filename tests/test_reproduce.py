@@ -15,6 +15,7 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import PROTOCOLS
+from scansynth.methods import METHODS
 from scansynth.methods.syndiff import SynDiffConfig
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS
@@ -23,13 +24,15 @@ from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task,
 from scansynth.reproduction.plan import plan, text
 from scansynth.reproduction.request import Request, parse_data
 from scansynth.reproduction.run import reproduce
+from scansynth.reproduction.trial import try_steps
+from scansynth.train import make_method
 
 CPU = torch.device("cpu")
 STEPS = 4
 RUNNABLE = [name for name, table in TABLES.items() if not table.obstacle]
 
 
-def tiny():
+def toy():
     settings = replace(SynDiffConfig.tiny(), variant="unpaired")
     return RunConfig("syndiff", settings, training=Training(steps=STEPS, batch_size=1, checkpoint_every=2))
 
@@ -72,7 +75,7 @@ TABLE = PaperTable(
 @pytest.fixture(scope="module", autouse=True)
 def tiny_recipe():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "tiny", tiny)
+        patch.setitem(RECIPES, "tiny", toy)
         yield
 
 
@@ -206,6 +209,15 @@ def test_wrong_input_is_one_line_and_writes_nothing(scans, tmp_path, capfd):
         assert printed.startswith("error: ")
         assert printed.count("\n") == 1, printed
         assert not out.exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trial_takes_what_each_method_trains_on(method, tiny):
+    config = tiny(method)
+    patch = make_method(config).needs.patch
+    trial = try_steps(config, (32, 48), CPU)
+    assert trial.shape == (patch or (32, 48))
+    assert trial.seconds > 0
 
 
 def test_a_plan_tries_names_the_absent_and_writes_nothing(scans, tmp_path):

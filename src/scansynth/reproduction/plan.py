@@ -27,8 +27,6 @@ class PlannedRun:
     task: Task
     row: Row
     config: RunConfig[Any]
-    size: tuple[int, int]
-    """Of a slice, voxels."""
     finished: int
     """Steps that are done already."""
     trial: Trial | None
@@ -97,7 +95,7 @@ def plan(request: Request, device: torch.device, report: Report | None = None) -
             newest = checkpoint.current(request.run_folder(task, row) / "last")
             finished = int(newest.name.removeprefix("step-")) if newest else 0
             trial = trials.of(config, size) if finished < config.training.steps else None
-            runs.append(PlannedRun(task, row, config, size, finished, trial))
+            runs.append(PlannedRun(task, row, config, finished, trial))
     return Plan(request, device, tuple(runs))
 
 
@@ -139,14 +137,14 @@ def _run_lines(plan: Plan) -> list[str]:
     request = plan.request
     first = plan.runs[0]
     lines = [
-        "| run | recipe | steps | done | batch | slice | s a step | hours left | memory (GB) |",
+        "| run | recipe | steps | done | batch | image | s a step | hours left | memory (GB) |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for run in plan.runs:
         training, trial = run.config.training, run.trial
         recipe = request.recipe(run.row) + (f", {run.row.label}" if run.row.change else "")
         cells = [f"{run.task.name}/{run.row.name}", recipe, f"{training.steps:,}", f"{run.finished:,}"]
-        cells += [str(training.batch_size), "×".join(map(str, run.size))]
+        cells += [str(training.batch_size), "×".join(map(str, trial.shape)) if trial else "–"]
         cells += [f"{trial.seconds:.2f}" if trial else "–", _hours(run.hours)]
         cells += [f"{trial.memory_gb:.1f}" if trial and not math.isnan(trial.memory_gb) else "–"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -10,7 +10,7 @@ import torch
 from scansynth.config import RunConfig
 from scansynth.engine import Engine
 from scansynth.evaluation.costs import measured_cost
-from scansynth.method import Progress
+from scansynth.method import Method, Progress
 from scansynth.train import make_method, step
 
 WARM_UP = 1
@@ -26,6 +26,8 @@ class Trial:
     """Mean of the measured steps."""
     memory_gb: float
     """Peak: of the GPU, or of the whole process on a CPU under Linux; NaN where it is not known."""
+    shape: tuple[int, ...]
+    """Of a training image, voxels: a slice, or a patch."""
 
 
 def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.device) -> Trial:
@@ -37,14 +39,11 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
         device: where to compute.
     """
     training, seconds = config.training, []
-    shape = (training.batch_size, len(config.contrasts), *size)
-    batch = {
-        "images": torch.rand(shape, generator=torch.Generator().manual_seed(config.seed)) * 2 - 1,
-        "available": torch.ones(shape[:2], dtype=torch.bool),
-    }
+    method = make_method(config)
+    batch = random_batch(method, training.batch_size, size, config.seed)
 
     def work() -> None:
-        engine = Engine(make_method(config), device, training.precision, training.gradient_clip)
+        engine = Engine(method, device, training.precision, training.gradient_clip)
         for place in (*[0] * WARM_UP, *range(STEPS)):
             number = int((place + 0.5) / STEPS * training.steps)
             begun = time.perf_counter()
@@ -54,4 +53,17 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
             seconds.append(time.perf_counter() - begun)
 
     _, cost = measured_cost(work, device, parameters=0)
-    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb)
+    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb, tuple(batch["images"].shape[2:]))
+
+
+def random_batch(method: Method, count: int, size: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
+    """Random images as a method trains on them: slices of this size, or its patches."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = count, len(method.contrasts)
+    batch = {
+        "images": torch.rand((*shape, *(method.needs.patch or size)), generator=generator) * 2 - 1,
+        "available": torch.ones(shape, dtype=torch.bool),
+    }
+    if method.needs.sequences is not None:  # TR, TE, TI in ms and the flip angle in degrees: any
+        batch["acquisition"] = torch.tensor([2000.0, 50.0, 800.0, 30.0]).expand(*shape, 4)
+    return batch
