@@ -11,6 +11,7 @@ import torch
 
 from scansynth.cli import main
 from scansynth.config import RunConfig, Training
+from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
@@ -218,6 +219,24 @@ def test_a_trial_takes_what_each_method_trains_on(method, tiny):
     trial = try_steps(config, (32, 48), CPU)
     assert trial.shape == (patch or (32, 48))
     assert trial.seconds > 0
+
+
+def test_a_small_run_leaves_out_what_phantoms_do_not_have(tmp_path):
+    table = TABLES["mrdiff-table1"]
+    request = Request(table, tmp_path, small=True)
+    assert [task.name for task in request.tasks] == ["adni"]
+    given = Request(table, tmp_path, {"spine": tmp_path}, small=True)
+    assert [task.name for task in given.tasks] == ["spine", "adni"]
+    config = request.config(request.tasks[0], table.present[0])
+    assert config.data.defaults == "adni"  # the paper's TR and TE stand for unknown ones, small or not
+
+
+def test_a_data_set_of_which_no_split_is_told_keeps_its_own(scans, tmp_path):
+    request = Request(replace(TABLE, data=(replace(TABLE.data[0], split=None), *TABLE.data[1:])), tmp_path)
+    listing = find_subjects(scans)
+    assert [one.split for one in request.chosen(request.table.data[0], listing).subjects] == [
+        one.split for one in listing.subjects
+    ]
 
 
 def test_a_plan_tries_names_the_absent_and_writes_nothing(scans, tmp_path):

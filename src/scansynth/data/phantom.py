@@ -162,7 +162,7 @@ class Phantom:
             noisy = self.hu + noise * 200 * rng.standard_normal(self.hu.shape, np.float32)
             return np.where(head, noisy, -1000).astype(np.float32) if stripped else noisy
         if name not in DEFAULTS:
-            raise InputError(f"the phantom has no contrast {name!r}: choose of {', '.join((*DEFAULTS, 'CT'))}")
+            raise InputError(f"the phantom has no contrast {name!r}: choose of {', '.join(CONTRASTS)}")
         image = self._signals(name)
         axes = grid_axes(image.shape, float(self.affine[0, 0]))
         image *= np.exp(bias * np.clip(smooth_field(rng, axes, 70.0), -2.5, 2.5))
@@ -214,6 +214,9 @@ def make_phantom(
     return Phantom(seed, made.fractions, affine)
 
 
+CONTRASTS = (*DEFAULTS, "CT")
+"""That a phantom has."""
+
 _FILES = {
     "BraTS": ({"T1w": "t1", "T1ce": "t1ce", "T2w": "t2", "FLAIR": "flair"}, "phantom{:03d}", "{0}/{0}_{1}.nii.gz"),
     "IXI": ({"T1w": "T1", "T2w": "T2", "PDw": "PD"}, "IXI{0:03d}-Guys-{0:04d}", "{0}-{1}.nii.gz"),
@@ -222,7 +225,7 @@ _FILES = {
         "sub-{:03d}",
         "{0}/anat/{0}_{1}.nii.gz",
     ),
-    "table": ({name: name for name in (*DEFAULTS, "CT")}, "phantom{:03d}", "{0}_{1}.nii.gz"),
+    "table": ({name: name for name in CONTRASTS}, "phantom{:03d}", "{0}_{1}.nii.gz"),
 }
 """Layout → standard contrast → its name in files; the subject's name by number; the path by subject and contrast."""
 

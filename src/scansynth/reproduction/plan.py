@@ -128,6 +128,9 @@ def _data_line(request: Request, name: str) -> str:
     words = needs(request.table, request.table.data_set(name))
     if name in request.data:
         return f"{words}. Given: {request.data[name]}"
+    unmade = request.unmade(request.table.data_set(name))
+    if request.small and unmade:
+        return f"{words}. Not given (--data {name}=FOLDER), and phantoms have no {', '.join(unmade)}: left out"
     if request.small:
         return f"{words}. Here: {SUBJECTS} phantoms"
     return f"{words}. Not given (--data {name}=FOLDER)"

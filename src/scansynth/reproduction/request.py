@@ -16,6 +16,7 @@ from typing import Any
 
 from scansynth.config import DataSettings, RunConfig
 from scansynth.data.layouts import Listing, find_subjects
+from scansynth.data.phantom import CONTRASTS as PHANTOM_CONTRASTS
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, exact_splits
 from scansynth.demo import SIZE, SPACING
@@ -51,7 +52,15 @@ class Request:
     @property
     def tasks(self) -> list[Task]:
         """The tasks that there is data for."""
-        return [task for task in self.table.tasks if self.small or task.data in self.data]
+        return [
+            task
+            for task in self.table.tasks
+            if task.data in self.data or (self.small and not self.unmade(self.table.data_set(task.data)))
+        ]
+
+    def unmade(self, data: DataSet) -> list[str]:
+        """Contrasts of a data set that phantoms do not have."""
+        return [name for name in self.table.contrasts_of(data.name) if name not in PHANTOM_CONTRASTS]
 
     @property
     def data_sets(self) -> list[DataSet]:
@@ -96,11 +105,12 @@ class Request:
                 validate_every=1_000_000,
                 checkpoint_every=200,
             )
-            config = replace(config, training=training, data=DataSettings(acceleration=config.data.acceleration))
+            data = DataSettings(acceleration=config.data.acceleration, defaults=config.data.defaults)
+            config = replace(config, training=training, data=data)
         return row.change(config) if row.change else config
 
     def chosen(self, data: DataSet, listing: Listing) -> Listing:
-        """The subjects that a data set's tasks take: all contrasts, and (unless small) the paper's split.
+        """The subjects that a data set's tasks take: all contrasts, and the paper's split (unless small, or unknown).
 
         Raises:
             InputError: if there are too few.
@@ -113,7 +123,8 @@ class Request:
             if len(whole) < 3:
                 raise InputError(f"{words}; a small run needs at least three, to hold some out")
             return listing
-        assert data.split, data
+        if data.split is None:
+            return listing
         try:
             splits = exact_splits({subject.name: subject.split for subject in whole}, data.split, self.seed)
         except InputError as error:
@@ -181,7 +192,9 @@ def needs(table: PaperTable, data: DataSet) -> str:
 
 def split_words(data: DataSet) -> str:
     """The paper's split, `25 train, 5 val, 10 test`."""
-    return ", ".join(f"{count} {split}" for count, split in zip(data.split or (), SPLITS, strict=False))
+    if data.split is None:
+        return "not all stated"
+    return ", ".join(f"{count} {split}" for count, split in zip(data.split, SPLITS, strict=True))
 
 
 def parse_data(table: PaperTable, items: Sequence[str]) -> dict[str, Path]:
