@@ -91,6 +91,7 @@ def arm(base: Callable[[], RunConfig[MrDiffConfig]], name: str) -> Callable[[], 
         config = base()
         return replace(config, settings=replace(config.settings, **ARMS[name]))
 
+    recipe.__doc__ = f"{base.__name__}, the arm {name.replace('_', ' ')} of Fig. 4."
     return recipe
 
 
