@@ -24,6 +24,9 @@ from scansynth.errors import InputError
 
 TISSUES = ("white matter", "grey matter", "CSF", "tumour")
 """In the order of the densities' first axis."""
+OWN_MASK = "tissue"
+"""Name of a subject's own label image, which is taken before what is segmented."""
+_LABELS = (2, 1, 3, 7)  # BIDS' standard labels of discrete segmentations, in the order of TISSUES
 VERSION = 1
 """Goes up when densities change."""
 
@@ -38,15 +41,18 @@ class _Look:
     """The darkest first."""
     start: tuple[float, float, float]
     """Quantiles of the brain's intensities near their means."""
+    least_csf: float = 0.0
+    """Of the mean of CSF, as a share of white matter's."""
     weight: float = 1.0
     """Of its densities where sources are combined (`combine`)."""
 
 
 # The weights were chosen on phantoms (benchmarks/tissue.py). FLAIR: a voxel of CSF and cortex looks like white matter.
-# PDw does not tell grey matter from CSF.
+# PDw does not tell grey matter from CSF. T1: dura and vessels that a skull stripping leaves are darker than CSF, which
+# gives a fifth of white matter's signal or more in usual sequences.
 LOOKS = {
-    "T1w": _Look((_CSF, _GREY, _WHITE), (0.02, 0.5, 0.9)),
-    "T1ce": _Look((_CSF, _GREY, _WHITE), (0.02, 0.5, 0.9)),
+    "T1w": _Look((_CSF, _GREY, _WHITE), (0.02, 0.5, 0.9), least_csf=0.2),
+    "T1ce": _Look((_CSF, _GREY, _WHITE), (0.02, 0.5, 0.9), least_csf=0.2),
     "T2w": _Look((_WHITE, _GREY, _CSF), (0.2, 0.55, 0.97)),
     "PDw": _Look((_WHITE, _GREY, _CSF), (0.25, 0.6, 0.95), weight=0.5),
     "FLAIR": _Look((_CSF, _WHITE, _GREY), (0.01, 0.4, 0.85), weight=0.5),
@@ -59,14 +65,14 @@ _LEAST_BRAIN = 10.0  # mL
 _SURE, _LIKELY = 4.0, 2.5  # above the brightest normal tissue, in its deviations: where a tumour is, and its rim
 _OPENING = 1.5  # mm: vessels of 3 mm and less go, the wall of a necrosis stays
 _REACH = 6.0  # mm that a tumour grows beyond what is sure
-_LEAST_TUMOUR = 0.5  # mL, a ball of 1 cm: what is smaller may be choroid plexus, a vessel or bright cortex
-_DEPTH = 8.0  # mm below the brain's surface that a tumour must reach: sinuses and a bright rim do not
+# mL. What is smaller may be bright cortex or choroid plexus (FLAIR: a ball of 1 cm), which enhances too (T1ce).
+_LEAST_TUMOUR = {"FLAIR": 0.5, "T1ce": 1.0}
+# mm below the brain's surface of a tumour's median voxel: a bright rim lies higher, and so do the sinuses.
+_DEPTH = {"FLAIR": 4.0, "T1ce": 10.0}
 _GREY_SHARE = 0.75  # of what is not white matter in an adult's brain, by volume; the rest is CSF
 
 
-def segment(
-    image: np.ndarray, contrast: str, voxel: Sequence[float], tumour: np.ndarray | None = None
-) -> np.ndarray:
+def segment(image: np.ndarray, contrast: str, voxel: Sequence[float], tumour: np.ndarray | None = None) -> np.ndarray:
     """Tissue densities of one scan.
 
     Args:
@@ -93,12 +99,14 @@ def segment(
     box = bounding_box(brain)
     brain, values = brain[box], image[box] - image.min()
     values = values / np.percentile(values[brain], 99)
-    found = fit(values, brain, voxel, look.order, look.start)
+    found = fit(values, brain, voxel, look.order, look.start, look.least_csf)
     values = values / found.field
     lesion = _tumour(values, brain, contrast, found, voxel) if tumour is None else brain & (tumour[box] > 0)
     part = np.where(brain & ~lesion, _posterior(values, brain & ~lesion, look.order, found, classifier), 0)
     if contrast == "PDw":
-        part[_GREY : _CSF + 1] = part[_GREY : _CSF + 1].sum(0) * np.reshape((_GREY_SHARE, 1 - _GREY_SHARE), (2, 1, 1, 1))
+        part[_GREY : _CSF + 1] = part[_GREY : _CSF + 1].sum(0) * np.reshape(
+            (_GREY_SHARE, 1 - _GREY_SHARE), (2, 1, 1, 1)
+        )
     densities[:3, *box] = part
     densities[_TUMOUR, *box] = lesion
     return densities
@@ -153,6 +161,14 @@ def masks(densities: np.ndarray) -> np.ndarray:
     """The most probable tissue of each voxel, one-hot: densities (4, …) → (4, …) bool, all false outside the brain."""
     likeliest = densities.argmax(0)
     return np.stack([(likeliest == tissue) & (densities.sum(0) > 0) for tissue in range(4)])
+
+
+def from_labels(labels: np.ndarray) -> np.ndarray:
+    """Densities 0 and 1, (4, …) float32, of a label image with BIDS' standard labels.
+
+    1 is grey matter, 2 white matter, 3 CSF, 7 lesion; others are ignored.
+    """
+    return np.stack([labels == label for label in _LABELS]).astype(np.float32)
 
 
 def look_of(contrast: str) -> _Look:
@@ -235,13 +251,15 @@ def _tumour(
     parts, count = ndimage.label(candidates)
     sizes = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(voxel) / 1000
     depth = _distance(np.pad(brain, 1), voxel)[1:-1, 1:-1, 1:-1]
-    deepest = np.array([0, *ndimage.maximum(depth, parts, np.arange(1, count + 1))])
-    keep = (sizes >= _LEAST_TUMOUR) & (deepest >= _DEPTH)
+    middle = np.array([0, *ndimage.median(depth, parts, np.arange(1, count + 1))]) if count else np.zeros(1)
+    keep = (sizes >= _LEAST_TUMOUR[contrast]) & (middle >= _DEPTH[contrast])
     keep[0] = False
     kept = keep[parts]
     if not kept.any():
         return kept
-    grown = kept | (ndimage.binary_propagation(kept, mask=kept | (excess > _LIKELY)) & (_distance(~kept, voxel) <= _REACH))
+    grown = kept | (
+        ndimage.binary_propagation(kept, mask=kept | (excess > _LIKELY)) & (_distance(~kept, voxel) <= _REACH)
+    )
     # Closed before it is filled: a thin wall has gaps.
     closed = _distance(_distance(~grown, voxel) <= _OPENING, voxel) > _OPENING
     return brain & (grown | np.asarray(ndimage.binary_fill_holes(grown | closed)))

@@ -25,7 +25,9 @@ _INNER = 4.0  # mm below the brain's surface, where voxels hold no air
 _NOISE = 0.02  # of the brightest mean; keeps a dark class from collapsing
 _SPREAD = (0.01, 0.12)  # range of a tissue's own variation, as a share of its mean
 _ODD = 0.15  # most that the sixth class may take
-_LEAST = 0.1  # white and grey matter each have whole voxels of; else a large tumour could take the place of one
+# Least weight of white and grey matter, either of which is some 40 % of a brain: else one wide class takes both where
+# they differ little, or a large tumour takes the place of one.
+_LEAST = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,12 @@ class Intensities:
 
 
 def fit(
-    values: np.ndarray, brain: np.ndarray, voxel: Sequence[float], order: Sequence[int], start: Sequence[float]
+    values: np.ndarray,
+    brain: np.ndarray,
+    voxel: Sequence[float],
+    order: Sequence[int],
+    start: Sequence[float],
+    least_csf: float = 0.0,
 ) -> Intensities:
     """Fit means and field by expectation and maximisation.
 
@@ -51,6 +58,7 @@ def fit(
         voxel: sizes, mm.
         order: of white matter (0), grey matter (1) and CSF (2), the darkest first.
         start: quantiles of the brain's intensities at which the three means start, the darkest first.
+        least_csf: of the mean of CSF, as a share of that of white matter: what is darker is no CSF.
     """
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=voxel)
     inner = np.asarray(depth)[1:-1, 1:-1, 1:-1] > _INNER
@@ -80,7 +88,9 @@ def fit(
         weights[[white, grey]] = np.maximum(weights[[white, grey]], _LEAST)
         share = share[:3]
         total = share.sum(1) + 1e-12
-        means = np.sort((share * u).sum(1) / total)
+        means = (share * u).sum(1) / total
+        means[csf] = max(means[csf], least_csf * means[white])
+        means = np.sort(means)
         deviation_seen = np.sqrt((share * (u - means[:, None]) ** 2).sum(1) / total)
         # One variation for all tissues, that of the purer of white and grey matter: CSF lies in few whole voxels, and
         # a wide class of its own would take the mixed ones.
