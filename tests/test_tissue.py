@@ -19,8 +19,9 @@ from scansynth.errors import InputError
 
 pytest.importorskip("dipy")
 
-SHAPE, SPACING = (54, 66, 54), 3.0
+SHAPE, SPACING = (64, 78, 64), 2.5
 VOXEL = (SPACING,) * 3
+COARSE = {"shape": (40, 48, 40), "spacing": 4.0}  # where what is kept matters, and not how good it is
 SETTINGS = Preparation(size=(40, 48, None))
 GROUPS = (("white",), ("grey", "striatum", "thalamus", "pallidum"), ("fluid",), ("necrosis", "rim", "oedema"))
 
@@ -75,7 +76,7 @@ def test_each_contrast_has_its_own_order_of_tissues(maps, phantom, contrast, lea
 
 def test_sources_together_are_better_than_alone(maps, phantom):
     together = dice(combine({c: maps[c] for c in ("T1w", "T1ce", "T2w")}), phantom)[:3]
-    assert (together >= 0.8).all(), together
+    assert (together >= (0.9, 0.85, 0.75)).all(), together
     assert together.mean() > max(dice(maps[c], phantom)[:3].mean() for c in ("T1w", "T1ce", "T2w"))
 
 
@@ -138,7 +139,7 @@ def test_what_cannot_be_segmented_is_said(phantom, monkeypatch):
 @pytest.fixture
 def listing(tmp_path):
     """One subject, with a tumour, T1w, FLAIR and its `seg`."""
-    write_phantom_cohort(tmp_path / "in", 1, ("T1w", "FLAIR"), shape=SHAPE, spacing=SPACING, tumour_share=1)
+    write_phantom_cohort(tmp_path / "in", 1, ("T1w", "FLAIR"), **COARSE, tumour_share=1)
     return find_subjects(tmp_path / "in")
 
 
@@ -175,7 +176,7 @@ def test_a_cohort_keeps_densities_of_each_scan_and_goes_on(listing, tmp_path):
     assert whole.sum(0).max() <= 1 + 1e-6
     np.testing.assert_array_equal(cohort.read_tissue(NAME, "FLAIR", 20), whole[..., 20])
     np.testing.assert_array_equal(cohort.read_tissue(NAME, "FLAIR", slice(3, 9)), whole[..., 3:9])
-    again = segment(cohort.read(NAME, "FLAIR"), "FLAIR", VOXEL)
+    again = segment(cohort.read(NAME, "FLAIR"), "FLAIR", (4.0, 4.0, 4.0))
     np.testing.assert_allclose(whole, again, atol=1 / 255 + 1e-3)
 
     build(listing, out, tissue=TissueSettings())

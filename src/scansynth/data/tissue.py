@@ -49,10 +49,10 @@ class _Look:
 
 # The weights were chosen on phantoms (benchmarks/tissue.py). FLAIR: a voxel of CSF and cortex looks like white matter.
 # PDw does not tell grey matter from CSF. T1: dura and vessels that a skull stripping leaves are darker than CSF, which
-# gives a fifth of white matter's signal or more in usual sequences.
+# gives a quarter of white matter's signal or more in usual sequences.
 LOOKS = {
-    "T1w": _Look((_CSF, _GREY, _WHITE), (0.02, 0.5, 0.9), least_csf=0.2),
-    "T1ce": _Look((_CSF, _GREY, _WHITE), (0.02, 0.5, 0.9), least_csf=0.2),
+    "T1w": _Look((_CSF, _GREY, _WHITE), (0.05, 0.55, 0.9), least_csf=0.25),
+    "T1ce": _Look((_CSF, _GREY, _WHITE), (0.05, 0.55, 0.9), least_csf=0.25),
     "T2w": _Look((_WHITE, _GREY, _CSF), (0.2, 0.55, 0.97)),
     "PDw": _Look((_WHITE, _GREY, _CSF), (0.25, 0.6, 0.95), weight=0.5),
     "FLAIR": _Look((_CSF, _WHITE, _GREY), (0.01, 0.4, 0.85), weight=0.5),
