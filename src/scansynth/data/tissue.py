@@ -195,10 +195,10 @@ def _dipy() -> Any:
 def _brain(image: np.ndarray) -> np.ndarray:
     """The largest connected part that is not background, without holes."""
     low = image.min()
-    labels, count = ndimage.label(image > low + 1e-3 * (np.percentile(image, 99.5) - low))
+    labels, count = _label(image > low + 1e-3 * (np.percentile(image, 99.5) - low))
     if not count:
         return np.zeros(image.shape, dtype=bool)
-    return ndimage.binary_fill_holes(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
+    return np.asarray(ndimage.binary_fill_holes(labels == np.bincount(labels.ravel())[1:].argmax() + 1))
 
 
 def _posterior(
@@ -247,11 +247,14 @@ def _tumour(
     brightest = found.means[_GREY if contrast == "FLAIR" else _WHITE]
     excess = np.where(brain, values / brightest - 1, 0) / found.spread
     seeds = _opened(excess > _SURE, voxel)
-    candidates = ndimage.binary_propagation(seeds, mask=excess > _SURE) & (_distance(~seeds, voxel) <= _REACH)
-    parts, count = ndimage.label(candidates)
+    candidates = np.asarray(ndimage.binary_propagation(seeds, mask=excess > _SURE)) & (
+        _distance(~seeds, voxel) <= _REACH
+    )
+    parts, count = _label(candidates)
     sizes = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(voxel) / 1000
     depth = _distance(np.pad(brain, 1), voxel)[1:-1, 1:-1, 1:-1]
-    middle = np.array([0, *ndimage.median(depth, parts, np.arange(1, count + 1))]) if count else np.zeros(1)
+    medians: Any = ndimage.median(depth, parts, np.arange(1, count + 1)) if count else []
+    middle = np.array([0, *medians])
     keep = (sizes >= _LEAST_TUMOUR[contrast]) & (middle >= _DEPTH[contrast])
     keep[0] = False
     kept = keep[parts]
@@ -263,6 +266,12 @@ def _tumour(
     # Closed before it is filled: a thin wall has gaps.
     closed = _distance(_distance(~grown, voxel) <= _OPENING, voxel) > _OPENING
     return brain & (grown | np.asarray(ndimage.binary_fill_holes(grown | closed)))
+
+
+def _label(where: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected parts, numbered from 1, and how many; scipy's types leave open what it returns."""
+    found: Any = ndimage.label(where)
+    return found[0], found[1]
 
 
 def _distance(where: np.ndarray, voxel: Sequence[float]) -> np.ndarray:
