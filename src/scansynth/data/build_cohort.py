@@ -96,8 +96,8 @@ def build_cohort(
             if progress is not None:
                 progress(done, total, f"{subject.name} {contrast}")
         with_maps = []
-        for contrast in segmented if tissue and (not bad or skip_bad) else ():
-            if contrast not in writer.records:
+        for contrast in segmented if not bad or skip_bad else ():
+            if tissue is None or contrast not in writer.records:
                 continue
             try:
                 write_tissue(writer.folder, contrast, writer.records[contrast], tissue, folder / "cohort.json")

@@ -274,6 +274,11 @@ def _label(where: np.ndarray) -> tuple[np.ndarray, int]:
     return found[0], found[1]
 
 
+def _propagated(seeds: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """What of a mask is connected with seeds."""
+    return np.asarray(ndimage.binary_propagation(seeds, mask=where), dtype=bool)
+
+
 def _distance(where: np.ndarray, voxel: Sequence[float]) -> np.ndarray:
     """Of each voxel that is set, to the nearest that is not, mm."""
     if where.all():
