@@ -136,8 +136,8 @@ def combine(by_contrast: Mapping[str, np.ndarray]) -> np.ndarray:
 
     The tumour is the union: most contrasts show a part of it. Elsewhere the densities of normal tissue are averaged
     over the sources with the weights of `LOOKS` (a linear opinion pool), over those that have the voxel in their
-    brain and see no tumour in it. On phantoms the mean beats the product of probabilities, which one contrast that is
-    wrong and sure can rule.
+    brain and see no tumour in it. On phantoms the mean is as good as the product of probabilities, and better where
+    FLAIR is among the sources: one contrast that is wrong and sure rules a product.
 
     Args:
         by_contrast: densities of each source, (4, …), all on one grid; volumes or slices.
@@ -247,9 +247,7 @@ def _tumour(
     brightest = found.means[_GREY if contrast == "FLAIR" else _WHITE]
     excess = np.where(brain, values / brightest - 1, 0) / found.spread
     seeds = _opened(excess > _SURE, voxel)
-    candidates = np.asarray(ndimage.binary_propagation(seeds, mask=excess > _SURE)) & (
-        _distance(~seeds, voxel) <= _REACH
-    )
+    candidates = _propagated(seeds, excess > _SURE) & (_distance(~seeds, voxel) <= _REACH)
     parts, count = _label(candidates)
     sizes = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(voxel) / 1000
     depth = _distance(np.pad(brain, 1), voxel)[1:-1, 1:-1, 1:-1]
@@ -260,9 +258,7 @@ def _tumour(
     kept = keep[parts]
     if not kept.any():
         return kept
-    grown = kept | (
-        ndimage.binary_propagation(kept, mask=kept | (excess > _LIKELY)) & (_distance(~kept, voxel) <= _REACH)
-    )
+    grown = kept | (_propagated(kept, kept | (excess > _LIKELY)) & (_distance(~kept, voxel) <= _REACH))
     # Closed before it is filled: a thin wall has gaps.
     closed = _distance(_distance(~grown, voxel) <= _OPENING, voxel) > _OPENING
     return brain & (grown | np.asarray(ndimage.binary_fill_holes(grown | closed)))
