@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from scansynth.commands.console import Input, Output, bars, out
+from scansynth.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Prepare:
     acquisition: Path | None = None
     """CSV/TSV table of contrast, RepetitionTime, EchoTime … (BIDS: seconds, degrees) and, if need be, subject; it
     counts before the JSON files beside the images."""
+    tissue: Literal["none", "segment"] = "none"
+    """segment: densities of white matter, grey matter, CSF and tumour of each MR scan, from that scan alone; scans must
+    be skull-stripped. A subject's own tissue mask is taken first."""
+    expert_tumour: bool = False
+    """With --tissue segment: the mask seg in place of the segmented tumour. It was drawn with all contrasts in sight,
+    the target's too, so that figures become too good."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
     seed: int = 0
@@ -43,11 +51,14 @@ class Prepare:
         """Prepare, or show what would be done."""
         from scansynth.data.acquisitions import read_table
         from scansynth.data.build_cohort import build_cohort
+        from scansynth.data.build_tissue import TissueSettings
         from scansynth.data.contrasts import standard_name
         from scansynth.data.dry_run import dry_run
         from scansynth.data.layouts import find_subjects
         from scansynth.data.prepare import find_preparation
 
+        if self.expert_tumour and self.tissue == "none":
+            raise InputError("--expert-tumour is a setting of --tissue segment: give both or neither")
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
         settings = replace(
             find_preparation(self.recipe), **{name: value for name, value in given.items() if value is not None}
@@ -71,6 +82,7 @@ class Prepare:
                 overwrite=self.overwrite,
                 skip_bad=self.skip_bad,
                 acquisitions=acquisitions,
+                tissue=TissueSettings(self.expert_tumour) if self.tissue == "segment" else None,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
         out.print(f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}")

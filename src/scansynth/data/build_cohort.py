@@ -8,17 +8,17 @@ only: statistics from the training split, then `cohort.json`, last and atomicall
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 
 from scansynth.data.acquisitions import Table, fields_of
+from scansynth.data.arrays import write_array
+from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
 from scansynth.data.cohort import FORMAT, Cohort
 from scansynth.data.intensity import NORMALISATIONS, Scaling, background, foreground_threshold
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
@@ -52,6 +52,7 @@ def build_cohort(
     overwrite: bool = False,
     skip_bad: bool = False,
     acquisitions: Table | None = None,
+    tissue: TissueSettings | None = None,
 ) -> Cohort:
     """Prepare a cohort, or go on with one that was interrupted.
 
@@ -66,6 +67,7 @@ def build_cohort(
         overwrite: throw away a cohort in `folder` that was prepared with other settings.
         skip_bad: leave scans out that cannot be read, with a warning.
         acquisitions: acquisition parameters that count before those of sidecars (`acquisitions.read_table`).
+        tissue: how tissue densities are made of each scan; None makes none.
 
     Raises:
         InputError: for contrasts that nobody has, bad scans, unfit splits, or a folder that holds something else.
@@ -79,7 +81,8 @@ def build_cohort(
     splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
     _claim(folder, settings, overwrite)
 
-    total = sum(name in subject.scans for subject in subjects for name in contrasts)
+    segmented = with_tissue(contrasts) if tissue else []
+    total = sum(name in subject.scans for subject in subjects for name in (*contrasts, *segmented))
     done, problems = 0, []
     entries: dict[str, Any] = {}
     for subject in subjects:
@@ -92,8 +95,20 @@ def build_cohort(
             done += 1
             if progress is not None:
                 progress(done, total, f"{subject.name} {contrast}")
+        with_maps = []
+        for contrast in segmented if not bad or skip_bad else ():
+            if tissue is None or contrast not in writer.records:
+                continue
+            try:
+                write_tissue(writer.folder, contrast, writer.records[contrast], tissue, folder / "cohort.json")
+                with_maps.append(contrast)
+            except InputError as error:
+                problems.append(str(error))
+            done += 1
+            if progress is not None:
+                progress(done, total, f"{subject.name} {contrast} tissue")
         if writer.records:
-            entries[subject.name] = writer.entry()
+            entries[subject.name] = writer.entry(with_maps)
     if problems and not skip_bad:
         raise InputError(f"{len(problems)} bad files, mend them or leave them out (skip_bad): {'; '.join(problems)}")
     for problem in problems:
@@ -175,8 +190,8 @@ class _SubjectWriter:
         (self.folder / f"{contrast}.json").unlink(missing_ok=True)
         while self.mask_arrays:
             name, mask = self.mask_arrays.popitem()
-            _write_array(mask, self.folder / f"mask_{name}.b2nd")
-        _write_array(n, self.folder / f"{contrast}.b2nd")
+            write_array(mask, self.folder / f"mask_{name}.b2nd")
+        write_array(n, self.folder / f"{contrast}.b2nd")
         self.records[contrast] = {
             "key": self.key,
             "source": str(self.scans[contrast]),
@@ -196,12 +211,13 @@ class _SubjectWriter:
         }
         write_text(self.folder / f"{contrast}.json", _json(self.records[contrast]))
 
-    def entry(self) -> dict[str, Any]:
-        """The subject in `cohort.json`."""
+    def entry(self, segmented: Sequence[str]) -> dict[str, Any]:
+        """The subject in `cohort.json`; `segmented` are the contrasts that have tissue densities."""
         hidden = ("key", "masks", "registered")
         return {
             "registered": all(record["registered"] for record in self.records.values()),
             "masks": self.masks,
+            **({"tissue": list(segmented)} if segmented else {}),
             "scans": {
                 contrast: {name: value for name, value in record.items() if name not in hidden}
                 for contrast, record in sorted(self.records.items())
@@ -298,18 +314,6 @@ def _fingerprint(index: Mapping[str, Any]) -> str:
         for name, entry in index["subjects"].items()
     }
     return _digest([index["format"], index["settings"], index["statistics"], index["splits"], subjects])[:16]
-
-
-def _write_array(array: np.ndarray, path: Path) -> None:
-    """Compress an (X, Y, Z) array so that one axial slice is one block; atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    x, y, z = array.shape
-    codec = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=5, filters=[blosc2.Filter.SHUFFLE])
-    chunks, blocks = (x, y, min(z, 8)), (x, y, 1)
-    whole: Any = np.ascontiguousarray(array)  # blosc2's types do not know numpy's arrays
-    blosc2.asarray(whole, urlpath=str(part), mode="w", chunks=chunks, blocks=blocks, cparams=codec)
-    os.replace(part, path)
 
 
 def _json(values: Any) -> str:

@@ -5,6 +5,7 @@ preparation.json                   the settings, written first
 scans/<subject>/<contrast>.b2nd    float32 (X, Y, Z) after the own half of the normalisation, one block a slice
 scans/<subject>/<contrast>.json    the scan's record: grid, own half, foreground by slice, source file
 scans/<subject>/mask_<name>.b2nd   uint8
+scans/<subject>/tissue_<contrast>.b2nd   uint8 (4, X, Y, Z), densities × 255, one block a slice (build_tissue.py)
 """
 
 import json
@@ -20,6 +21,7 @@ import numpy as np
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS
+from scansynth.data.tissue import OWN_MASK, from_labels
 from scansynth.errors import InputError
 
 FORMAT = 1
@@ -134,6 +136,36 @@ class Cohort:
         """A mask on the prepared grid, (X, Y, Z) uint8."""
         return self._read(subject, f"mask_{name}.b2nd", None)
 
+    def has_tissue(self, subject: str, contrast: str) -> bool:
+        """Whether a scan has tissue densities: segmented from it alone, or of the subject's own mask `tissue`."""
+        if contrast not in self.available(subject):
+            return False
+        return OWN_MASK in self.masks(subject) or contrast in self.index["subjects"][subject].get("tissue", ())
+
+    def read_tissue(self, subject: str, contrast: str, z: int | slice | None = None) -> np.ndarray:
+        """Tissue densities of a scan (`tissue.TISSUES`), or some axial slices of them.
+
+        The user's own mask stands for all contrasts of a subject, where there is one.
+
+        Args:
+            subject: name of the subject.
+            contrast: one that has densities (`has_tissue`).
+            z: a slice number gives (4, X, Y), a range (4, X, Y, n), None the whole (4, X, Y, Z).
+
+        Returns:
+            float32 in [0, 1], summing to at most 1.
+
+        Raises:
+            InputError: if there are none, or the file is damaged.
+        """
+        if not self.has_tissue(subject, contrast):
+            raise InputError(
+                f"{self.folder}: {contrast} of {subject} has no tissue densities: run `prepare --tissue segment` on it"
+            )
+        if OWN_MASK in self.masks(subject):
+            return from_labels(self._read(subject, f"mask_{OWN_MASK}.b2nd", z))
+        return self._read(subject, f"tissue_{contrast}.b2nd", z).astype(np.float32) / 255
+
     def _scan(self, subject: str, contrast: str) -> dict[str, Any]:
         return self.index["subjects"][subject]["scans"][contrast]
 
@@ -142,7 +174,7 @@ class Cohort:
         # One thread: a slice is one block, and blosc2's thread pool does not survive the fork of a loader's workers.
         try:
             stored: Any = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            return np.asarray(stored[:] if z is None else stored[:, :, z])
+            return np.asarray(stored[:] if z is None else stored[..., z])
         except (FileNotFoundError, RuntimeError) as error:
             # `prepare` keeps what has a record, so a damaged file has to go.
             raise InputError(f"{path}: missing or damaged: delete it and run `prepare` on the cohort again") from error

@@ -8,6 +8,9 @@ Four layouts are found by themselves:
 * IXI: `IXI012-HH-1211-T1.nii.gz`, flat or in subfolders.
 * a table, `.csv` or `.tsv`, with columns subject, contrast, path and, optionally, split.
 
+A tissue mask of the user's own, with BIDS' standard labels, is `sub-01[_ses-1]_dseg.nii.gz` beside the scans (BIDS),
+`<subject>_tissue.nii.gz` (BraTS) or a row of contrast `tissue` (table).
+
 Nothing is opened here except tables and splits, so a listing of thousands of scans takes seconds.
 """
 
@@ -28,9 +31,11 @@ logger = logging.getLogger(__name__)
 
 _IMAGE = re.compile(r"[^.].*\.nii(\.gz)?")
 _BIDS_SUFFIXES = ("T1w", "T2w", "T2starw", "PDw", "FLAIR", "CT", "ct")
-_BRATS = re.compile(r"(?P<subject>.+)[_-](?P<kind>t1|t1ce|t2|flair|t1n|t1c|t2w|t2f|seg)\.nii(\.gz)?")
+_BRATS = re.compile(r"(?P<subject>.+)[_-](?P<kind>t1|t1ce|t2|flair|t1n|t1c|t2w|t2f|seg|tissue)\.nii(\.gz)?")
 _IXI = re.compile(r"(?P<subject>IXI\d+-[A-Za-z]+-\d+)-(?P<kind>T1|T2|PD)\.nii(\.gz)?")
 _TABLE_COLUMNS = ("subject", "contrast", "path")
+MASKS = ("seg", "tissue")
+"""Label images that a subject may have: the tumour (BraTS), and tissues with BIDS' standard labels (tissue.py)."""
 _LOOKED_FOR = (
     "BIDS (sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz, not desc-…), BraTS (X/X_t1.nii.gz or X/X-t1n.nii.gz) "
     "and IXI (IXI012-HH-1211-T1.nii.gz)"
@@ -163,9 +168,19 @@ def _bids(root: Path) -> list[Subject]:
                 if others:
                     left_out = ", ".join(file.name for file in others)
                     logger.warning("%s has several %s: %s is taken, left out: %s", name, contrast, first.name, left_out)
+            masks = _bids_tissue(place / "anat", name)
             if choices:
-                subjects.append(_subject(name, {contrast: files[0] for contrast, files in choices.items()}))
+                subjects.append(_subject(name, {contrast: files[0] for contrast, files in choices.items()}, masks))
     return subjects
+
+
+def _bids_tissue(folder: Path, name: str) -> dict[str, Path]:
+    """The discrete segmentation beside the scans of the subject entry `name`, as a mask."""
+    found = [file for file in _images(folder) if _stem(file).startswith(f"{name}_") and _stem(file).endswith("_dseg")]
+    if len(found) > 1:
+        left_out = ", ".join(file.name for file in found[1:])
+        logger.warning("%s has several dseg: %s is taken, left out: %s", name, found[0].name, left_out)
+    return {"tissue": found[0]} if found else {}
 
 
 def _bids_contrast(file: Path, name: str) -> str | None:
@@ -193,8 +208,8 @@ def _brats(root: Path) -> list[Subject]:
         for file in _images(folder):
             match = _BRATS.fullmatch(file.name)
             if match and match["subject"] == folder.name:
-                _add(files, match["kind"] if match["kind"] == "seg" else standard_name(match["kind"]), file)
-        masks = {"seg": files.pop("seg")} if "seg" in files else {}
+                _add(files, match["kind"] if match["kind"] in MASKS else standard_name(match["kind"]), file)
+        masks = {kind: files.pop(kind) for kind in MASKS if kind in files}
         if files:
             subjects.append(_subject(folder.name, files, masks))
     return subjects
@@ -233,7 +248,10 @@ def _table(table: Path) -> tuple[list[Subject], list[tuple[str, str]]]:
             splits.append((row["subject"], row["split"]))
     if not scans:
         raise InputError(f"{table} lists no scans: add a line for each, with {', '.join(_TABLE_COLUMNS)}")
-    return [_subject(name, files) for name, files in scans.items()], splits
+    masks = {name: {"tissue": files.pop("tissue")} if "tissue" in files else {} for name, files in scans.items()}
+    if bare := [name for name, files in scans.items() if not files]:
+        raise InputError(f"{table} lists a tissue mask of {bare[0]} and no scan: add one or remove the line")
+    return [_subject(name, files, masks[name]) for name, files in scans.items()], splits
 
 
 def _subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | None = None) -> Subject:

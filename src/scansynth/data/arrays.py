@@ -1,0 +1,28 @@
+"""Arrays of a prepared cohort on disk."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+
+
+def write_array(array: np.ndarray, path: Path, key: str | None = None) -> None:
+    """Compress an array so that one axial slice is one block; the file appears whole or not at all.
+
+    Args:
+        array: (X, Y, Z), or (N, X, Y, Z), of which one slice of all N is one block.
+        path: of the `.b2nd` file.
+        key: kept in the file, what it was made from.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    *plane, z = array.shape
+    codec = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=5, filters=[blosc2.Filter.SHUFFLE])
+    chunks, blocks = (*plane, min(z, 8)), (*plane, 1)
+    whole: Any = np.ascontiguousarray(array)  # blosc2's types do not know numpy's arrays
+    stored: Any = blosc2.asarray(whole, urlpath=str(part), mode="w", chunks=chunks, blocks=blocks, cparams=codec)
+    if key is not None:
+        stored.schunk.vlmeta["key"] = key
+    os.replace(part, path)
