@@ -1,0 +1,178 @@
+"""Similar cooperative filtering of features (CoLa-Diff, Eq. 4): wavelets, similar patches together, soft thresholds.
+
+The last approximation A and every diagonal D_j pass block matching: each patch is grouped with its most similar ones in
+a search window, a group is filtered together and put back, as in BM3D (Dabov, Foi, Katkovnik & Egiazarian 2007), but in
+one pass, for all groups at once, and with gradients. Every H_j and V_j passes a soft threshold. With thresholds of 0
+nothing changes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scansynth.physics.wavelet import dwt, iwt
+
+
+def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
+    """sign(x) max(|x| − threshold, 0), a threshold of 0 or more that broadcasts."""
+    return x - torch.clamp(x, min=-threshold, max=threshold)
+
+
+def hadamard(parts: Sequence[Tensor]) -> list[Tensor]:
+    """The orthonormal Hadamard transform along a list, its own inverse; the first result is the mean times √n.
+
+    Args:
+        parts: 2^k tensors of one shape.
+    """
+    parts, half = list(parts), 1
+    while half < len(parts):
+        for start in range(0, len(parts), 2 * half):
+            for k in range(start, start + half):
+                parts[k], parts[k + half] = parts[k] + parts[k + half], parts[k] - parts[k + half]
+        half *= 2
+    return [part * len(parts) ** -0.5 for part in parts] if len(parts) > 1 else parts
+
+
+def similar(patches: Tensor, grid: tuple[int, int], radius: int, matches: int) -> Tensor:
+    """The most similar patches of each one in a window around it, itself first.
+
+    Args:
+        patches: (B, N, P), N = rows · columns of the grid.
+        grid: rows and columns.
+        radius: of the window, in patches.
+        matches: how many, itself included.
+
+    Returns:
+        Their numbers, (B, N, matches) int64. Where the grid has fewer in reach, the patch itself fills up.
+    """
+    rows, columns = grid
+    batch, count, _ = patches.shape
+    place = torch.arange(count, device=patches.device)
+    row, column = place // columns, place % columns
+    offsets = torch.arange(-radius, radius + 1, device=patches.device)
+    down, across = (one.flatten() for one in torch.meshgrid(offsets, offsets, indexing="ij"))
+    r, c = row[:, None] + down, column[:, None] + across  # (N, W)
+    inside = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
+    near = torch.where(inside, r * columns + c, place[:, None])
+    squares = patches.square().sum(-1)  # (B, N)
+    # ‖a − b‖² for all pairs in reach: the products of all pairs are one matrix product.
+    products = patches @ patches.transpose(1, 2)  # (B, N, N)
+    near_b = near.expand(batch, -1, -1)
+    distance = squares[:, :, None] + squares.gather(1, near_b.flatten(1)).unflatten(1, near.shape)
+    distance = distance - 2 * products.gather(2, near_b)
+    distance = distance.masked_fill(~inside, torch.inf)
+    own = (down == 0) & (across == 0)
+    distance = distance.masked_fill(own, -torch.inf)  # itself first, whatever rounding says
+    order = distance.topk(matches, dim=2, largest=False)
+    found = near_b.gather(2, order.indices)
+    return torch.where(order.values == torch.inf, place[None, :, None], found)
+
+
+class BlockMatching(nn.Module):
+    """δ: patches filtered together with those most similar to them.
+
+    A group's patches are transformed along the group by a Hadamard matrix, all coefficients but the group's mean are
+    shrunk by a learned threshold, and every patch goes back to its place; a place that several groups hold gets their
+    mean.
+
+    Args:
+        channels: of the features; one threshold each.
+        patch: side of a patch; patches lie side by side.
+        radius: of the search window, in patches.
+        matches: patches of a group, a power of two; fewer where a map has fewer.
+        threshold: at the start.
+    """
+
+    def __init__(self, channels: int, patch: int = 4, radius: int = 3, matches: int = 4, threshold: float = 0.01):
+        super().__init__()
+        assert matches & (matches - 1) == 0, f"{matches} matches are no power of two"
+        self.patch, self.radius, self.matches = patch, radius, matches
+        self.threshold = nn.Parameter(torch.full((channels,), float(threshold)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        batch, channels, height, width = x.shape
+        side = min(self.patch, height, width)
+        padded = functional.pad(x, (0, -width % side, 0, -height % side), mode="replicate")
+        rows, columns = padded.shape[2] // side, padded.shape[3] // side
+        patches = padded.reshape(batch, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+        patches = patches.reshape(batch, rows * columns, channels, side * side)  # (B, N, C, P)
+        flat = patches.flatten(2)
+        matches = min(self.matches, 2 ** int(math.log2(rows * columns)))
+        with torch.no_grad():
+            found = similar(flat, (rows, columns), self.radius, matches)  # (B, N, M)
+        number = found + torch.arange(batch, device=x.device)[:, None, None] * (rows * columns)
+        single = patches.flatten(0, 1)  # (B N, C, P)
+        group = [single, *(single[number[..., k].flatten()] for k in range(1, matches))]  # each patch comes first
+        mean, *rest = hadamard(group)
+        limit = functional.relu(self.threshold).to(x.dtype)[:, None]
+        first, *others = hadamard([mean, *(soft_threshold(part, limit) for part in rest)])
+        total, count = first, torch.ones(len(single), dtype=x.dtype, device=x.device)
+        for k, part in enumerate(others, 1):
+            places = number[..., k].flatten()
+            total = total.index_add(0, places, part)
+            count = count.index_add(0, places, torch.ones_like(count))
+        mean = (total / count[:, None, None]).reshape(batch, rows, columns, channels, side, side)
+        return mean.permute(0, 3, 1, 4, 2, 5).reshape(padded.shape)[..., :height, :width]
+
+
+class CooperativeFilter(nn.Module):
+    """f* of Eq. 4, the sums read as "at every level".
+
+    Args:
+        channels: of the features.
+        levels: of the wavelet transform; fewer where a map is too small.
+        patch: of the block matching.
+        radius: of its search window.
+        matches: of a group.
+        threshold: of all thresholds at the start.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        levels: int = 2,
+        patch: int = 4,
+        radius: int = 3,
+        matches: int = 4,
+        threshold: float = 0.01,
+    ):
+        super().__init__()
+        self.levels = levels
+        self.approximation = BlockMatching(channels, patch, radius, matches, threshold)
+        self.diagonals = nn.ModuleList(
+            [BlockMatching(channels, patch, radius, matches, threshold) for _ in range(levels)]
+        )
+        self.threshold = nn.Parameter(torch.full((levels, 2, channels), float(threshold)))
+        """Of H_j and V_j."""
+
+    def forward(self, f: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape; in single precision where the networks compute in half of it."""
+        with torch.autocast(f.device.type, enabled=False):
+            return self.filtered(f if f.dtype == torch.float64 else f.float()).to(f.dtype)
+
+    def filtered(self, f: Tensor) -> Tensor:
+        """f*, in the precision of f."""
+        height, width = f.shape[2:]
+        levels = min(self.levels, int(math.log2(min(height, width))))
+        multiple = 2**levels
+        x = functional.pad(f, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        limits = functional.relu(self.threshold).to(f.dtype)[..., None, None]
+        details = []
+        for level in range(levels):
+            approximation, low_high, high_low, diagonal = dwt(x).unflatten(1, (-1, 4)).unbind(2)
+            details.append(
+                (
+                    soft_threshold(low_high, limits[level, 0]),
+                    soft_threshold(high_low, limits[level, 1]),
+                    self.diagonals[level](diagonal),
+                )
+            )
+            x = approximation
+        x = self.approximation(x)
+        for low_high, high_low, diagonal in reversed(details):
+            x = iwt(torch.stack([x, low_high, high_low, diagonal], dim=2).flatten(1, 2))
+        return x[..., :height, :width]
