@@ -23,9 +23,10 @@ from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.methods.mrdiff import MrDiff
 from scansynth.networks.unet import UNet
+from scansynth.parts import make_method
 from scansynth.physics.wavelet import iwt
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, make_method, step
+from scansynth.train import environment, step
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T2w", "FLAIR")

@@ -29,8 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from scansynth.diffusion.windows import PatchWindows
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
+from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, make_method, step
+from scansynth.train import environment, step
 from speed import timed
 
 PATCH, BATCH, VOLUME = (64, 64, 16), 4, (256, 256, 32)

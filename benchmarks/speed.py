@@ -31,8 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.method import Noise, Progress
+from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, make_method, step
+from scansynth.train import environment, step
 
 KINDS = (
     ("convolution, backward", ("convolution_backward",)),

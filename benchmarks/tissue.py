@@ -5,7 +5,7 @@
 Truth is the tissue with the largest share of a voxel. The nuclei (striatum, thalamus, pallidum) are grey matter; the
 tumour is necrosis, rim and oedema; vessels and choroid plexus are none of the four. Voxels that are air by more than
 half are left out: the phantom's skull stripping is soft, that of real scans is a mask. `equal weights` is the mean of
-the sources without the weights of `LOOKS`, `product` the product of their probabilities, floored at 0.03.
+the sources without their weights, `product` the product of their probabilities, floored at 0.03.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from scansynth.data.phantom import Phantom, cohort_phantom
-from scansynth.data.tissue import LOOKS, TISSUES, combine, masks, segment
+from scansynth.data.tissue import LOOKS, combine, masks, segment
+from scansynth.physics.tissue import TISSUES
 from scansynth.train import environment
 
 GROUPS = (("white",), ("grey", "striatum", "thalamus", "pallidum"), ("fluid",), ("necrosis", "rim", "oedema"))

@@ -7,11 +7,13 @@ import torch
 
 from scansynth.config import RunConfig, Training
 from scansynth.data.build_cohort import build_cohort
+from scansynth.data.build_tissue import TissueSettings
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.methods import METHODS
 from scansynth.methods.syndiff import SynDiffConfig
+from scansynth.train import train
 
 # Toy networks gain nothing from more, and on a busy machine threads that wait for each other take minutes.
 torch.set_num_threads(1)
@@ -34,8 +36,9 @@ def phantoms(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cohort(phantoms, tmp_path_factory):
-    """The phantoms prepared."""
-    return build_cohort(phantoms, tmp_path_factory.mktemp("cohort"), Preparation(size=(32, 32, None)))
+    """The phantoms prepared, with tissue densities."""
+    settings = Preparation(size=(32, 32, None))
+    return build_cohort(phantoms, tmp_path_factory.mktemp("cohort"), settings, tissue=TissueSettings())
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -53,3 +56,17 @@ def tiny():
         return RunConfig(method, settings or SETTINGS[method], ("T1w", "T2w"), training=Training(**training))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def first_stage(cohort, tiny, tmp_path_factory):
+    """Run folder of the autoencoder that latent methods work on."""
+    run = tmp_path_factory.mktemp("first") / "stage"
+    train(tiny("autoencoder", steps=60, batch_size=4, validate_every=60), cohort, run, torch.device("cpu"))
+    return run
+
+
+def first_stage_if(method, run):
+    """The run, for a method that needs one."""
+    settings = SETTINGS[method]
+    return run if METHODS[method].load()(settings, ("T1w", "T2w")).needs.latent else None

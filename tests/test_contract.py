@@ -8,24 +8,28 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conftest import first_stage_if
 from scansynth.checkpoint import load_weights, restore
 from scansynth.data.datasets import whole_subject
 from scansynth.diffusion.windows import windows_of
 from scansynth.engine import Engine
 from scansynth.errors import InputError
+from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Noise, Progress
+from scansynth.methods import find_method
+from scansynth.parts import make_method, make_parts
 from scansynth.processes import Processes
-from scansynth.train import make_method, make_parts, train
+from scansynth.train import train
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def trained(case, cohort, tiny, tmp_path_factory):
+def trained(case, cohort, tiny, first_stage, tmp_path_factory):
     """Configuration and folder of a run of each case."""
     config = tiny(*case, steps=4)
     run = tmp_path_factory.mktemp("runs") / "run"
-    return train(config, cohort, run, CPU), run
+    return train(config, cohort, run, CPU, first_stage=first_stage_if(case[0], first_stage)), run
 
 
 @pytest.fixture
@@ -33,6 +37,8 @@ def engine(trained):
     config, run = trained
     method = make_method(config)
     restore(dict(method.nets.items()), *load_weights(run))
+    if method.needs.latent:
+        method.first_stage = FirstStage.read(run / FOLDER)
     return Engine(method, CPU, "float32")
 
 
@@ -49,17 +55,21 @@ class Like(Noise):
 
 @pytest.fixture
 def translate(engine, cohort):
-    """`translate(...)` of the test subject to T2w."""
+    """`translate(...)` of the test subject's T1w to T2w, or to itself."""
     engine.method.eval()
-    batch = whole_subject(cohort, cohort.subjects("test")[0], ("T1w", "T2w"))
+    batch = whole_subject(cohort, cohort.subjects("test")[0], ("T1w", "T2w"), tissue=engine.method.needs.tissue)
     available = torch.tensor([[True, False]])
     sources = batch["images"] * available[..., None, None, None]
 
+    target = "T1w" if engine.method.reconstructs else "T2w"
+
     def run(images=sources, available=available, seed=0, at_once=16):
-        batch = {"images": images, "available": available}
+        given = {"images": images, "available": available}
+        if "tissue" in batch:
+            given["tissue"] = batch["tissue"].to(images)
         with torch.no_grad():
             windows = windows_of(engine.method.needs, at_once)
-            return engine.method.translate(batch, "T2w", windows, Like(images, seed))
+            return engine.method.translate(given, target, windows, Like(images, seed))
 
     run.sources = sources
     return run
@@ -87,7 +97,7 @@ def test_every_net_and_parameter_belongs_to_one_player(engine):
 
 def test_an_update_changes_its_own_players_nets_only(engine, trained, cohort):
     method = engine.method
-    _, dataset = make_parts(trained[0], cohort, Processes(CPU))
+    _, dataset = make_parts(trained[0], cohort, Processes(CPU), method.first_stage)
     items = [dataset[place] for place in range(2)]
     batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
     updated = []
@@ -138,7 +148,7 @@ def test_windows_at_once_do_not_change_the_result(engine, translate, at_once):
     torch.testing.assert_close(translate(images, at_once=at_once), translate(images), rtol=0, atol=1e-9)
 
 
-def test_the_targets_own_channel_is_never_read(translate):
+def test_what_is_not_given_is_never_read(translate):
     images = translate.sources.clone()
     images[:, 1] = 100 * torch.randn(images[:, 1].shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(translate(images), translate())
@@ -149,10 +159,13 @@ def test_the_source_is_read(translate):
 
 
 def test_a_missing_source_is_the_users_fault(translate):
-    with pytest.raises(InputError, match="T2w"):
+    with pytest.raises(InputError, match=r"T[12]w"):
         translate(torch.zeros_like(translate.sources), torch.tensor([[False, False]]))
 
 
-def test_one_contrast_is_too_few(case, tiny):
+def test_one_contrast_is_too_few_to_translate(case, tiny):
+    if find_method(case[0]).reconstructs:
+        assert make_method(replace(tiny(*case), contrasts=("T1w",))).targets == ("T1w",)
+        return
     with pytest.raises(InputError, match="two"):
         make_method(replace(tiny(*case), contrasts=("T1w",)))

@@ -14,6 +14,7 @@ from scansynth.drawings import draw
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
 from scansynth.evaluation.observed import means
+from scansynth.tasks import choose_work
 from scansynth.train import train
 
 
@@ -50,20 +51,20 @@ def test_a_stopped_evaluation_goes_on(trained, cohort, tmp_path, monkeypatch):
 
 
 def test_samples_of_another_run_or_seed_or_none_at_all_are_refused(trained, cohort, tmp_path):
-    subject = cohort.subjects("test")[0]
-    first = draw(trained, cohort, subject, "T2w", 0, 0, tmp_path)
-    again = draw(trained, cohort, subject, "T2w", 0, 0, tmp_path)
+    task = next(task for task in choose_work([trained], cohort, "test", "cg-ddpm", "T2w"))
+    first = draw(trained, task, 0, 0, tmp_path)
+    again = draw(trained, task, 0, 0, tmp_path)
     np.testing.assert_array_equal(first.image, again.image)
     assert (first.sources, first.observed, first.cost) == (again.sources, again.observed, again.cost)
     with pytest.raises(InputError, match="other seed"):
-        draw(trained, cohort, subject, "T2w", 1, 0, tmp_path)
+        draw(trained, task, 1, 0, tmp_path)
     other = replace(trained, weights={**trained.weights, "sha256": "0"})
     with pytest.raises(InputError, match="other weights"):
-        draw(other, cohort, subject, "T2w", 0, 0, tmp_path)
+        draw(other, task, 0, 0, tmp_path)
     (path,) = tmp_path.rglob("*.npz")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="not readable as a sample"):
-        draw(trained, cohort, subject, "T2w", 0, 0, tmp_path)
+        draw(trained, task, 0, 0, tmp_path)
 
 
 def test_consistency_and_steps_are_in_the_report(trained, cohort, tmp_path, capsys):

@@ -12,16 +12,10 @@ from safetensors.torch import save_file
 
 from scansynth.errors import InputError
 from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.perceptual_similarity import (
-    ALEXNET,
-    CONVERT,
-    VGG16,
-    PerceptualNetwork,
-    lpips,
-    lpips_metric,
-)
+from scansynth.evaluation.perceptual_similarity import lpips, lpips_metric
 from scansynth.evaluation.protocols import PROTOCOLS, measure
 from scansynth.evaluation.tables import Result, write_tables
+from scansynth.networks.perceptual import ALEXNET, CONVERT, VGG16, PerceptualNetwork
 
 # Layers written out as in the networks' papers: ("c", key, stride, padding), ("p", side of pooling with stride 2), and
 # "t" where features are taken.
@@ -202,3 +196,10 @@ def test_pickle_is_refused_and_the_cure_that_is_named_works(file, tmp_path):
     converted = PerceptualNetwork.read(tmp_path / "lpips.safetensors").weights
     assert converted.keys() == weights.keys()
     assert all(torch.equal(converted[key], weights[key]) for key in weights)
+
+
+def test_the_distance_has_finite_gradients_where_nothing_is_found(network):
+    x = torch.zeros(1, 48, 48, requires_grad=True)
+    network.distance(x, torch.rand(1, 48, 48), 1.0).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.abs().max() > 0

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import scansynth
-from conftest import CASES
+from conftest import CASES, first_stage_if
 from scansynth import checkpoint
 from scansynth.cli import main
 from scansynth.config import RunConfig, Training, to_yaml
@@ -28,9 +28,10 @@ from scansynth.data.cohort import Cohort
 from scansynth.engine import Engine
 from scansynth.errors import InputError, ToldElsewhereError
 from scansynth.method import Progress
+from scansynth.parts import find_first_stage, make_method, make_parts
 from scansynth.processes import Processes, find_device, start_processes
 from scansynth.synthetic_image import sidecar_of
-from scansynth.train import make_method, make_parts, step, train
+from scansynth.train import step, train
 
 CPU = torch.device("cpu")
 COMMAND = [sys.executable, "-m", "scansynth.cli"]
@@ -54,7 +55,7 @@ def run(*command, cwd=None, **more):
 # What the processes run, and the tests run as one process.
 
 
-def watched_steps(name, cohort, processes, folder):
+def watched_steps(name, cohort, processes, folder, first_stage):
     """Steps of a case: losses, the gradients that each player steps with, and all that is trained.
 
     One process saves the training after each step. Several go on from what one has saved, so that each step is
@@ -62,7 +63,10 @@ def watched_steps(name, cohort, processes, folder):
     """
     method_name, settings = CASES[name]
     config = RunConfig(method_name, settings, ("T1w", "T2w"), training=Training(batch_size=BATCH))
-    method, dataset = make_parts(config, cohort, processes)
+    stage = find_first_stage(
+        config, cohort, folder / "none", first_stage_if(method_name, first_stage), False, processes
+    )
+    method, dataset = make_parts(config, cohort, processes, stage)
     engine = Engine(method, processes.device, "float32", gradient_clip=0.1, processes=processes)
     seen = {}
 
@@ -137,11 +141,11 @@ def facts(processes, cohort):
     return seen
 
 
-def program(cohort, folder):
+def program(cohort, folder, first_stage):
     """What two processes do for the tests below."""
     with start_processes("cpu", devices=2) as processes:
         for name in CASES:
-            seen = watched_steps(name, Cohort.open(cohort), processes, folder)
+            seen = watched_steps(name, Cohort.open(cohort), processes, folder, first_stage)
             save_file(seen, folder / f"{name}-process-{processes.rank}.safetensors")
         (folder / f"facts-{processes.rank}.json").write_text(json.dumps(facts(processes, cohort)))
 
@@ -151,16 +155,16 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def one(cohort, tmp_path_factory):
+def one(cohort, first_stage, tmp_path_factory):
     """What one process sees in each case, and the folder of its checkpoints."""
     folder = tmp_path_factory.mktemp("steps")
-    return {name: watched_steps(name, cohort, Processes(CPU), folder) for name in CASES}, folder
+    return {name: watched_steps(name, cohort, Processes(CPU), folder, first_stage) for name in CASES}, folder
 
 
 @pytest.fixture(scope="module")
-def two(one, cohort):
+def two(one, cohort, first_stage):
     """The folder in which two processes have written what they saw."""
-    done = run(sys.executable, __file__, cohort.folder, one[1])
+    done = run(sys.executable, __file__, cohort.folder, one[1], first_stage)
     assert done.returncode == 0, done.stderr
     return one[1]
 

@@ -18,6 +18,7 @@ from scansynth.errors import InputError
 from scansynth.evaluation.protocols import PROTOCOLS
 from scansynth.methods import METHODS
 from scansynth.methods.syndiff import SynDiffConfig
+from scansynth.parts import make_method
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS
 from scansynth.recipes.tables import TABLES
@@ -26,7 +27,6 @@ from scansynth.reproduction.plan import plan, text
 from scansynth.reproduction.request import Request, parse_data
 from scansynth.reproduction.run import reproduce
 from scansynth.reproduction.trial import try_steps
-from scansynth.train import make_method
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -93,8 +93,9 @@ def test_every_asked_table_is_listed(capsys):
     assert {"syndiff-table2", "mrdiff-fig4", "cola-diff-table2", "cg-ddpm-fig5", "cdpm-table1"} <= listed.keys()
     assert "absent: cGAN, UNIT" in listed["syndiff-table2"]
     assert "1 of them marked as not readable" in listed["syndiff-table2"]
-    assert "methods: none" in listed["cola-diff-table2"]
-    assert "not transcribed" in listed["cola-diff-table2"]
+    assert "methods: none" in listed["cdpm-table1"]
+    assert "not transcribed" in listed["cdpm-table1"]
+    assert "absent: MM-GAN, Hi-Net, ProvoGAN" in listed["cola-diff-table1"]
     assert "absent: HiNet" in listed["mrdiff-table1"]
     assert "nothing measures" in listed["cdpm-table1"]
 
@@ -174,11 +175,10 @@ def test_figures_agree_with_the_averages_that_syndiffs_text_states(name, group, 
 
 def test_a_table_without_methods_shows_what_is_known_and_cannot_run(tmp_path, capfd):
     out = tmp_path / "out"
-    assert main(["reproduce", "cola-diff-table2", "--dry-run", "-o", str(out)]) == 0
+    assert main(["reproduce", "cdpm-table1", "--dry-run", "-o", str(out)]) == 0
     printed = capfd.readouterr().out
-    assert "190 train, 40 val, 55 test" in printed
-    assert "no method CoLa-Diff w/o Modified latent diffusion network" in printed
-    assert main(["reproduce", "cola-diff-table2", "--small", "-o", str(out)]) == 1
+    assert "no method" in printed
+    assert main(["reproduce", "cdpm-table1", "--small", "-o", str(out)]) == 1
     assert "no method" in capfd.readouterr().err
     assert main(["reproduce", "syndiff-table6", "--small", "-o", str(out)]) == 1
     assert "nothing measures FID" in capfd.readouterr().err
@@ -219,6 +219,19 @@ def test_a_trial_takes_what_each_method_trains_on(method, tiny):
     trial = try_steps(config, (32, 48), CPU)
     assert trial.shape == (patch or (32, 48))
     assert trial.seconds > 0
+
+
+def test_latent_methods_come_after_their_first_stage(tmp_path):
+    request = Request(TABLES["cola-diff-table1"], tmp_path, small=True)
+    stages = [(task.name, row.name, request.config(task, row)) for task, row in request.first_stages]
+    assert [(task, row) for task, row, _ in stages] == [
+        ("first_stage_brats", "autoencoder"),
+        ("first_stage_ixi", "autoencoder"),
+    ]
+    assert stages[1][2].contrasts == ("T1w", "T2w", "PDw")
+    assert {stage[2].method for stage in stages} == {"autoencoder"}
+    first = next(task for task in request.tasks if task.data == "ixi")
+    assert request.first_stage_of(first) == tmp_path / "runs" / "first_stage_ixi" / "autoencoder"
 
 
 def test_a_small_run_leaves_out_what_phantoms_do_not_have(tmp_path):

@@ -14,8 +14,9 @@ from scansynth.data.build_tissue import TissueSettings
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import cohort_phantom, write_phantom_cohort
 from scansynth.data.prepare import Preparation
-from scansynth.data.tissue import LOOKS, TISSUES, combine, from_labels, masks, segment, tissue_of
+from scansynth.data.tissue import LOOKS, combine, from_labels, masks, segment
 from scansynth.errors import InputError
+from scansynth.physics.tissue import TISSUES, WEIGHTS
 
 pytest.importorskip("dipy")
 
@@ -114,14 +115,7 @@ def test_combining_is_a_mean_of_normal_tissue_and_a_union_of_tumours():
     np.testing.assert_array_equal(combine({"FLAIR": a}), a)
     np.testing.assert_array_equal(masks(both).T, [(0, 1, 0, 0), (0, 0, 0, 1), (0, 0, 0, 0)])
     weighted = combine({"T1w": a, "FLAIR": b})
-    assert weighted[0, 0] == pytest.approx((0.6 + 0.2 * LOOKS["FLAIR"].weight) / (1 + LOOKS["FLAIR"].weight))
-
-
-def test_sources_without_maps_add_nothing_but_one_must_have_some(phantom, maps):
-    images = {"T1w": phantom.contrast("T1w"), "CT": phantom.contrast("CT")}
-    np.testing.assert_array_equal(tissue_of(images, VOXEL), combine({"T1w": maps["T1w"]}))
-    with pytest.raises(InputError, match="need one of T1w"):
-        tissue_of({"CT": images["CT"]}, VOXEL)
+    assert weighted[0, 0] == pytest.approx((0.6 + 0.2 * WEIGHTS["FLAIR"]) / (1 + WEIGHTS["FLAIR"]))
 
 
 def test_what_cannot_be_segmented_is_said(phantom, monkeypatch):

@@ -57,6 +57,7 @@ def translate_cohort(
     processes: Processes | None = None,
     windows: int | None = None,
     maps: bool = False,
+    moments_only: bool = False,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -77,6 +78,7 @@ def translate_cohort(
         processes: that share the images; by default there is only this one.
         windows: as in `Run.translate`.
         maps: as in `Run.translate`.
+        moments_only: as in `Run.translate`.
 
     Returns:
         What is listed in `contrasts.tsv`.
@@ -94,7 +96,16 @@ def translate_cohort(
         path = output_path(out, listing.layout, subject.name, name)
         try:
             run.translate(
-                _sources(run, subject, name), name, samples, seed, subject.name, shared_noise, None, windows, maps
+                _sources(run, subject, name),
+                name,
+                samples,
+                seed,
+                subject.name,
+                shared_noise,
+                None,
+                windows,
+                maps,
+                moments_only,
             ).write(path)
             made[subject.name, name] = path
         except InputError as error:

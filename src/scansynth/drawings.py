@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from scansynth.config import to_yaml
-from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
 from scansynth.evaluation.costs import Cost, measured_cost
 from scansynth.synthesis import Run
-from scansynth.tasks import synthesise
+from scansynth.tasks import Task, synthesise
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,12 @@ class Drawing:
     """What drawing it took."""
 
 
-def draw(
-    run: Run, cohort: Cohort, subject: str, target: str, seed: int, sample: int, kept: Path | None = None
-) -> Drawing:
+def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None) -> Drawing:
     """Draw one sample, or read it.
 
     Args:
         run: what makes it.
-        cohort: where the subject is.
-        subject: its name.
-        target: what to make.
+        task: what is made of whom.
         seed: of the noise.
         sample: number of the sample, from 0.
         kept: folder of samples; one that is there is read, others are put there.
@@ -49,18 +44,22 @@ def draw(
     Raises:
         InputError: if the folder holds this sample of another run, seed or cohort, or it cannot be read.
     """
-    path = kept and kept / run.folder.name / f"{subject}_{target}_sample-{sample + 1}.npz"
+    given = () if task.whole else task.sources
+    name = "_".join([task.subject, "+".join([*given, task.target]), f"sample-{sample + 1}.npz"])
+    path = kept and kept / run.folder.name / name
     of = {
         "weights": run.weights["sha256"],
         "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
-        "cohort": cohort.fingerprint,
+        "cohort": task.cohort.fingerprint,
         "seed": seed,
     }
     if path and path.is_file():
         return _read(path, of)
     parameters = sum(parameter.numel() for parameter in run.method.parameters())
     (images, sources), cost = measured_cost(
-        lambda: synthesise(run, cohort, subject, target, seed, (sample,)), run.device, parameters
+        lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), given=given or None),
+        run.device,
+        parameters,
     )
     drawing = Drawing(images[0], sources, dict(run.method.observed), cost)
     if path:

@@ -68,6 +68,7 @@ def evaluate(
     report: Report | None = None,
     samples: int = 1,
     kept: Path | None = None,
+    subsets: bool = False,
 ) -> Evaluation:
     """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
 
@@ -90,6 +91,7 @@ def evaluate(
         report: told of every image.
         samples: to draw for each image of a stochastic method.
         kept: folder of samples: those that are there are read, others are put there. A stopped evaluation goes on.
+        subsets: each target from every set of its sources, not only from all of them.
 
     Returns:
         All figures, and what each run's synthesis takes.
@@ -101,7 +103,7 @@ def evaluate(
     if samples < 1:
         raise InputError(f"samples {samples}: draw at least one")
     protocol = find_protocol(protocol)
-    work = choose_work(runs, cohort, split, protocol, target)
+    work = choose_work(runs, cohort, split, protocol, target, subsets)
     acceleration = work[0].acceleration
     results: list[Result] = []
     regions: list[RegionResult] = []
@@ -117,14 +119,14 @@ def evaluate(
         syntheses: dict[str, np.ndarray] = {}
         deviations: dict[str, np.ndarray] = {}
         truth, masks, take = task.truth(), task.masks(), task.measuring()
-        for source in task.sources:
+        for source in task.sources if task.whole and task.target not in task.sources else ():
             copied = task.read(source)
             results.append(Result(COPIED_SOURCE, (source,), name, subject, take(copied)))
             regions += measure_regions(results[-1], copied, truth, masks)
         for run in task.runs:
             label = run.folder.name
             count = samples if run.method.stochastic else 1
-            drawn = [draw(run, cohort, subject, name, seed, sample, kept) for sample in range(count)]
+            drawn = [draw(run, task, seed, sample, kept) for sample in range(count)]
             costs.setdefault(label, []).extend(drawing.cost for drawing in drawn)
             drawings, sources = np.stack([drawing.image for drawing in drawn]), drawn[0].sources
             direction = f"{'+'.join(sources)}→{name}"
@@ -145,7 +147,7 @@ def evaluate(
             done += 1
             if report:
                 report(done, total, f"{label} {subject} {name}")
-        if subject in pictured:
+        if subject in pictured and task.whole:
             images = {source: task.read(source) for source in task.sources}
             shown.append(Shown(subject, name, cohort.affine(subject, name), truth, images, syntheses, deviations))
             write_montages(shown[-1], results, out)

@@ -24,14 +24,20 @@ Batch = Mapping[str, Any]
 class Needs:
     """What a method trains on."""
 
-    unit: Literal["slice", "patch"]
-    """What one sample is. `slice`: an axial slice, S = (H, W). `patch`: a box of a volume, S = `patch`."""
+    unit: Literal["slice", "patch", "latent"]
+    """What one sample is. `slice`: an axial slice, S = (H, W). `patch`: a box of a volume, S = `patch`. `latent`: a
+    slice as the first stage encodes it; training batches have `latents` (B, K, c, h, w) in place of images."""
     paired: bool
     """True: the contrasts of a sample show one subject and slice. False: each contrast is drawn on its own."""
     size_multiple: int = 1
     """All sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
     patch: tuple[int, int, int] | None = None
     """Voxels of a patch, (X, Y, Z)."""
+    latent: tuple[int, int] | None = None
+    """Channels of a latent, and how many times smaller than an image it is."""
+    tissue: bool = False
+    """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
+    contrast alone, 0 where unavailable."""
     sequences: Mapping[str, SequenceName] | None = None
     """Contrast → signal equation, of a method that trains with acquisition parameters: training batches then have
     `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
@@ -121,6 +127,18 @@ class Windows(Protocol):
         ...
 
 
+class Encodes(Protocol):
+    """A trained first stage (`first_stage.py`)."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (N, 1, H, W) in [−1, 1] → latents (N, c, H/f, W/f) of unit variance."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents → images, unbounded."""
+        ...
+
+
 class Method(nn.Module, ABC):
     """Base of all methods.
 
@@ -140,11 +158,15 @@ class Method(nn.Module, ABC):
     averaged: tuple[str, ...] = ()
     """Names of nets with an exponential moving average; synthesis uses the averages."""
     average_decay: float = 0.999
+    reconstructs: ClassVar[bool] = False
+    """Whether `translate` makes a contrast from itself (an autoencoder), not from the others."""
 
     def __init__(self, config: Any, contrasts: Sequence[str]):
         super().__init__()
         self.config = config
         self.contrasts = tuple(contrasts)
+        self.first_stage: Encodes | None = None
+        """Of a latent method; the engine puts it there before anything is translated."""
         self.observed: dict[str, dict[int, float]] = {}
         """What the last `translate` saw of its own steps: a figure's name, then its value by time."""
 
@@ -167,6 +189,11 @@ class Method(nn.Module, ABC):
     def sampling_steps(self) -> int:
         """Network calls that make one image."""
         return 1
+
+    @property
+    def passes(self) -> int:
+        """How often `translate` goes through a volume's windows."""
+        return self.sampling_steps
 
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:

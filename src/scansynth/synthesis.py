@@ -27,16 +27,42 @@ from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.prepare import Undo, grid_for, prepare, to_source
 from scansynth.data.record import PreparationRecord
+from scansynth.data.tissue import segment
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import windows_of
 from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
+from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Method, Noise, SharedAlongSlices, Windows
+from scansynth.parts import make_method
+from scansynth.physics.tissue import WEIGHTS
 from scansynth.synthetic_image import NOTICE, Synthesis
-from scansynth.train import make_method
 
 Report = Callable[[int, int], None]
 """Called with (network calls done, network calls in all)."""
+
+
+class Moments:
+    """Mean and standard deviation of images that come one by one (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean, self._squares = np.zeros(()), np.zeros(())  # float64
+
+    def add(self, image: np.ndarray) -> None:
+        """Take one in, (X, Y, Z)."""
+        self.count += 1
+        away = image - self._mean
+        self._mean = self._mean + away / self.count
+        self._squares = self._squares + away * (image - self._mean)
+
+    def mean(self) -> np.ndarray:
+        """(X, Y, Z) float32; of one image, itself."""
+        return self._mean.astype(np.float32)
+
+    def deviation(self) -> np.ndarray | None:
+        """(X, Y, Z) float32, with n − 1 in the denominator; None for one image."""
+        return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
 
 
 def _report_sample(report: Report, sample: int, samples: int, done: int, total: int) -> None:
@@ -69,6 +95,8 @@ class Run:
         tensors, source = load_weights(folder)
         method = make_method(config)
         restore(dict(method.nets.items()), tensors, source)
+        if method.needs.latent is not None:
+            method.first_stage = FirstStage.read(folder / FOLDER)
         place = find_device(device)
         prepare_synthesis(method, place, config.training.precision)
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
@@ -104,6 +132,7 @@ class Run:
         report: Report | None = None,
         windows: int | None = None,
         maps: bool = False,
+        moments_only: bool = False,
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
 
@@ -121,10 +150,16 @@ class Run:
             report: told of the network calls that are done.
             windows: slices or patches that go through the networks at once; memory and speed, not the result.
             maps: also the hypothetical maps of the first sample's features, of a method that has some.
+            moments_only: keep no sample, only their mean and standard deviation: memory does not grow with `samples`.
 
         Raises:
             InputError: for a contrast or file that does not fit, or a method without maps.
         """
+        if self.method.reconstructs:
+            raise InputError(
+                f"{self.folder}: a run of {self.config.method} makes nothing from other contrasts: `evaluate` measures "
+                "its reconstructions, and `train --first-stage` builds on it"
+            )
         files = {standard_name(name): Path(path) for name, path in sources.items()}
         if not files:
             raise InputError(f"no source is given; this run takes {', '.join(self.config.contrasts)}")
@@ -148,20 +183,39 @@ class Run:
             available[0, index] = True
         like = next(iter(volumes.values()))
         subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
-        made, found = [], {}
+        tissue = self.segmented(images, available, grid.affine) if self.method.needs.tissue else None
+        moments, kept, found = Moments(), [], {}
         for sample in range(samples):
             noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
             told = partial(_report_sample, report, sample, samples) if report else None
-            image = self.make(images, available, target, noise, windows, told)
-            made.append(undo(image, self.record.statistics[target]))
+            image = self.make(images, available, target, noise, windows, told, tissue)
+            made = undo(image, self.record.statistics[target])
+            moments.add(made)
+            if samples > 1 and not moments_only:
+                kept.append(made)
             if maps and not sample:
                 own = self.hypothetical_maps(images, available, target, image, noise, windows)
                 found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
         provenance = {**self.provenance(target, files, seed, samples, subject, shared_noise), "maps": maps}
-        if samples == 1:
-            return Synthesis(made[0], None, (), provenance, like, found)
-        mean, deviation = np.mean(made, axis=0), np.std(made, axis=0, ddof=1)
-        return Synthesis(mean.astype(np.float32), deviation.astype(np.float32), tuple(made), provenance, like, found)
+        return Synthesis(moments.mean(), moments.deviation(), tuple(kept), provenance, like, found)
+
+    def segmented(self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
+        """Tissue densities by each source alone, of a method that wants them (`data/tissue.py`).
+
+        Args:
+            images: as the run sees them, (1, K, X, Y, Z) in [0, 1].
+            available: (1, K) bool, which contrasts are sources.
+            affine: of their grid, (4, 4), mm.
+
+        Returns:
+            (1, K, 4, X, Y, Z); 0 where there is no source, or one that shows no tissue (CT).
+        """
+        voxel = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+        found = torch.zeros(1, len(self.config.contrasts), 4, *images.shape[2:])
+        for k, contrast in enumerate(self.config.contrasts):
+            if available[0, k] and contrast in WEIGHTS:
+                found[0, k] = torch.from_numpy(segment(images[0, k].numpy(), contrast, voxel))
+        return found
 
     @torch.no_grad()
     def make(
@@ -172,6 +226,7 @@ class Run:
         noise: Noise,
         windows: int | None = None,
         report: Report | None = None,
+        tissue: torch.Tensor | None = None,
     ) -> np.ndarray:
         """Translate a prepared subject.
 
@@ -182,17 +237,18 @@ class Run:
             noise: its key names seed, subject and sample.
             windows: slices or patches that go through the networks at once.
             report: told of the network calls that are done.
+            tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
 
         Returns:
             (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
         """
         result = torch.zeros(images.shape[2:])
-        if part := self.shown(images, available, target):
-            batch, tissue = part
+        if part := self.shown(images, available, target, tissue):
+            batch, slab = part
             made = self.method.translate(batch, target, self.windows(batch["images"].shape[2:], windows, report), noise)
             if not torch.isfinite(made).all():
                 raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
-            result[..., tissue] = from_network(made)[0, 0].clamp(0, 1).cpu()
+            result[..., slab] = from_network(made)[0, 0].clamp(0, 1).cpu()
         return result.numpy()
 
     @torch.no_grad()
@@ -224,42 +280,42 @@ class Run:
         part = self.shown(images, available, target)
         if not part:
             return {}
-        batch, tissue = part
-        image = to_network(torch.from_numpy(made[..., tissue]))[None, None].to(self.device)
+        batch, slab = part
+        image = to_network(torch.from_numpy(made[..., slab]))[None, None].to(self.device)
         through = self.windows(image.shape[2:], windows, None)
         found = self.method.hypothetical_maps(batch, target, image, through, noise)
         if not found:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
         maps = {name: torch.zeros(images.shape[2:]) for name in found}
         for name, array in found.items():
-            maps[name][..., tissue] = array[0, 0].cpu()
+            maps[name][..., slab] = array[0, 0].cpu()
         return {name: array.numpy() for name, array in maps.items()}
 
     def shown(
-        self, images: torch.Tensor, available: torch.Tensor, target: str
+        self, images: torch.Tensor, available: torch.Tensor, target: str, tissue: torch.Tensor | None = None
     ) -> tuple[dict[str, torch.Tensor], slice] | None:
         """The batch of the slices that are synthesised, and which they are; None where no source shows anything."""
         self.check_size(tuple(images.shape[2:]))
-        available = available.clone()
-        available[:, self.config.contrasts.index(target)] = False
+        is_target = torch.tensor([name == target for name in self.config.contrasts])
+        available = available & (is_target if self.method.reconstructs else ~is_target)
         given = available[..., None, None, None]
         sources = torch.where(given, images, torch.zeros(()))
         places = (sources > 0).flatten(0, 3).any(0).nonzero().flatten()
         if not len(places):
             return None
-        tissue = self.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
-        x = torch.where(given, to_network(sources[..., tissue]), torch.zeros(()))
-        return {"images": x.to(self.device), "available": available.to(self.device)}, tissue
+        slab = self.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
+        x = torch.where(given, to_network(sources[..., slab]), torch.zeros(()))
+        batch = {"images": x.to(self.device), "available": available.to(self.device)}
+        if tissue is not None:
+            batch["tissue"] = torch.where(given[:, :, None], tissue[..., slab], torch.zeros(())).to(self.device)
+        return batch, slab
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
         needs = self.method.needs
         if report is None:
             return windows_of(needs, at_once)
-        # A method that samples window by window goes through the volume once, with all its steps inside.
-        inside = getattr(self.config.settings, "blend", "step") == "window" and needs.patch is not None
-        rounds = 1 if inside else self.method.sampling_steps
-        total, done = rounds * windows_of(needs, at_once).ticks(shape), count(1)
+        total, done = self.method.passes * windows_of(needs, at_once).ticks(shape), count(1)
         return windows_of(needs, at_once, lambda: report(next(done), total))
 
     def check_size(self, shape: tuple[int, ...]) -> None:

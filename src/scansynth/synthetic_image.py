@@ -24,7 +24,7 @@ class Synthesis:
     deviation: np.ndarray | None
     """Voxel-wise standard deviation over the samples, the same shape and unit; None for one sample."""
     samples: tuple[np.ndarray, ...]
-    """The single samples; empty for one."""
+    """The single samples, where they are kept; empty for one."""
     provenance: Mapping[str, Any]
     """What the sidecar says."""
     like: Volume
@@ -56,7 +56,7 @@ class Synthesis:
         images |= {f"_sample-{number}": sample for number, sample in enumerate(self.samples, 1)}
         for suffix, array in reversed(images.items()):
             file = with_suffix(path, suffix)
-            meaning = {"": "mean of the samples" if self.samples else "sample", "_std": "standard deviation"}
+            meaning = {"": "sample" if self.deviation is None else "mean of the samples", "_std": "standard deviation"}
             self.like.write_array(file, array, f"SYNTHETIC {self.provenance['target']} by scansynth. Not a scan.")
             content = {**self.provenance, "image": meaning.get(suffix, "sample")}
             write_text(sidecar_of(file), json.dumps(content, indent=1))

@@ -1,8 +1,9 @@
 """What is measured: each target of each subject of a split, and its synthesis by a run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -24,7 +25,10 @@ class Task:
     subject: str
     target: str
     sources: tuple[str, ...]
-    """The subject's other contrasts among those of the runs."""
+    """What it is made from, as far as a run knows it: the subject's other contrasts among those of the runs, some of
+    them, or, of runs that reconstruct, the target itself."""
+    whole: bool
+    """Whether these are all sources that there are."""
     runs: tuple[Run, ...]
     """Those that make the target."""
     acceleration: Acceleration
@@ -50,9 +54,22 @@ class Task:
 
 
 def choose_work(
-    runs: Sequence[Run], cohort: Cohort, split: str, protocol: str | Protocol, target: str | None
+    runs: Sequence[Run],
+    cohort: Cohort,
+    split: str,
+    protocol: str | Protocol,
+    target: str | None,
+    subsets: bool = False,
 ) -> list[Task]:
     """Every target of every subject of a split that a run makes, and that has a source beside it.
+
+    Args:
+        runs: trained on this cohort.
+        cohort: the prepared cohort.
+        split: which subjects.
+        protocol: how to measure.
+        target: one contrast, or None for all that the runs make.
+        subsets: each target from every set of its sources, not only from all of them.
 
     Raises:
         InputError: if a run was trained on another cohort, two have one name, runs see a contrast at different
@@ -71,13 +88,25 @@ def choose_work(
     for subject in cohort.subjects(split):
         shown = [name for name in contrasts if name in cohort.available(subject)]
         for name in shown:
-            makers = tuple(run for run in runs if name in targets[run.folder])
+            makers = [run for run in runs if name in targets[run.folder]]
             sources = tuple(source for source in shown if source != name)
-            if makers and sources:
-                work.append(Task(cohort, protocol, subject, name, sources, makers, acceleration))
+            for given in subsets_of(sources) if subsets else [sources]:
+                able = tuple(
+                    run for run in makers if not run.method.reconstructs and set(given) & set(run.config.contrasts)
+                )
+                if able and given:
+                    work.append(Task(cohort, protocol, subject, name, given, given == sources, able, acceleration))
+            if mirrors := tuple(run for run in makers if run.method.reconstructs):
+                work.append(Task(cohort, protocol, subject, name, (name,), True, mirrors, acceleration))
     if not work:
         raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
     return work
+
+
+def subsets_of(sources: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """All sets of sources but the empty one, the smallest first."""
+    for count in range(1, len(sources) + 1):
+        yield from combinations(sources, count)
 
 
 def common_acceleration(runs: Sequence[Run]) -> list[tuple[str, int]]:
@@ -107,8 +136,9 @@ def synthesise(
     seed: int,
     samples: Sequence[int] = (0,),
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    given: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A prepared subject's target from its other contrasts.
+    """A prepared subject's target from its other contrasts, or, by a run that reconstructs, from itself.
 
     Args:
         run: what makes it.
@@ -118,20 +148,27 @@ def synthesise(
         seed: of the noise.
         samples: numbers of the samples to draw.
         change: what is done first to the contrasts (1, K, X, Y, Z) in [0, 1].
+        given: the contrasts that may be read, None for all.
 
     Returns:
         Samples (S, X, Y, Z) in [0, 1], and the contrasts that they are made from.
     """
-    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
-    index = run.config.contrasts.index(target)
-    images, available = from_network(batch["images"]), batch["available"].clone()
+    wants_tissue = run.method.needs.tissue
+    batch = whole_subject(
+        cohort, subject, run.config.contrasts, run.config.data.acceleration, wants_tissue and change is None
+    )
+    images = from_network(batch["images"])
     if change is not None:
         images = change(images)
-    available[:, index] = False
-    images[:, index] = 0.0
+    readable = {target} if run.method.reconstructs else set(given or run.config.contrasts) - {target}
+    available = batch["available"] & torch.tensor([name in readable for name in run.config.contrasts])
+    images = torch.where(available[..., None, None, None], images, torch.zeros(()))
     sources = tuple(name for k, name in enumerate(run.config.contrasts) if available[0, k])
     if not sources:
         raise InputError(f"{subject}: no source for {target} among {', '.join(run.config.contrasts)}")
+    tissue = batch.get("tissue")
+    if wants_tissue and tissue is None:  # of the changed images, which are all that the run may know
+        tissue = run.segmented(images, available, cohort.affine(subject, sources[0]))
     keys = [(seed, subject, sample) for sample in samples]
-    made = [run.make(images, available, target, Noise([key], run.device)) for key in keys]
+    made = [run.make(images, available, target, Noise([key], run.device), tissue=tissue) for key in keys]
     return np.stack(made), sources

@@ -22,11 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 import scansynth
 from scansynth import checkpoint
-from scansynth.config import DataSettings, RunConfig, read_yaml, to_yaml
-from scansynth.data.acquisitions import Acquisitions
+from scansynth.config import RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
-from scansynth.data.datasets import SliceDataset
-from scansynth.data.patches import PatchDataset
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.engine import Engine
 from scansynth.errors import InputError
@@ -34,8 +31,9 @@ from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.montage import validation_picture
 from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
-from scansynth.method import Method, Noise, Progress
-from scansynth.methods import find_method
+from scansynth.first_stage import FOLDER, FirstStage
+from scansynth.method import Noise, Progress
+from scansynth.parts import TrainingData, find_first_stage, make_method, make_parts
 from scansynth.processes import Processes
 from scansynth.validation import case_sources, synthesise_case, validation_cases
 
@@ -48,17 +46,6 @@ Report = Callable[[int, int, dict[str, float]], None]
 """Called with (steps finished, steps in all, newest figures)."""
 
 
-TrainingData = SliceDataset | PatchDataset
-"""What samples are drawn from."""
-
-
-def make_method(config: RunConfig[Any]) -> Method:
-    """The method of a run with its first weights, which the seed determines."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return find_method(config.method)(config.settings, config.contrasts)
-
-
 def train(
     config: RunConfig[Any],
     cohort: Cohort,
@@ -68,6 +55,7 @@ def train(
     overwrite: bool = False,
     report: Report | None = None,
     processes: Processes | None = None,
+    first_stage: Path | None = None,
 ) -> RunConfig[Any]:
     """Train a run to its end, from the start or from its last checkpoint.
 
@@ -80,6 +68,7 @@ def train(
         overwrite: throw away a run that is there.
         report: told of every step, in the first process.
         processes: that train together; by default there is only this one.
+        first_stage: run of the autoencoder that a latent method works on; not needed when the run resumes.
 
     Returns:
         The resolved settings, as in the run's `config.yaml`.
@@ -89,14 +78,15 @@ def train(
     """
     processes = processes or Processes(device)
     config = replace(config, contrasts=config.contrasts or cohort.contrasts)
+    stage = find_first_stage(config, cohort, run, first_stage, overwrite, processes)
     with processes.agreeing():
-        method, dataset = make_parts(config, cohort, processes)
+        method, dataset = make_parts(config, cohort, processes, stage)
         if init and (overwrite or not checkpoint.current(run / "last")):
             weights, source = checkpoint.load_weights(init)
             check_same_networks(config, init)
             checkpoint.restore(dict(method.nets.items()), weights, source)
     resumed, config = open_run(
-        config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes
+        config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes, stage
     )
     engine = Engine(method, device, config.training.precision, config.training.gradient_clip, processes)
     start, best = 0, -np.inf
@@ -113,54 +103,6 @@ def train(
     return config
 
 
-def make_parts(config: RunConfig[Any], cohort: Cohort, processes: Processes) -> tuple[Method, TrainingData]:
-    """The method and its training slices.
-
-    Raises:
-        InputError: if cohort, method, batch and processes do not fit each other.
-    """
-    if unknown := [name for name in config.contrasts if name not in cohort.contrasts]:
-        raise InputError(f"contrast {unknown[0]!r} is not in the cohort, which has {', '.join(cohort.contrasts)}")
-    if config.training.batch_size % processes.count:
-        raise InputError(
-            f"a batch of {config.training.batch_size} cannot be shared by {processes.count} processes (it counts the "
-            f"samples of a step over all of them): give --training.batch-size {processes.count} or a multiple of it, "
-            "or fewer --devices"
-        )
-    method = make_method(config)
-    if method.needs.patch is not None:
-        acceleration = config.data.acceleration
-        if config.data != DataSettings(acceleration=acceleration):
-            raise InputError(f"{config.method} trains on patches: of the settings under data, only acceleration counts")
-        patch = method.needs.patch
-        return method, PatchDataset(cohort, config.contrasts, "train", config.seed, patch, acceleration=acceleration)
-    sequences = method.needs.sequences
-    dataset = SliceDataset(
-        cohort,
-        config.contrasts,
-        split="train",
-        paired=method.needs.paired,
-        seed=config.seed,
-        min_foreground=config.data.min_foreground,
-        augmentation=config.data.augmentation,
-        slices_per_subject=config.data.slices_per_subject,
-        acceleration=config.data.acceleration,
-        acquisitions=None if sequences is None else Acquisitions(sequences, config.data.defaults),
-    )
-    check_size(method, dataset)
-    return method, dataset
-
-
-def check_size(method: Method, dataset: TrainingData) -> None:
-    """Raise InputError if the networks cannot take the cohort's slices."""
-    size, multiple = tuple(dataset[0]["images"].shape[1:]), method.needs.size_multiple
-    if any(side % multiple for side in size):
-        raise InputError(
-            f"prepared slices are {size[0]}×{size[1]}, the networks need multiples of {multiple}: "
-            "prepare the cohort with another --size"
-        )
-
-
 def open_run(
     config: RunConfig[Any],
     cohort: Cohort,
@@ -168,6 +110,7 @@ def open_run(
     overwrite: bool,
     resolve: Callable[[RunConfig[Any]], RunConfig[Any]],
     processes: Processes,
+    stage: FirstStage | None,
 ) -> tuple[Path | None, RunConfig[Any]]:
     """Make the run folder or find the run in it; the first process does so for all.
 
@@ -177,7 +120,7 @@ def open_run(
     stored = processes.from_first(lambda: find_run(run, overwrite))
     if stored is None:
         config = resolve(config)
-        processes.from_first(lambda: make_run(config, cohort, run, processes))
+        processes.from_first(lambda: make_run(config, cohort, run, processes, stage))
         return None, config
     return processes.from_first(lambda: reopen_run(config, stored, cohort, run))
 
@@ -194,18 +137,20 @@ def find_run(run: Path, overwrite: bool) -> RunConfig[Any] | None:
             run.rename(discarded)
             shutil.rmtree(discarded)
     if not settings.exists():
-        ours = ("environment.json", FILE)  # left by a kill before there was a config.yaml
+        ours = ("environment.json", FILE, FOLDER)  # left by a kill before there was a config.yaml
         if run.exists() and any(path.name not in ours and not path.name.startswith(".") for path in run.iterdir()):
             raise InputError(f"{run}: the folder holds other files and no run; choose another --run")
         return None
     return read_yaml(settings)
 
 
-def make_run(config: RunConfig[Any], cohort: Cohort, run: Path, processes: Processes) -> None:
+def make_run(config: RunConfig[Any], cohort: Cohort, run: Path, processes: Processes, stage: FirstStage | None) -> None:
     """Write the folder of a run that begins; `config.yaml` last, which says that it is whole."""
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "environment.json", json.dumps(environment() | {"processes": str(processes.count)}, indent=1))
     PreparationRecord.of(cohort, config.contrasts).write(run)
+    if stage:
+        stage.write(run / FOLDER)
     write_text(run / "config.yaml", to_yaml(config))
 
 
@@ -261,7 +206,7 @@ def step(
     engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress
 ) -> None:
     """One training step on a batch, of which `batch` holds this process's part."""
-    places = engine.processes.share(len(batch["images"]) * engine.processes.count)
+    places = engine.processes.share(len(batch["available"]) * engine.processes.count)
     keys = [(config.seed, number, place) for place in places]
     engine.progress = progress
     on_device = {key: value.to(engine.device) for key, value in batch.items()}

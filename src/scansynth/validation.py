@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Case:
-    """Slices of one validation subject with one target left out."""
+    """Slices of one validation subject with one target left out (or, where it is reconstructed, alone)."""
 
     subject: str
     target: str
@@ -29,12 +29,12 @@ class Case:
 
 
 def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[Case]:
-    """Every validation subject with every target that it has together with a source."""
+    """Every validation subject with every target that it has (together with a source, if that is needed)."""
     cases = []
     for subject in cohort.subjects("val"):
         if not cohort.registered(subject):
             continue
-        whole = whole_subject(cohort, subject, config.contrasts, config.data.acceleration)
+        whole = whole_subject(cohort, subject, config.contrasts, config.data.acceleration, method.needs.tissue)
         foreground = np.max([cohort.foreground(subject, name) for name in cohort.available(subject)], axis=0)
         tissue = np.flatnonzero(foreground >= config.data.min_foreground)
         if not len(tissue):
@@ -43,7 +43,7 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
         for target in method.targets:
             index = config.contrasts.index(target)
             available = whole["available"].clone()
-            if not available[0, index] or available.sum() < 2:
+            if not available[0, index] or (available.sum() < 2 and not method.reconstructs):
                 continue
             images = whole["images"][..., z].clone()
             truth = from_network(images[0, index].clone()).clamp_min(0)
@@ -52,8 +52,14 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
             except InputError as error:
                 log.warning("no validation of %s %s: %s", subject, target, error)
                 continue
-            images[:, index], available[:, index] = 0, False
-            cases.append(Case(subject, target, {"images": images, "available": available}, truth))
+            is_target = torch.arange(len(config.contrasts)) == index
+            left_out = ~is_target if method.reconstructs else is_target
+            images[:, left_out], available[:, left_out] = 0, False
+            batch = {"images": images, "available": available}
+            if method.needs.tissue:
+                batch["tissue"] = whole["tissue"][..., z].clone()
+                batch["tissue"][:, left_out] = 0
+            cases.append(Case(subject, target, batch, truth))
     return cases
 
 

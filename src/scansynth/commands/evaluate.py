@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -26,7 +26,7 @@ class _Measured:
     protocol: str = "default"
     """How figures are measured."""
     lpips: Path | None = None
-    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.evaluation.perceptual_similarity)."""
+    """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.networks.perceptual)."""
     pictures: int = 3
     """Subjects to draw."""
     device: str = "auto"
@@ -53,14 +53,16 @@ class _Measured:
         prepared = Cohort.open(self.cohort)
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
-    def evaluated(self, runs: list[Any], cohort: Any, split: str, protocol: Any, samples: int = 1) -> Any:
+    def evaluated(
+        self, runs: list[Any], cohort: Any, split: str, protocol: Any, samples: int = 1, subsets: bool = False
+    ) -> Any:
         """Measure, with progress bars."""
         from scansynth.evaluate import evaluate
 
         with bars() as move:
             return evaluate(
                 runs, cohort, self.output, split, protocol, self.target, self.seed, self.pictures,
-                lambda done, total, name: move("evaluating", done, total), samples, self.keep,
+                lambda done, total, name: move("evaluating", done, total), samples, self.keep, subsets,
             )  # fmt: skip
 
 
@@ -75,6 +77,8 @@ class Evaluate(_Measured):
     """train, val or test."""
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
+    subsets: Literal["given", "all"] = "given"
+    """Make each target from all contrasts that a subject has beside it, or from every set of them in turn."""
     noise: tuple[float, ...] = ()
     """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
     dice: str | None = None
@@ -99,7 +103,7 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, self.split, protocol, self.samples)
+        found = self.evaluated(runs, cohort, self.split, protocol, self.samples, self.subsets == "all")
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)

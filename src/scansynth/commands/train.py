@@ -25,6 +25,8 @@ class Train(Generic[Settings]):
     """The recipe's settings."""
     init: Path | None = None
     """Start from the weights of this run (fine-tuning)."""
+    first_stage: Path | None = None
+    """Run of the autoencoder that a latent method works on (ldm, cola_diff); kept in the run folder."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
@@ -62,6 +64,7 @@ class Train(Generic[Settings]):
                 self.overwrite,
                 lambda done, total, figures: move(f"training {self.run.name}", done, total, validation_note(figures)),
                 processes,
+                self.first_stage,
             )
         if processes.first:
             done = f"{self.run}: trained. Next: scansynth evaluate --run {self.run} --cohort {self.cohort} -o FOLDER"

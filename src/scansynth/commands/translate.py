@@ -45,6 +45,8 @@ class Translate:
     """One noise image for all slices: neighbours agree better."""
     windows: int | None = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
+    moments_only: bool = False
+    """Of several samples, write the mean and the standard deviation only."""
     maps: bool = False
     """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     device: str = "auto"
@@ -100,6 +102,7 @@ class Translate:
                 dict(sources), self.target, self.samples, self.seed,
                 shared_noise=self.shared_noise,
                 report=lambda done, total: move("translating", done, total), windows=self.windows, maps=self.maps,
+                moments_only=self.moments_only,
             )  # fmt: skip
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
@@ -118,7 +121,7 @@ class Translate:
             entries = translate_cohort(
                 run, listing, self.output, self.target, self.missing, self.samples, self.seed,
                 self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
-                processes, self.windows, self.maps,
+                processes, self.windows, self.maps, self.moments_only,
             )  # fmt: skip
         for entry in entries if processes.first else ():
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)

@@ -1,4 +1,4 @@
-"""Arrays of a prepared cohort on disk."""
+"""Compressed arrays on disk, of which an axial slice is read without the rest."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import blosc2
 import numpy as np
+
+from scansynth.errors import InputError
 
 
 def write_array(array: np.ndarray, path: Path, key: str | None = None) -> None:
@@ -26,3 +28,22 @@ def write_array(array: np.ndarray, path: Path, key: str | None = None) -> None:
     if key is not None:
         stored.schunk.vlmeta["key"] = key
     os.replace(part, path)
+
+
+def read_array(path: Path, z: int | slice | None, cure: str) -> np.ndarray:
+    """Read an array (…, Z), a slice of it (…) or some slices (…, n).
+
+    Args:
+        path: of the file.
+        z: a slice number, a range, or None for all.
+        cure: what to do where the file cannot be read.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    # One thread: a slice is one block, and blosc2's thread pool does not survive the fork of a loader's workers.
+    try:
+        stored: Any = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+        return np.asarray(stored[:] if z is None else stored[..., z])
+    except (FileNotFoundError, RuntimeError) as error:
+        raise InputError(f"{path}: missing or damaged: {cure}") from error

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 
+from scansynth.data.arrays import read_array
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS
@@ -170,14 +170,9 @@ class Cohort:
         return self.index["subjects"][subject]["scans"][contrast]
 
     def _read(self, subject: str, name: str, z: int | slice | None) -> np.ndarray:
-        path = self.folder / "scans" / subject / name
-        # One thread: a slice is one block, and blosc2's thread pool does not survive the fork of a loader's workers.
-        try:
-            stored: Any = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            return np.asarray(stored[:] if z is None else stored[..., z])
-        except (FileNotFoundError, RuntimeError) as error:
-            # `prepare` keeps what has a record, so a damaged file has to go.
-            raise InputError(f"{path}: missing or damaged: delete it and run `prepare` on the cohort again") from error
+        # `prepare` keeps what has a record, so a damaged file has to go.
+        cure = "delete it and run `prepare` on the cohort again"
+        return read_array(self.folder / "scans" / subject / name, z, cure)
 
 
 def read_settings(values: Mapping[str, Any]) -> Preparation:

@@ -14,6 +14,7 @@ from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
 from scansynth.physics.kspace import undersample
+from scansynth.physics.tissue import WEIGHTS
 
 Values = TypeVar("Values", Tensor, np.ndarray)
 Place = tuple[str, int]
@@ -232,12 +233,13 @@ def chosen_slices(share: np.ndarray, min_foreground: float, slices_per_subject: 
 
 
 def whole_subject(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], acceleration: Acceleration = ()
+    cohort: Cohort, subject: str, contrasts: Sequence[str], acceleration: Acceleration = (), tissue: bool = False
 ) -> dict[str, Tensor]:
     """One subject's prepared scans, as a run of this acceleration sees them, as a batch of one.
 
     Returns:
-        `images` (1, K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (1, K) bool.
+        `images` (1, K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (1, K) bool; with `tissue` also
+        `tissue` (1, K, 4, X, Y, Z), densities by each contrast, 0 where unavailable.
 
     Raises:
         InputError: if the subject has none of the contrasts, or has them on different grids.
@@ -250,7 +252,32 @@ def whole_subject(
     for k, contrast in enumerate(contrasts):
         if contrast in shown:
             images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration))
-    return {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
+    batch = {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
+    if tissue:
+        batch["tissue"] = read_tissue(cohort, subject, contrasts, images.shape[2:])[None]
+    return batch
+
+
+def read_tissue(
+    cohort: Cohort, subject: str, contrasts: Sequence[str], shape: Sequence[int], z: int | None = None
+) -> Tensor:
+    """Tissue densities by each of the K contrasts, (K, 4, *shape): 0 where a scan is not there or shows none (CT).
+
+    Args:
+        cohort: the prepared cohort.
+        subject: name of the subject.
+        contrasts: the run's.
+        shape: (X, Y, Z), or (X, Y) of one slice.
+        z: that slice, None for all.
+
+    Raises:
+        InputError: if a scan's densities were not made.
+    """
+    densities = torch.zeros(len(contrasts), 4, *shape)
+    for k, contrast in enumerate(contrasts):
+        if contrast in cohort.available(subject) and contrast in WEIGHTS:
+            densities[k] = torch.from_numpy(cohort.read_tissue(subject, contrast, z))
+    return densities
 
 
 def _check_registered(cohort: Cohort, subject: str) -> None:

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from scansynth.data.intensity import bounding_box
 from scansynth.data.tissue_intensities import Intensities, fit
 from scansynth.errors import InputError
+from scansynth.physics.tissue import WEIGHTS
+from scansynth.physics.tissue import combine as weighted_mean
 
-TISSUES = ("white matter", "grey matter", "CSF", "tumour")
-"""In the order of the densities' first axis."""
 OWN_MASK = "tissue"
 """Name of a subject's own label image, which is taken before what is segmented."""
 _LABELS = (2, 1, 3, 7)  # BIDS' standard labels of discrete segmentations, in the order of TISSUES
@@ -43,19 +44,16 @@ class _Look:
     """Quantiles of the brain's intensities near their means."""
     least_csf: float = 0.0
     """Of the mean of CSF, as a share of white matter's."""
-    weight: float = 1.0
-    """Of its densities where sources are combined (`combine`)."""
 
 
-# The weights were chosen on phantoms (benchmarks/tissue.py). FLAIR: a voxel of CSF and cortex looks like white matter.
-# PDw does not tell grey matter from CSF. T1: dura and vessels that a skull stripping leaves are darker than CSF, which
-# gives a quarter of white matter's signal or more in usual sequences.
+# T1: dura and vessels that a skull stripping leaves are darker than CSF, which gives a quarter of white matter's signal
+# or more in usual sequences.
 LOOKS = {
     "T1w": _Look((_CSF, _GREY, _WHITE), (0.05, 0.55, 0.9), least_csf=0.25),
     "T1ce": _Look((_CSF, _GREY, _WHITE), (0.05, 0.55, 0.9), least_csf=0.25),
     "T2w": _Look((_WHITE, _GREY, _CSF), (0.2, 0.55, 0.97)),
-    "PDw": _Look((_WHITE, _GREY, _CSF), (0.25, 0.6, 0.95), weight=0.5),
-    "FLAIR": _Look((_CSF, _WHITE, _GREY), (0.01, 0.4, 0.85), weight=0.5),
+    "PDw": _Look((_WHITE, _GREY, _CSF), (0.25, 0.6, 0.95)),
+    "FLAIR": _Look((_CSF, _WHITE, _GREY), (0.01, 0.4, 0.85)),
 }
 """The contrasts that have tissue maps."""
 
@@ -112,32 +110,8 @@ def segment(image: np.ndarray, contrast: str, voxel: Sequence[float], tumour: np
     return densities
 
 
-def tissue_of(images: Mapping[str, np.ndarray], voxel: Sequence[float]) -> np.ndarray:
-    """Tissue densities of a subject from its sources, each segmented on its own.
-
-    Args:
-        images: contrast → prepared, skull-stripped image, (X, Y, Z). Contrasts without tissue maps (CT) add nothing.
-        voxel: sizes, mm.
-
-    Returns:
-        (4, X, Y, Z) float32 (`combine`).
-
-    Raises:
-        InputError: if no source has tissue maps, or one cannot be segmented.
-    """
-    shown = {contrast: image for contrast, image in images.items() if contrast in LOOKS}
-    if not shown:
-        raise InputError(f"tissue maps need one of {', '.join(LOOKS)} among the sources, not only {', '.join(images)}")
-    return combine({contrast: segment(image, contrast, voxel) for contrast, image in shown.items()})
-
-
 def combine(by_contrast: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One set of densities from those of several sources.
-
-    The tumour is the union: most contrasts show a part of it. Elsewhere the densities of normal tissue are averaged
-    over the sources with the weights of `LOOKS` (a linear opinion pool), over those that have the voxel in their
-    brain and see no tumour in it. On phantoms the mean is as good as the product of probabilities, and better where
-    FLAIR is among the sources: one contrast that is wrong and sure rules a product.
+    """One set of densities from those of several sources (`physics.tissue.combine`).
 
     Args:
         by_contrast: densities of each source, (4, …), all on one grid; volumes or slices.
@@ -146,15 +120,9 @@ def combine(by_contrast: Mapping[str, np.ndarray]) -> np.ndarray:
         (4, …) float32, in [0, 1], summing to 1 where a source sees brain.
     """
     assert by_contrast, "densities of no source"
-    first = next(iter(by_contrast.values()))
-    normal = np.zeros((3, *first.shape[1:]), np.float32)
-    tumour = np.zeros(first.shape[1:], np.float32)
-    for contrast, densities in by_contrast.items():
-        normal += LOOKS[contrast].weight * densities[:3]
-        tumour = np.maximum(tumour, densities[_TUMOUR])
-    total = normal.sum(0)
-    normal *= np.where(total > 0, (1 - tumour) / np.where(total > 0, total, 1), 0)
-    return np.concatenate([normal, tumour[None]]).astype(np.float32)
+    stacked = torch.from_numpy(np.stack(list(by_contrast.values())))[None]
+    weights = torch.tensor([[WEIGHTS[contrast] for contrast in by_contrast]])
+    return weighted_mean(stacked, weights)[0].numpy()
 
 
 def masks(densities: np.ndarray) -> np.ndarray:

@@ -23,15 +23,30 @@ class Entry:
 
 
 METHODS = {
+    "autoencoder": Entry(
+        "scansynth.methods.autoencoder:Autoencoder",
+        "first stage of latent diffusion: one autoencoder for all contrasts (KL or VQ), on slices or 3D patches",
+        "Rombach et al., CVPR 2022; van den Oord et al., NeurIPS 2017",
+    ),
     "cg_ddpm": Entry(
         "scansynth.methods.cg_ddpm:CgDdpm",
         "two 3D diffusion models that exchange latent codes: paired translation between two contrasts",
         "CG-DDPM: Cycle-guided Denoising Diffusion Probability Model for 3D Cross-modality MRI Synthesis",
     ),
+    "cola_diff": Entry(
+        "scansynth.methods.cola_diff:ColaDiff",
+        "latent diffusion guided by the sources' tissue: any number of contrasts to one",
+        "Jiang et al., CoLa-Diff: Conditional Latent Diffusion Model for Multi-modal MRI Synthesis, MICCAI 2023",
+    ),
     "ddpm": Entry(
         "scansynth.methods.ddpm:Ddpm",
         "DDPM, IDDPM (learned variance) and DDIM, any subset of sources to any target, on slices or 3D patches",
         "Ho, Jain & Abbeel, NeurIPS 2020; Nichol & Dhariwal, ICML 2021; Song, Meng & Ermon, ICLR 2021",
+    ),
+    "ldm": Entry(
+        "scansynth.methods.latent_diffusion:LatentDiffusion",
+        "latent diffusion, conditional: any subset of sources to any target",
+        "Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022",
     ),
     "mrdiff": Entry(
         "scansynth.methods.mrdiff:MrDiff",

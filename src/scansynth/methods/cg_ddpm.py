@@ -144,6 +144,11 @@ class CgDdpm(Method):
         """Network calls that make one image: two a step, one in a last step without a code."""
         return 2 * len(self.path) - (not self.config.last_code)
 
+    @property
+    def passes(self) -> int:
+        """One, where each window goes through all steps before the next one does."""
+        return 1 if self.config.blend == "window" and self.config.patch else self.sampling_steps
+
     def optimizers(self) -> dict[str, Optimizer]:
         """AdamW, weight decay 10⁻³."""
         return {"G": AdamW(self.nets.parameters(), lr=self.config.learning_rate, weight_decay=1e-3, fused=True)}

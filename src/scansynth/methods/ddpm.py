@@ -115,6 +115,11 @@ class Ddpm(AnyToAny):
         """Network calls that make one image."""
         return len(self.path)
 
+    @property
+    def passes(self) -> int:
+        """One, where each window goes through all steps before the next one does."""
+        return 1 if self.config.blend == "window" and self.config.patch else self.sampling_steps
+
     def optimizers(self) -> dict[str, Optimizer]:
         """AdamW, weight decay 10⁻³ (CG-DDPM's paper)."""
         return {"G": AdamW(self.nets.parameters(), lr=self.config.learning_rate, weight_decay=1e-3, fused=True)}

@@ -1,4 +1,4 @@
-"""Discriminator of images, with or without time: SynDiff's, for both modules."""
+"""Discriminators: of whole images, with or without time (SynDiff's, for both modules), and of patches."""
 
 import math
 
@@ -87,3 +87,30 @@ class Discriminator(nn.Module):
         for block in self.blocks:
             h = block(h, time)
         return self.last(h.flatten(2).mean(2)).squeeze(1)
+
+
+class PatchDiscriminator(nn.Module):
+    """Strided convolutions with a logit for every patch (Isola et al., CVPR 2017), without normalisation.
+
+    Args:
+        dims: 2 or 3.
+        channels: width of the first convolution; it doubles from one to the next, up to 4 times.
+        halvings: strided convolutions.
+    """
+
+    def __init__(self, dims: int, channels: int = 64, halvings: int = 3):
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        widths = [1, *(channels * min(2**level, 4) for level in range(halvings))]
+        layers: list[nn.Module] = []
+        for level in range(halvings):
+            layers += [conv(widths[level], widths[level + 1], 4, 2, padding=1), nn.LeakyReLU(SLOPE)]
+        layers.append(conv(widths[-1], 1, 3, padding=1))
+        for layer in layers[::2]:
+            nn.init.kaiming_normal_(layer.get_parameter("weight"), a=SLOPE)
+            nn.init.zeros_(layer.get_parameter("bias"))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images (B, 1, *S), above 0 for real: (B, 1, *S/2^halvings)."""
+        return self.layers(x)

@@ -5,7 +5,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.errors import InputError
-from scansynth.recipes import cg_ddpm, mrdiff, regression, syndiff
+from scansynth.recipes import cg_ddpm, cola_diff, mrdiff, regression, syndiff
 
 Recipe = Callable[[], RunConfig[Any]]
 
@@ -26,6 +26,7 @@ RECIPES: dict[str, Recipe] = {
     "syndiff_public_code": syndiff.syndiff_public_code,
     **cg_ddpm.RECIPES,
     **mrdiff.RECIPES,
+    **cola_diff.RECIPES,
     **{
         f"{base.__name__}_{name}": _changed(base, change)
         for base, changes in (

@@ -83,19 +83,20 @@ def plan(request: Request, device: torch.device, report: Report | None = None) -
         return Plan(request, device, ())
     request.listings()  # for its errors: a plan is of no use where the data does not suffice
     known, runs = request.steps(), []
-    for task in request.tasks or request.table.tasks:
+    tasks = request.tasks or request.table.tasks
+    work = [*request.first_stages, *((task, row) for task in tasks for row in request.table.present)]
+    for task, row in work:
         size = slice_size(request.preparation(request.table.data_set(task.data)))
-        for row in request.table.present:
-            recipe = request.recipe(row)
-            if request.minutes and recipe not in known:
-                rate = trials.of(request.config(task, replace(row, change=None)), size).seconds
-                # A twentieth of the time goes into measuring the rate.
-                known[recipe] = max(1, round(0.95 * 60 * request.minutes / rate))
-            config = request.config(task, row, known.get(recipe))
-            newest = checkpoint.current(request.run_folder(task, row) / "last")
-            finished = int(newest.name.removeprefix("step-")) if newest else 0
-            trial = trials.of(config, size) if finished < config.training.steps else None
-            runs.append(PlannedRun(task, row, config, finished, trial))
+        recipe = request.recipe(row)
+        if request.minutes and recipe not in known:
+            rate = trials.of(request.config(task, replace(row, change=None)), size).seconds
+            # A twentieth of the time goes into measuring the rate.
+            known[recipe] = max(1, round(0.95 * 60 * request.minutes / rate))
+        config = request.config(task, row, known.get(recipe))
+        newest = checkpoint.current(request.run_folder(task, row) / "last")
+        finished = int(newest.name.removeprefix("step-")) if newest else 0
+        trial = trials.of(config, size) if finished < config.training.steps else None
+        runs.append(PlannedRun(task, row, config, finished, trial))
     return Plan(request, device, tuple(runs))
 
 

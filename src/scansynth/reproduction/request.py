@@ -11,6 +11,7 @@ reproduction.md .csv .json    beside the paper's figures
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,27 @@ class Request:
     def data_sets(self) -> list[DataSet]:
         """The data sets of those tasks."""
         return [one for one in self.table.data if any(task.data == one.name for task in self.tasks)]
+
+    @property
+    def first_stages(self) -> list[tuple[Task, Row]]:
+        """Trainings of first stages, one a data set: all of its contrasts."""
+        if self.table.first_stage is None:
+            return []
+        row = Row("autoencoder", "First stage", *self.table.first_stage)
+        return [(self.first_stage_task(data), row) for data in self.data_sets or self.table.data]
+
+    def first_stage_task(self, data: DataSet) -> Task:
+        """What a first stage is trained on."""
+        contrasts = self.table.contrasts_of(data.name)
+        change = partial(replace, contrasts=contrasts)
+        return Task(f"first_stage_{data.name}", data.name, contrasts, contrasts, change)
+
+    def first_stage_of(self, task: Task) -> Path | None:
+        """Run folder of a task's first stage, where the table has any."""
+        for stage, row in self.first_stages:
+            if stage.data == task.data:
+                return self.run_folder(stage, row)
+        return None
 
     def run_folder(self, task: Task, row: Row) -> Path:
         """Where a run lies."""

@@ -20,13 +20,14 @@ from scansynth.evaluate import evaluate
 from scansynth.evaluation.comparison import compare, write_comparison
 from scansynth.evaluation.protocols import find_protocol
 from scansynth.files import write_text
+from scansynth.parts import find_first_stage, make_method, make_parts
 from scansynth.processes import Processes
 from scansynth.recipes.tables.paper_table import DataSet, Row, Task
 from scansynth.report.report import write_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
 from scansynth.synthesis import Run
-from scansynth.train import make_parts, measured, train
+from scansynth.train import measured, train
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
@@ -51,19 +52,27 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
     steps, listings = request.steps(), request.listings()
     request.write_settings(steps)
     cohorts = {data.name: prepared(request, data, listings.get(data.name), tell) for data in request.data_sets}
+
+    def train_one(task: Task, row: Row, first_stage: Path | None = None) -> None:
+        if request.minutes and request.recipe(row) not in steps:
+            steps[request.recipe(row)] = budget(request, task, row, cohorts[task.data], device, first_stage)
+            request.write_settings(steps)
+        config = request.config(task, row, steps.get(request.recipe(row)))
+        train(
+            config,
+            cohorts[task.data],
+            request.run_folder(task, row),
+            device,
+            report=lambda done, total, _: tell(f"training {task.name}/{row.name}", done, total),
+            first_stage=first_stage if make_method(config).needs.latent else None,
+        )
+
+    for task, row in request.first_stages:
+        train_one(task, row)
     for task in request.tasks:
         cohort = cohorts[task.data]
         for row in request.table.present:
-            if request.minutes and request.recipe(row) not in steps:
-                steps[request.recipe(row)] = budget(request, task, row, cohort, device)
-                request.write_settings(steps)
-            train(
-                request.config(task, row, steps.get(request.recipe(row))),
-                cohort,
-                request.run_folder(task, row),
-                device,
-                report=lambda done, total, _, name=f"{task.name}/{row.name}": tell(f"training {name}", done, total),
-            )
+            train_one(task, row, request.first_stage_of(task))
         measure_task(request, task, cohort, device, tell)
         write_reproduction(request)
     return request.out / "reproduction.md"
@@ -95,13 +104,17 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Rep
     return cohort
 
 
-def budget(request: Request, task: Task, row: Row, cohort: Cohort, device: torch.device) -> int:
+def budget(
+    request: Request, task: Task, row: Row, cohort: Cohort, device: torch.device, first_stage: Path | None
+) -> int:
     """Steps that a recipe makes in the minutes, on one task; its variants and other tasks then train as many."""
     assert request.minutes
     config = request.config(task, replace(row, change=None))
     config = replace(config, training=replace(config.training, minutes=request.minutes))
     processes = Processes(device)
-    _, dataset = make_parts(config, cohort, processes)
+    given = first_stage if make_method(config).needs.latent else None
+    stage = find_first_stage(config, cohort, request.run_folder(task, row), given, False, processes)
+    _, dataset = make_parts(config, cohort, processes, stage)
     return measured(config, dataset, processes).training.steps
 
 

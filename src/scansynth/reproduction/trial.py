@@ -11,7 +11,8 @@ from scansynth.config import RunConfig
 from scansynth.engine import Engine
 from scansynth.evaluation.costs import measured_cost
 from scansynth.method import Method, Progress
-from scansynth.train import make_method, step
+from scansynth.parts import make_method
+from scansynth.train import step
 
 WARM_UP = 1
 STEPS = 2
@@ -53,17 +54,21 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
             seconds.append(time.perf_counter() - begun)
 
     _, cost = measured_cost(work, device, parameters=0)
-    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb, tuple(batch["images"].shape[2:]))
+    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb, tuple(method.needs.patch or size))
 
 
 def random_batch(method: Method, count: int, size: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
     """Random images as a method trains on them: slices of this size, or its patches."""
     generator = torch.Generator().manual_seed(seed)
-    shape = count, len(method.contrasts)
-    batch = {
-        "images": torch.rand((*shape, *(method.needs.patch or size)), generator=generator) * 2 - 1,
-        "available": torch.ones(shape, dtype=torch.bool),
-    }
-    if method.needs.sequences is not None:  # TR, TE, TI in ms and the flip angle in degrees: any
+    needs, shape = method.needs, (count, len(method.contrasts))
+    batch = {"available": torch.ones(shape, dtype=torch.bool)}
+    if needs.latent is None:
+        batch["images"] = torch.rand((*shape, *(needs.patch or size)), generator=generator) * 2 - 1
+    else:
+        channels, factor = needs.latent
+        batch["latents"] = torch.randn((*shape, channels, *(side // factor for side in size)), generator=generator)
+    if needs.tissue:
+        batch["tissue"] = torch.rand((*shape, 4, *size), generator=generator) / 4
+    if needs.sequences is not None:  # TR, TE, TI in ms and the flip angle in degrees: any
         batch["acquisition"] = torch.tensor([2000.0, 50.0, 800.0, 30.0]).expand(*shape, 4)
     return batch

@@ -117,6 +117,8 @@ class PaperTable:
     """The paper's; empty where they are not transcribed."""
     notes: tuple[str, ...] = ()
     """Where the paper and this table part, and what could not be read."""
+    first_stage: tuple[str, str] | None = None
+    """Recipes of the autoencoder that latent methods work on, at the paper's size and small; one run a data set."""
 
     @property
     def present(self) -> tuple[Row, ...]:

@@ -1,0 +1,122 @@
+"""Latents of a prepared cohort on disk, and the training samples that are made of them.
+
+latents/<key>/<subject>/<contrast>.b2nd   float32 (c, X/f, Y/f, Z), as the first stage gives them, one block a slice
+latents/<key>/<subject>/<contrast>.json   sums over the slices that show something; written last
+
+They lie in the cohort's folder; the key is a hash of the first stage's weights and of what it was shown.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scansynth.data.arrays import read_array, write_array
+from scansynth.data.cohort import Cohort
+from scansynth.data.datasets import SliceDataset, read_tissue
+from scansynth.files import write_text
+
+
+@dataclass(frozen=True)
+class LatentStore:
+    """Latents of one first stage."""
+
+    folder: Path
+
+    def has(self, subject: str, contrast: str) -> bool:
+        """Whether a scan's latents are there."""
+        return self._path(subject, contrast).with_suffix(".json").is_file()
+
+    def write(self, subject: str, contrast: str, latents: np.ndarray, shown: np.ndarray) -> None:
+        """Keep a scan's latents.
+
+        Args:
+            subject: name of the subject.
+            contrast: of the scan.
+            latents: (c, X/f, Y/f, Z) float32.
+            shown: which slices show something, (Z,) bool; statistics are theirs.
+        """
+        values = latents[..., shown].astype(np.float64)
+        write_array(latents, self._path(subject, contrast))
+        sums = {
+            "count": int(values[0].size),
+            "sum": values.sum((1, 2, 3)).tolist(),
+            "sum_of_squares": np.square(values).sum((1, 2, 3)).tolist(),
+        }
+        write_text(self._path(subject, contrast).with_suffix(".json"), json.dumps(sums))
+
+    def read(self, subject: str, contrast: str, z: int) -> np.ndarray:
+        """One slice's latent, (c, X/f, Y/f) float32."""
+        return read_array(self._path(subject, contrast), z, "delete the folder `latents` of the cohort and train again")
+
+    def deviation(self, scans: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Standard deviation of each channel over scans (subject and contrast), (c,)."""
+        found = [json.loads(self._path(*scan).with_suffix(".json").read_text(encoding="utf-8")) for scan in scans]
+        count = sum(one["count"] for one in found)
+        mean, square = (np.sum([one[name] for one in found], axis=0) / count for name in ("sum", "sum_of_squares"))
+        return np.sqrt(square - mean**2)
+
+    def _path(self, subject: str, contrast: str) -> Path:
+        return self.folder / subject / f"{contrast}.b2nd"
+
+
+class LatentDataset(SliceDataset):
+    """Slices of a split as latents, in the order that `SliceDataset` has.
+
+    Args:
+        cohort: the prepared cohort.
+        contrasts: the run's K contrasts, in the order of the channels.
+        seed: of the order.
+        min_foreground: as there.
+        slices_per_subject: as there.
+        store: latents of all of the split's scans.
+        deviation: that they are divided by, (c,).
+        tissue: whether samples have tissue maps.
+
+    Raises:
+        InputError: as there, or if there are no tissue maps.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        contrasts: Sequence[str],
+        seed: int,
+        min_foreground: float,
+        slices_per_subject: int | None,
+        store: LatentStore,
+        deviation: Tensor,
+        tissue: bool,
+    ):
+        super().__init__(cohort, contrasts, "train", True, seed, min_foreground, None, slices_per_subject)
+        self.store, self.deviation, self.tissue = store, deviation[:, None, None], tissue
+        if tissue:  # said before anything is trained
+            for subject in cohort.subjects("train"):
+                read_tissue(cohort, subject, self.contrasts, self.size, 0)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        """Sample i: `latents` (K, c, h, w) of unit variance, 0 where unavailable, and `available` (K,) bool.
+
+        With `tissue` also `tissue` (K, 4, H, W): densities by each contrast, 0 where unavailable.
+        """
+        places = self.places(i)
+        available = torch.tensor([contrast in places for contrast in self.contrasts])
+        latents = [
+            torch.from_numpy(self.store.read(places[contrast][0], contrast, places[contrast][1])) / self.deviation
+            if contrast in places
+            else None
+            for contrast in self.contrasts
+        ]
+        like = torch.zeros_like(next(latent for latent in latents if latent is not None))
+        sample = {
+            "latents": torch.stack([like if latent is None else latent for latent in latents]),
+            "available": available,
+        }
+        if self.tissue:
+            subject, z = next(iter(places.values()))
+            sample["tissue"] = read_tissue(self.cohort, subject, self.contrasts, self.size, z)
+        return sample
