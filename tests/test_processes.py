@@ -73,7 +73,8 @@ def watched_steps(name, cohort, processes, folder, first_stage):
     def watch(player):
         def hook(*_):
             for number, parameter in enumerate(engine.parameters_of(player)):
-                seen[f"step {engine.progress.step} gradient {player}/{number}"] = parameter.grad.clone()
+                if parameter.grad is not None:  # maps too small for a filter's last levels leave these unused
+                    seen[f"step {engine.progress.step} gradient {player}/{number}"] = parameter.grad.clone()
 
         engine.optimizers[player].register_step_pre_hook(hook)
 
