@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conftest import first_stage_if
 from scansynth import checkpoint
 from scansynth.checkpoint import load_weights
 from scansynth.config import read_yaml
@@ -32,9 +33,9 @@ def kill_at(step):
     return report
 
 
-def interrupted(config, cohort, run, step):
+def interrupted(config, cohort, run, step, first_stage=None):
     with pytest.raises(Killed):
-        train(config, cohort, run, CPU, report=kill_at(step))
+        train(config, cohort, run, CPU, report=kill_at(step), first_stage=first_stage)
 
 
 def metrics(run):
@@ -89,10 +90,10 @@ def stopped(cohort, tiny, tmp_path):
     return config, tmp_path / "run"
 
 
-def test_resumed_equals_uninterrupted_to_the_last_bit(case, cohort, tiny, tmp_path):
-    config = tiny(*case, checkpoint_every=5, validate_every=5)
-    train(config, cohort, tmp_path / "whole", CPU)
-    interrupted(config, cohort, tmp_path / "resumed", 7)  # its lines of step 6 are written again
+def test_resumed_equals_uninterrupted_to_the_last_bit(case, cohort, tiny, first_stage, tmp_path):
+    config, stage = tiny(*case, checkpoint_every=5, validate_every=5), first_stage_if(case[0], first_stage)
+    train(config, cohort, tmp_path / "whole", CPU, first_stage=stage)
+    interrupted(config, cohort, tmp_path / "resumed", 7, stage)  # its lines of step 6 are written again
     assert metrics(tmp_path / "resumed")[-1]["step"] == 6
     train(config, cohort, tmp_path / "resumed", CPU)
     whole = contents(tmp_path / "whole")
