@@ -206,7 +206,8 @@ def test_table_layout_states_splits(tmp_path):
     with (tmp_path / "table.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 8
-    assert {row["path"] for row in rows} | {"table.csv"} == files(tmp_path)
+    sidecars = {row["path"].replace(".nii.gz", ".json") for row in rows if row["contrast"] == "T1w"}  # CT has none
+    assert {row["path"] for row in rows} | sidecars | {"table.csv"} == files(tmp_path)
     assert {row["subject"]: row["split"] for row in rows} == {
         "phantom001": "train", "phantom002": "train", "phantom003": "val", "phantom004": "test",
     }  # fmt: skip

@@ -281,7 +281,7 @@ def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, mo
             super().__init__(*arguments, **settings)
             made.append(self)
 
-    monkeypatch.setattr("scansynth.train.SliceDataset", Kept)
+    monkeypatch.setattr("scansynth.parts.SliceDataset", Kept)
     data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=5)
     train(replace(tiny("regression", steps=1), data=data), cohort, tmp_path / "run", torch.device("cpu"))
     assert len(made[0]) == 5 * len(cohort.subjects("train"))
