@@ -8,6 +8,7 @@ nothing changes.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,23 @@ def hadamard(parts: Sequence[Tensor]) -> list[Tensor]:
     return [part * len(parts) ** -0.5 for part in parts] if len(parts) > 1 else parts
 
 
+@lru_cache(maxsize=32)
+def window(rows: int, columns: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Which places of a grid are around each one.
+
+    Returns:
+        Their numbers, (N, W) int64, N = rows · columns and W = (2 radius + 1)²; whether they are in the grid (where
+        not, the number is the place's own), (N, W) bool; and which of the W is the place itself, (W,) bool.
+    """
+    place = torch.arange(rows * columns, device=device)
+    row, column = place // columns, place % columns
+    offsets = torch.arange(-radius, radius + 1, device=device)
+    down, across = (one.flatten() for one in torch.meshgrid(offsets, offsets, indexing="ij"))
+    r, c = row[:, None] + down, column[:, None] + across  # (N, W)
+    inside = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
+    return torch.where(inside, r * columns + c, place[:, None]), inside, (down == 0) & (across == 0)
+
+
 def similar(patches: Tensor, grid: tuple[int, int], radius: int, matches: int) -> Tensor:
     """The most similar patches of each one in a window around it, itself first.
 
@@ -48,27 +66,19 @@ def similar(patches: Tensor, grid: tuple[int, int], radius: int, matches: int) -
     Returns:
         Their numbers, (B, N, matches) int64. Where the grid has fewer in reach, the patch itself fills up.
     """
-    rows, columns = grid
-    batch, count, _ = patches.shape
-    place = torch.arange(count, device=patches.device)
-    row, column = place // columns, place % columns
-    offsets = torch.arange(-radius, radius + 1, device=patches.device)
-    down, across = (one.flatten() for one in torch.meshgrid(offsets, offsets, indexing="ij"))
-    r, c = row[:, None] + down, column[:, None] + across  # (N, W)
-    inside = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
-    near = torch.where(inside, r * columns + c, place[:, None])
+    near, inside, own = window(*grid, radius, patches.device)
+    batch = len(patches)
     squares = patches.square().sum(-1)  # (B, N)
-    # ‖a − b‖² for all pairs in reach: the products of all pairs are one matrix product.
+    # ‖a − b‖² for all pairs in reach: the products of all pairs are one matrix product. ‖a‖² orders nothing.
     products = patches @ patches.transpose(1, 2)  # (B, N, N)
     near_b = near.expand(batch, -1, -1)
-    distance = squares[:, :, None] + squares.gather(1, near_b.flatten(1)).unflatten(1, near.shape)
-    distance = distance - 2 * products.gather(2, near_b)
+    distance = squares[:, near] - 2 * products.gather(2, near_b)
     distance = distance.masked_fill(~inside, torch.inf)
-    own = (down == 0) & (across == 0)
     distance = distance.masked_fill(own, -torch.inf)  # itself first, whatever rounding says
     order = distance.topk(matches, dim=2, largest=False)
     found = near_b.gather(2, order.indices)
-    return torch.where(order.values == torch.inf, place[None, :, None], found)
+    alone = torch.arange(patches.shape[1], device=patches.device)[None, :, None]
+    return torch.where(order.values == torch.inf, alone, found)
 
 
 class BlockMatching(nn.Module):
@@ -98,24 +108,23 @@ class BlockMatching(nn.Module):
         side = min(self.patch, height, width)
         padded = functional.pad(x, (0, -width % side, 0, -height % side), mode="replicate")
         rows, columns = padded.shape[2] // side, padded.shape[3] // side
+        matches = min(self.matches, 2 ** int(math.log2(rows * columns)))
+        if matches == 1:  # a group's mean is all that it has
+            return x
         patches = padded.reshape(batch, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         patches = patches.reshape(batch, rows * columns, channels, side * side)  # (B, N, C, P)
         flat = patches.flatten(2)
-        matches = min(self.matches, 2 ** int(math.log2(rows * columns)))
         with torch.no_grad():
             found = similar(flat, (rows, columns), self.radius, matches)  # (B, N, M)
-        number = found + torch.arange(batch, device=x.device)[:, None, None] * (rows * columns)
-        single = patches.flatten(0, 1)  # (B N, C, P)
-        group = [single, *(single[number[..., k].flatten()] for k in range(1, matches))]  # each patch comes first
+        rows_of = torch.arange(batch, device=x.device)[:, None]
+        group = [flat, *(flat[rows_of, found[..., k]] for k in range(1, matches))]  # each (B, N, C P); its own is first
         mean, *rest = hadamard(group)
-        limit = functional.relu(self.threshold).to(x.dtype)[:, None]
+        limit = functional.relu(self.threshold).to(x.dtype).repeat_interleave(side * side)
         first, *others = hadamard([mean, *(soft_threshold(part, limit) for part in rest)])
-        total, count = first, torch.ones(len(single), dtype=x.dtype, device=x.device)
-        for k, part in enumerate(others, 1):
-            places = number[..., k].flatten()
-            total = total.index_add(0, places, part)
-            count = count.index_add(0, places, torch.ones_like(count))
-        mean = (total / count[:, None, None]).reshape(batch, rows, columns, channels, side, side)
+        # Every patch goes back to its place: as a product with zeros and ones, N of them being few, and not one by one.
+        back = functional.one_hot(found[..., 1:], rows * columns).to(x.dtype).permute(0, 3, 2, 1)  # (B, N, M − 1, N)
+        total = first + back.flatten(2) @ torch.cat(others, dim=1)
+        mean = (total / (1 + back.sum((2, 3))[..., None])).reshape(batch, rows, columns, channels, side, side)
         return mean.permute(0, 3, 1, 4, 2, 5).reshape(padded.shape)[..., :height, :width]
 
 
