@@ -107,7 +107,7 @@ def montage(
         for plane, axis in _PLANES.items()
     }
     heading = f"{subject}  ·  {title}"
-    _write_png(path, _render(rows, list(named), heading, colour_bar=target is not None), heading)
+    write_png(path, _render(rows, list(named), heading, colour_bar=target is not None), heading)
 
 
 def slice_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
@@ -157,7 +157,7 @@ def validation_picture(
         {name: [volume[box[0], box[1], z] for z in dict.fromkeys(indices)] for name, volume in named.items()}
     )
     if path is not None:
-        _write_png(path, pixels, "validation")
+        write_png(path, pixels, "validation")
     return pixels
 
 
@@ -297,8 +297,8 @@ def _fit(text: Text, canvas: FigureCanvasAgg, room: float, upright: bool) -> Non
         text.set_text(full + "…")
 
 
-def _write_png(path: Path, pixels: np.ndarray, title: str) -> None:
-    """Write the picture under another name in its folder, then put it in place."""
+def write_png(path: Path, pixels: np.ndarray, title: str) -> None:
+    """Write a picture, (height, width, 3) uint8, under another name in its folder, then put it in place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         imsave(temporary, pixels, format="png", dpi=_DPI, metadata={"Title": title, "Description": BANNER})

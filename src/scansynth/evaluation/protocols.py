@@ -381,8 +381,9 @@ PROTOCOLS = {
             test="none",
             metrics=(),
             prepare=None,
-            figures="MS-SSIM (%; 5 scales, window 7) of pairs of generated volumes, beside that of pairs of real ones; "
-            "MMD; FID of axial, coronal and sagittal slices (FID-A, FID-C, FID-S)",
+            figures="MS-SSIM (%; 5 scales, window 7) of random pairs of generated volumes, beside that of pairs of "
+            "real ones; squared MMD (linear kernel on all voxels, Gaussian kernel on 32 voxels a side); FID of the "
+            "central axial, coronal and sagittal slices (FID-A, FID-C, FID-S), with the features' extractor named",
         ),
     )
 }
