@@ -145,7 +145,7 @@ def generate(run: Run, size: tuple[int, ...]) -> np.ndarray:
     with torch.no_grad():
         for start in range(0, GENERATED, 32):
             noise = Noise([(0, "generated", number) for number in range(start, start + 32)], run.device)
-            made.append(from_network(run.method.generate(size, noise))[:, 0].clamp(0, 1).cpu())
+            made.append(from_network(run.method.generate_slices(size, noise))[:, 0].clamp(0, 1).cpu())
     return torch.cat(made).numpy()
 
 

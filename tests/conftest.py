@@ -41,6 +41,13 @@ def cohort(phantoms, tmp_path_factory):
     return build_cohort(phantoms, tmp_path_factory.mktemp("cohort"), settings, tissue=TissueSettings())
 
 
+@pytest.fixture(scope="session")
+def gridded(phantoms, tmp_path_factory):
+    """The phantoms prepared on one grid, as generators want it."""
+    settings = Preparation(spacing=(6.0, 6.0, 6.0), size=(32, 32, 16))
+    return build_cohort(phantoms, tmp_path_factory.mktemp("gridded"), settings)
+
+
 @pytest.fixture(scope="session", params=CASES)
 def case(request):
     """Each method at toy size, SynDiff in both variants: name of the method and its settings."""

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 import scansynth
 from scansynth.commands.console import err, out
 from scansynth.commands.evaluate import Compare, Evaluate, Spread
+from scansynth.commands.generate import Generate
 from scansynth.commands.prepare import Prepare
 from scansynth.commands.reproduce import Reproduce
 from scansynth.commands.start import Demo, Methods
@@ -27,6 +28,7 @@ VERBS = {
     "prepare": Prepare,
     "train": Train,
     "translate": Translate,
+    "generate": Generate,
     "evaluate": Evaluate,
     "compare": Compare,
     "reproduce": Reproduce,

@@ -18,7 +18,7 @@ from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.processes import Processes
 from scansynth.synthesis import Run
-from scansynth.synthetic_image import NOTICE, sidecar_of
+from scansynth.synthetic_image import NOTICE, is_made
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ Report = Callable[[int, int, str], None]
 Image = tuple[str, str]
 """Subject and contrast."""
 
+OTHERS = "weights, seed, number of samples or --maps"
 REAL, SYNTHETIC, ABSENT = "real", "synthetic", "absent"
 
 
@@ -173,7 +174,7 @@ def make_plan(
     for subject, name in work:
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            if overwrite or not _is_there(path, run, drawn):
+            if overwrite or not is_made(path, {"weights": dict(run.weights), **drawn}, OTHERS):
                 plan.left.append((subject, name))
             else:
                 plan.there[subject.name, name] = path
@@ -189,24 +190,6 @@ def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:
         return out / subject / f"{subject}_{contrast}_synthetic.nii.gz"
     contrast_entity, suffix = ("_ce-gadolinium", "T1w") if contrast == "T1ce" else ("", contrast)
     return out.joinpath(*subject.split("_"), "anat", f"{subject}{contrast_entity}_desc-synthetic_{suffix}.nii.gz")
-
-
-def _is_there(path: Path, run: Run, drawn: dict[str, int | bool]) -> bool:
-    """Whether an image is there, whole, from this run and drawn in this way.
-
-    Raises:
-        InputError: if there is another one.
-    """
-    try:
-        found = json.loads(sidecar_of(path).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # the sidecar comes last: without it the image may be half done
-        return False
-    if any(found.get(key) != value for key, value in {"weights": dict(run.weights), **drawn}.items()):
-        raise InputError(
-            f"{path} is there from another run, seed or number of samples, or with other --maps: choose another -o, or "
-            "--overwrite"
-        )
-    return True
 
 
 def _sources(run: Run, subject: Subject, target: str) -> dict[str, Path]:

@@ -43,16 +43,27 @@ class AnyToAny(Method):
 
     Its settings have `targets`: the contrasts to make, or nothing for every one.
 
+    Args:
+        config: the method's settings.
+        contrasts: of a batch.
+        generates: without a source instead; then there is one contrast.
+
     Raises:
-        InputError: if there are fewer than two contrasts, or a target is not among them.
+        InputError: if there are fewer than two contrasts, a target is not among them, or a generator has several.
     """
 
     name: str
     """In the table of methods."""
 
-    def __init__(self, config: Any, contrasts: Sequence[str]):
+    def __init__(self, config: Any, contrasts: Sequence[str], generates: bool = False):
         super().__init__(config, contrasts)
-        if len(self.contrasts) < 2:
+        self.generates = generates
+        if generates and len(self.contrasts) != 1:
+            raise InputError(
+                f"{self.name} without sources generates one contrast, got {', '.join(self.contrasts) or 'none'}: name "
+                "one with --contrasts, or choose a recipe that translates"
+            )
+        if not generates and len(self.contrasts) < 2:
             raise InputError(f"{self.name} needs at least two contrasts, got {', '.join(self.contrasts) or 'none'}")
         if unknown := [target for target in config.targets if target not in self.contrasts]:
             raise InputError(f"{self.name}: target {unknown[0]!r} is not among {', '.join(self.contrasts)}")

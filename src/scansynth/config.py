@@ -78,7 +78,7 @@ class Training:
     validate_every: int = 1000
     """Steps between two validations with pictures."""
     validation_slices: int = 8
-    """Slices of each validation subject, spread over its foreground."""
+    """Slices of each validation subject, spread over its foreground; of a generator, sets of slices."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "validate_every", "validation_slices"):

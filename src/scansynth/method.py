@@ -14,19 +14,41 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from scansynth.errors import InputError
 from scansynth.physics.acquisition import SequenceName
 
 Batch = Mapping[str, Any]
-"""What a method gets. `images`: (B, K, *S) float32 in [-1, 1], 0 where unavailable; `available`: (B, K) bool."""
+"""What a method gets. `images`: (B, K, *S) float32 in [-1, 1], 0 where unavailable; `available`: (B, K) bool.
+
+Of sets of slices (`SliceSets`), in place of `images`: `slices` (B, n, K, H, W), `index` (B, n), `is_target` (B, n),
+`valid` (B, n), and `depth` (B,), the slices of the volume.
+"""
+
+LABEL_WIDTH = 64
+"""Numbers of a label: whether it is known, then a number, or one of up to 63 classes (`data/labels.py`)."""
+
+
+@dataclass(frozen=True)
+class SliceSets:
+    """Sets of axial slices of one volume, of a method that trains on them and makes volumes by them."""
+
+    size: int
+    """Slices of a set; smaller ones are padded."""
+    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+    """From a volume's depth, which of its slices a training sample shows, and which of those are targets: (n,) int64
+    and (n,) bool, n ≤ `size`. The dataset calls it, so that no volume is read for a few slices."""
+    stages: Callable[[int], int]
+    """From a volume's depth, how many sets it is made in."""
 
 
 @dataclass(frozen=True)
 class Needs:
     """What a method trains on."""
 
-    unit: Literal["slice", "patch", "latent"]
+    unit: Literal["slice", "patch", "latent", "slice_set"]
     """What one sample is. `slice`: an axial slice, S = (H, W). `patch`: a box of a volume, S = `patch`. `latent`: a
-    slice as the first stage encodes it; training batches have `latents` (B, K, c, h, w) in place of images."""
+    slice as the first stage encodes it; training batches have `latents` (B, K, c, h, w) in place of images.
+    `slice_set`: some axial slices of one volume, `slice_sets`."""
     paired: bool
     """True: the contrasts of a sample show one subject and slice. False: each contrast is drawn on its own."""
     size_multiple: int = 1
@@ -38,6 +60,11 @@ class Needs:
     tissue: bool = False
     """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
     contrast alone, 0 where unavailable."""
+    slice_sets: SliceSets | None = None
+    """Which slices are put together, where the unit is a set of them."""
+    labels: tuple[str, ...] = ()
+    """Labels of subjects (age, sex), of a method that generates sets of slices by them: training batches then have
+    `labels`, (B, LABEL_WIDTH for each), 0 where a label is not known."""
     sequences: Mapping[str, SequenceName] | None = None
     """Contrast → signal equation, of a method that trains with acquisition parameters: training batches then have
     `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
@@ -160,6 +187,10 @@ class Method(nn.Module, ABC):
     average_decay: float = 0.999
     reconstructs: ClassVar[bool] = False
     """Whether `translate` makes a contrast from itself (an autoencoder), not from the others."""
+    generates: bool = False
+    """Whether it makes volumes without a source (`generate`), and not from one (`translate`)."""
+    plans: ClassVar[tuple[str, ...]] = ()
+    """Names of the plans by which it may generate, where it makes a volume in stages."""
 
     def __init__(self, config: Any, contrasts: Sequence[str]):
         super().__init__()
@@ -212,7 +243,9 @@ class Method(nn.Module, ABC):
         """Make the target of one subject's whole prepared volume.
 
         Args:
-            batch: `images` (1, K, X, Y, Z) and `available` (1, K); the target's channel is 0 and unavailable.
+            batch: `images` (1, K, X, Y, Z) and `available` (1, K); the target's channel is 0 and unavailable. Where
+                the volume is a part of the prepared one: `index` (1, Z), which of its slices are here, and `depth`
+                (1,), how many it has.
             target: name of the contrast to make.
             windows: cuts the volume for the networks.
             noise: its key names seed, subject and sample number.
@@ -223,6 +256,42 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: if this method needs a source that is not available.
         """
+
+    def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:
+        """Which stage makes each of a volume's slices, counted from 0; all 0 where they are made at once.
+
+        Args:
+            depth: slices of the volume.
+            plan: one of `plans`; None: as the method is set.
+        """
+        return (0,) * depth
+
+    def generate(
+        self,
+        shape: tuple[int, int, int],
+        windows: Windows,
+        noise: Noise,
+        plan: str | None = None,
+        *,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Make a whole prepared volume without a source, where `generates`.
+
+        Args:
+            shape: of the volume, (X, Y, Z).
+            windows: tell of the network calls, or cut the volume for the networks.
+            noise: its key names seed and sample number.
+            plan: one of `plans`; None: as the method is set.
+            labels: of the subject to make, (1, LABEL_WIDTH for each of `needs.labels`), as `data/labels.py` encodes
+                them; None: none is known.
+
+        Returns:
+            (1, 1, X, Y, Z) in [-1, 1].
+
+        Raises:
+            InputError: if this method, as it is set, only translates.
+        """
+        raise InputError(f"{type(self).__name__} makes a contrast from others: translate with it, or choose another")
 
     def hypothetical_maps(
         self, batch: Batch, target: str, image: Tensor, windows: Windows, noise: Noise

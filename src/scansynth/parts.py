@@ -12,13 +12,15 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset
 from scansynth.data.latents import LatentDataset
 from scansynth.data.patches import PatchDataset
+from scansynth.data.prepare import generated_grid
+from scansynth.data.slice_sets import SliceSetDataset
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage, compute_latents
 from scansynth.method import Method
 from scansynth.methods import find_method
 from scansynth.processes import Processes
 
-TrainingData = SliceDataset | PatchDataset
+TrainingData = SliceDataset | PatchDataset | SliceSetDataset
 """What samples are drawn from."""
 
 
@@ -87,12 +89,16 @@ def make_parts(
     method, data = make_method(config), config.data
     method.first_stage = first_stage
     needs = method.needs
-    if needs.patch is not None:
-        if data != DataSettings(acceleration=data.acceleration):
-            raise InputError(f"{config.method} trains on patches: of the settings under data, only acceleration counts")
-        return method, PatchDataset(
-            cohort, config.contrasts, "train", config.seed, needs.patch, acceleration=data.acceleration
-        )
+    if needs.unit in ("patch", "slice_set") and data != DataSettings(acceleration=data.acceleration):
+        unit = {"patch": "patches", "slice_set": "sets of slices"}[needs.unit]
+        raise InputError(f"{config.method} trains on {unit}: of the settings under data, only acceleration counts")
+    if method.generates:
+        generated_grid(cohort.settings)  # says now, not after the training, that nothing could be made
+    if needs.slice_sets is not None or needs.patch is not None:
+        dataset = whole_samples(method, config, cohort, "train")
+        if isinstance(dataset, SliceSetDataset):
+            check_size(method, dataset.size)
+        return method, dataset
     if needs.latent is not None:
         if replace(data, augmentation=DataSettings().augmentation) != data:
             raise InputError(f"{config.method} trains on stored latents, which cannot be augmented: leave that out")
@@ -127,6 +133,16 @@ def make_parts(
         )
     check_size(method, dataset.size)
     return method, dataset
+
+
+def whole_samples(method: Method, config: RunConfig[Any], cohort: Cohort, split: str) -> PatchDataset | SliceSetDataset:
+    """Patches or sets of slices of a split, whichever the method trains on."""
+    needs, acceleration = method.needs, config.data.acceleration
+    if needs.slice_sets is not None:
+        sets, labels = needs.slice_sets, needs.labels
+        return SliceSetDataset(cohort, config.contrasts, split, config.seed, sets, acceleration, labels)
+    assert needs.patch is not None
+    return PatchDataset(cohort, config.contrasts, split, config.seed, needs.patch, acceleration=acceleration)
 
 
 def check_size(method: Method, size: tuple[int, int]) -> None:

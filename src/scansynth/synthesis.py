@@ -65,8 +65,9 @@ class Moments:
         return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
 
 
-def _report_sample(report: Report, sample: int, samples: int, done: int, total: int) -> None:
-    report(sample * total + done, samples * total)
+def report_part(report: Report, part: int, parts: int, done: int, total: int) -> None:
+    """Tell of the network calls of one of several equal parts."""
+    report(part * total + done, parts * total)
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Run:
         moments, kept, found = Moments(), [], {}
         for sample in range(samples):
             noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
-            told = partial(_report_sample, report, sample, samples) if report else None
+            told = partial(report_part, report, sample, samples) if report else None
             image = self.make(images, available, target, noise, windows, told, tissue)
             made = undo(image, self.record.statistics[target])
             moments.add(made)
@@ -305,10 +306,11 @@ class Run:
             return None
         slab = self.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
         x = torch.where(given, to_network(sources[..., slab]), torch.zeros(()))
-        batch = {"images": x.to(self.device), "available": available.to(self.device)}
+        batch = {"images": x, "available": available}
+        batch |= {"index": torch.arange(slab.start, slab.stop)[None], "depth": torch.tensor([images.shape[4]])}
         if tissue is not None:
-            batch["tissue"] = torch.where(given[:, :, None], tissue[..., slab], torch.zeros(())).to(self.device)
-        return batch, slab
+            batch["tissue"] = torch.where(given[:, :, None], tissue[..., slab], torch.zeros(()))
+        return {key: value.to(self.device) for key, value in batch.items()}, slab
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""

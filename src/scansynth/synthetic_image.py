@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scansynth.data.volume import Volume
+from scansynth.errors import InputError
 from scansynth.files import write_text
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
@@ -84,3 +85,23 @@ def with_suffix(path: Path, suffix: str) -> Path:
 def sidecar_of(path: Path) -> Path:
     """`t2.nii.gz` → `t2.json`."""
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def is_made(path: Path, wanted: Mapping[str, Any], what: str) -> bool:
+    """Whether an image is there, whole, and its sidecar says that it was made as wanted.
+
+    Args:
+        path: of the image.
+        wanted: entries of its sidecar.
+        what: may differ, in words, for the message.
+
+    Raises:
+        InputError: if there is another one.
+    """
+    try:
+        found = json.loads(sidecar_of(path).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # the sidecar comes last: without it the image may be half done
+        return False
+    if any(found.get(key) != value for key, value in wanted.items()):
+        raise InputError(f"{path} is there from other {what}: choose another -o, or --overwrite")
+    return True

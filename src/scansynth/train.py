@@ -10,7 +10,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import scansynth
 from scansynth import checkpoint
 from scansynth.config import RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
+from scansynth.data.labels import Label, fit_labels
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.engine import Engine
 from scansynth.errors import InputError
@@ -35,7 +36,7 @@ from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Noise, Progress
 from scansynth.parts import TrainingData, find_first_stage, make_method, make_parts
 from scansynth.processes import Processes
-from scansynth.validation import case_sources, synthesise_case, validation_cases
+from scansynth.validation import case_sources, held_out_loss, held_out_samples, synthesise_case, validation_cases
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def train(
         method, dataset = make_parts(config, cohort, processes, stage)
         if init and (overwrite or not checkpoint.current(run / "last")):
             weights, source = checkpoint.load_weights(init)
-            check_same_networks(config, init)
+            check_same_networks(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
             checkpoint.restore(dict(method.nets.items()), weights, source)
     resumed, config = open_run(
         config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes, stage
@@ -148,7 +149,7 @@ def make_run(config: RunConfig[Any], cohort: Cohort, run: Path, processes: Proce
     """Write the folder of a run that begins; `config.yaml` last, which says that it is whole."""
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "environment.json", json.dumps(environment() | {"processes": str(processes.count)}, indent=1))
-    PreparationRecord.of(cohort, config.contrasts).write(run)
+    PreparationRecord.of(cohort, config.contrasts, make_method(config).needs.labels).write(run)
     if stage:
         stage.write(run / FOLDER)
     write_text(run / "config.yaml", to_yaml(config))
@@ -221,7 +222,8 @@ class _Loop:
     ):
         self.config, self.run, self.engine, self.dataset, self.best = config, run, engine, dataset, best
         self.validation = validation_cases(cohort, engine.method, config) if engine.processes.first else []
-        if engine.processes.first and not self.validation:
+        self.held_out = held_out_samples(cohort, engine.method, config) if engine.processes.first else None
+        if engine.processes.first and not self.validation and self.held_out is None:
             log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
 
     def batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -257,7 +259,7 @@ class _Loop:
                 seconds = (time.perf_counter() - clock) / (done - clock_step)
                 figures = engine.mean_losses()
                 self.write(writer, done, {**figures, "seconds_per_step": seconds})
-            if self.validation and (at_end or done % training.validate_every == 0):
+            if (self.validation or self.held_out is not None) and (at_end or done % training.validate_every == 0):
                 figures = {**figures, **self.validate(writer, done)}
             if save:
                 engine.save(self.run / "last", done, {"best": self.best if np.isfinite(self.best) else None})
@@ -281,6 +283,12 @@ class _Loop:
         target's intensities cannot be known from its sources, and would decide which weights seem best.
         """
         engine, psnr, ssim = self.engine, {}, {}
+        if self.held_out is not None:  # nothing is there to compare a volume with that is made without a source
+            with engine.averaged_weights():
+                loss = held_out_loss(engine.method, self.held_out, self.config, engine.device)
+            self.write(writer, done, {"validation/loss": loss})
+            self.keep_best(done, -loss, {"validation_loss": loss})
+            return {"validation/loss": loss}
         with engine.averaged_weights():
             for case in self.validation:
                 synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device).numpy()
@@ -298,21 +306,30 @@ class _Loop:
         figures |= {f"validation/{target}/ssim": float(np.mean(values)) for target, values in ssim.items()}
         figures["validation/psnr"] = mean
         self.write(writer, done, figures)
-        if figures["validation/psnr"] > self.best:
-            self.best = figures["validation/psnr"]
-            checkpoint.save(
-                self.run / "best", done, {"weights": engine.synthesis_weights()}, {"validation_psnr": self.best}
-            )
+        self.keep_best(done, mean, {"validation_psnr": mean})
         return figures
 
+    def keep_best(self, done: int, score: float, state: dict[str, float]) -> None:
+        """Save the weights for synthesis, if no earlier ones scored as high."""
+        if score > self.best:
+            self.best = score
+            checkpoint.save(self.run / "best", done, {"weights": self.engine.synthesis_weights()}, state)
 
-def check_same_networks(config: RunConfig[Any], init: Path) -> None:
-    """Raise InputError if the run to start from is of another method or other contrasts."""
+
+def check_same_networks(config: RunConfig[Any], init: Path, labels: Sequence[Label]) -> None:
+    """Raise InputError if the run to start from is of another method, other contrasts or other labels."""
     other = read_yaml(init / "config.yaml")
     if (other.method, other.contrasts) != (config.method, config.contrasts):
         raise InputError(
             f"--init {init}: a run of {other.method} on {', '.join(other.contrasts)} cannot start one of "
             f"{config.method} on {', '.join(config.contrasts)}"
+        )
+    # The weights know a class by its place; numbers are standardised anew.
+    known = [(label.name, label.classes) for label in PreparationRecord.read(init).labels]
+    if known != [(label.name, label.classes) for label in labels]:
+        raise InputError(
+            f"--init {init}: a run of other labels, or of other classes of them, cannot start this one: leave --init "
+            "out, or train with the same labels"
         )
 
 

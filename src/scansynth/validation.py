@@ -1,6 +1,10 @@
-"""What a training is watched by: a few slices of the validation subjects, each target made from the other contrasts."""
+"""What a training is watched by: a few slices of the validation subjects, each target made from the other contrasts.
+
+A method that makes volumes without a source is watched by its loss on samples of the validation subjects.
+"""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +14,13 @@ import torch
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
+from scansynth.data.patches import PatchDataset
+from scansynth.data.slice_sets import SliceSetDataset
 from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import slices_with_foreground
-from scansynth.method import Method, Noise
+from scansynth.method import Method, Noise, Progress
+from scansynth.parts import whole_samples
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +62,8 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
             is_target = torch.arange(len(config.contrasts)) == index
             left_out = ~is_target if method.reconstructs else is_target
             images[:, left_out], available[:, left_out] = 0, False
-            batch = {"images": images, "available": available}
+            batch = {"images": images, "available": available, "index": z[None]}
+            batch["depth"] = torch.tensor([len(foreground)])
             if method.needs.tissue:
                 batch["tissue"] = whole["tissue"][..., z].clone()
                 batch["tissue"][:, left_out] = 0
@@ -80,6 +88,31 @@ def synthesise_case(method: Method, case: Case, seed: int, device: torch.device)
     noise = Noise([(seed, case.subject, 0)], device)
     made = method.translate(batch, case.target, windows_of(method.needs), noise)
     return from_network(made)[0, 0].clamp(0, 1).cpu()
+
+
+def held_out_samples(cohort: Cohort, method: Method, config: RunConfig[Any]) -> SliceSetDataset | PatchDataset | None:
+    """Samples of the validation subjects, for a method that makes volumes without a source; None for others."""
+    has_subject = any(set(config.contrasts) & set(cohort.available(subject)) for subject in cohort.subjects("val"))
+    return whole_samples(method, config, cohort, "val") if method.generates and has_subject else None
+
+
+@torch.no_grad()
+def held_out_loss(
+    method: Method, samples: SliceSetDataset | PatchDataset, config: RunConfig[Any], device: torch.device
+) -> float:
+    """Mean training loss of `validation_slices` epochs of samples, with the same ones, times and noise each time.
+
+    No volume is sampled: that takes minutes, and there is no image that it should equal.
+    """
+    values: list[float] = []
+
+    def record(player: str, losses: Mapping[str, torch.Tensor]) -> None:
+        values.append(sum(loss.item() for loss in losses.values()))
+
+    for i in range(config.training.validation_slices * len(samples)):
+        batch = {key: value[None].to(device) for key, value in samples[i].items()}
+        method.training_step(batch, record, Progress(0, 1, 0.0), Noise([(config.seed, "held out", i)], device))
+    return float(np.mean(values))
 
 
 def case_sources(method: Method, case: Case) -> dict[str, np.ndarray]:

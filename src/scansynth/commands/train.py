@@ -73,7 +73,9 @@ class Train(Generic[Settings]):
 
 def validation_note(figures: dict[str, float]) -> str:
     """What stands beside the training bar."""
-    psnr = figures.get("validation/psnr")
+    psnr, loss = figures.get("validation/psnr"), figures.get("validation/loss")
+    if loss is not None:
+        return f"(validation loss {loss:.4f})"
     return f"(validation {psnr:.2f} dB)" if psnr is not None else ""
 
 

@@ -218,6 +218,7 @@ class _SubjectWriter:
             "registered": all(record["registered"] for record in self.records.values()),
             "masks": self.masks,
             **({"tissue": list(segmented)} if segmented else {}),
+            **({"labels": self.subject.labels} if self.subject.labels else {}),
             "scans": {
                 contrast: {name: value for name, value in record.items() if name not in hidden}
                 for contrast, record in sorted(self.records.items())

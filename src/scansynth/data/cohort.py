@@ -1,6 +1,6 @@
 """A prepared cohort on disk, read slice by slice (`build_cohort.py` writes it).
 
-cohort.json                        contrasts, settings, statistics, splits, subjects; written last
+cohort.json                        contrasts, settings, statistics, splits, subjects with their labels; written last
 preparation.json                   the settings, written first
 scans/<subject>/<contrast>.b2nd    float32 (X, Y, Z) after the own half of the normalisation, one block a slice
 scans/<subject>/<contrast>.json    the scan's record: grid, own half, foreground by slice, source file
@@ -92,6 +92,10 @@ class Cohort:
     def masks(self, subject: str) -> tuple[str, ...]:
         """Masks that a subject has."""
         return tuple(self.index["subjects"][subject]["masks"])
+
+    def labels(self, subject: str) -> dict[str, str]:
+        """What is known of a subject from `participants.tsv`, by column and as written there."""
+        return dict(self.index["subjects"][subject].get("labels", {}))
 
     def registered(self, subject: str) -> bool:
         """Whether all scans of a subject lie on one grid."""

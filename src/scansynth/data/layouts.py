@@ -11,6 +11,8 @@ Four layouts are found by themselves:
 A tissue mask of the user's own, with BIDS' standard labels, is `sub-01[_ses-1]_dseg.nii.gz` beside the scans (BIDS),
 `<subject>_tissue.nii.gz` (BraTS) or a row of contrast `tissue` (table).
 
+Labels of subjects (age, sex) are the columns of the folder's `participants.tsv`; a table has none.
+
 Nothing is opened here except tables and splits, so a listing of thousands of scans takes seconds.
 """
 
@@ -18,13 +20,13 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scansynth.data.contrasts import STANDARD, standard_name
-from scansynth.data.splits import SPLITS, assign_splits, stated_splits
-from scansynth.data.text_table import read_rows
+from scansynth.data.splits import SPLITS, assign_splits, person_of, stated_splits
+from scansynth.data.text_table import UNKNOWN, read_rows
 from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Subject:
     """`train`, `val` or `test` where the data says so."""
     sidecars: dict[str, Path] = field(default_factory=dict)
     """Contrast → the JSON file of acquisition parameters beside its image."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Column of `participants.tsv` → what it says, as written; without what is not known."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def find_subjects(path: str | Path) -> Listing:
     """List the subjects of a data folder or a table.
 
     Splits come from `splits.json` in the folder (`{"train": [names], "val": […], "test": […]}`; a BIDS subject
-    stands for all its sessions), from the column `split` of a BIDS `participants.tsv`, or from the table.
+    stands for all its sessions), from the column `split` of a BIDS `participants.tsv`, or from the table. Labels are
+    the other columns of `participants.tsv`, for all sessions of a participant.
 
     Raises:
         InputError: if nothing or more than one layout is found, two files are one subject's same contrast,
@@ -87,13 +92,16 @@ def find_subjects(path: str | Path) -> Listing:
         raise InputError(f"{path} does not exist: give a data folder or a .csv or .tsv table")
     if root.is_file():
         layout, (subjects, pairs) = "table", _table(root)
-        source, root = root, root.parent
+        source, root, labels = root, root.parent, {}
     else:
         layout, subjects = _search(root)
         _check_names_differ(subjects)
         pairs, source = stated_splits(root, [subject.name for subject in subjects])
+        labels = _labels(root, [subject.name for subject in subjects])
     splits = assign_splits([subject.name for subject in subjects], pairs, source)
-    subjects = [replace(subject, split=splits.get(subject.name)) for subject in subjects]
+    subjects = [
+        replace(subject, split=splits.get(subject.name), labels=labels.get(subject.name, {})) for subject in subjects
+    ]
 
     found = {contrast for subject in subjects for contrast in subject.scans}
     standard = [contrast for contrast in STANDARD if contrast in found]
@@ -113,7 +121,9 @@ def describe(listing: Listing) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     sizes = Counter(subject.split or "no split" for subject in listing.subjects)
     splits = ", ".join(f"{sizes[split]} {split}" for split in (*SPLITS, "no split") if sizes[split])
-    return "\n".join([f"{listing.layout} layout in {listing.root}", "", *lines, "", f"splits: {splits}"])
+    known = Counter(label for subject in listing.subjects for label in subject.labels)
+    labels = [f"labels: {', '.join(f'{count} {label}' for label, count in known.items())}"] if known else []
+    return "\n".join([f"{listing.layout} layout in {listing.root}", "", *lines, "", f"splits: {splits}", *labels])
 
 
 def chosen_contrasts(listing: Listing, contrasts: Sequence[str] | None) -> tuple[str, ...]:
@@ -127,6 +137,24 @@ def chosen_contrasts(listing: Listing, contrasts: Sequence[str] | None) -> tuple
         found = ", ".join(listing.contrasts) or "none"
         raise InputError(f"{listing.root}: no scan of {', '.join(unknown) or 'any contrast'} (found: {found})")
     return tuple(dict.fromkeys(contrasts or listing.contrasts))
+
+
+def _labels(root: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Known labels of each subject from the folder's `participants.tsv`; a flaw of it costs the labels alone."""
+    table = root / "participants.tsv"
+    if not table.is_file():
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    try:
+        for line, row in read_rows(table, required=("participant_id",), optional=None):
+            name = row.pop("participant_id")
+            known = {key: text for key, text in row.items() if key not in ("", "split") and text not in UNKNOWN}
+            if found.setdefault(name, known) != known:
+                raise InputError(f"{table} line {line} says something else of {name} than a line before: keep one")
+    except InputError as error:
+        logger.warning("no labels are read: %s", error)
+        return {}
+    return {name: found.get(name, found.get(person_of(name), {})) for name in names}
 
 
 def _search(root: Path) -> tuple[str, list[Subject]]:

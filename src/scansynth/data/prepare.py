@@ -47,8 +47,12 @@ class Preparation:
 RECIPES = {
     "syndiff": Preparation(),
     "cg-ddpm": Preparation((1.0, 1.0, 6.0), (256, 256, 32), "percentile"),
+    "cdpm": Preparation((1.375, 1.375, 1.0), (128, 128, 128), "percentile"),
 }
-"""How papers prepare: SynDiff (section IV-A), CG-DDPM (section 3.1)."""
+"""How papers prepare: SynDiff (section IV-A), CG-DDPM (section 3.1), cDPM (section 3.1).
+
+# Paper: cDPM normalises "between 0 and 1". Here: by percentiles, because single bright voxels then decide nothing.
+"""
 
 
 def find_preparation(recipe: str) -> Preparation:
@@ -81,6 +85,27 @@ class Grid:
         inner = np.diag([*self.step, 1.0])
         inner[:3, 3] = self.start
         return self.source_affine @ inner
+
+
+def generated_grid(settings: Preparation) -> tuple[tuple[int, int, int], np.ndarray]:
+    """The grid of volumes that are made without a source: the prepared one, its middle at the world's origin.
+
+    Returns:
+        Shape (X, Y, Z) and (4, 4) affine, RAS+, mm.
+
+    Raises:
+        InputError: if the preparation keeps an axis as acquired, so that no single grid is known.
+    """
+    known = [(side, mm) for side, mm in zip(settings.size, settings.spacing, strict=True) if side and mm]
+    if len(known) < 3:
+        raise InputError(
+            f"volumes without a source need one grid, but the cohort was prepared with size {settings.size} and "
+            f"spacing {settings.spacing}: prepare it with --size X Y Z and --spacing X Y Z, three numbers each"
+        )
+    x, y, z = (side for side, _ in known)
+    affine = np.diag([*(mm for _, mm in known), 1.0])
+    affine[:3, 3] = [-(side - 1) / 2 * mm for side, mm in known]
+    return (x, y, z), affine
 
 
 def prepared_axis(

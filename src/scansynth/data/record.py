@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scansynth.data.cohort import Cohort, read_settings
 from scansynth.data.intensity import ContrastStatistics
+from scansynth.data.labels import Label, fit_labels
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.files import write_text
@@ -17,7 +18,7 @@ FILE = "preparation.json"
 
 @dataclass(frozen=True)
 class PreparationRecord:
-    """Preparation, training statistics and splits of a run's cohort."""
+    """Preparation, training statistics, splits and labels of a run's cohort."""
 
     settings: Preparation
     statistics: dict[str, ContrastStatistics]
@@ -26,15 +27,22 @@ class PreparationRecord:
     """Subject → train, val or test."""
     fingerprint: str
     """Of the cohort."""
+    labels: tuple[Label, ...] = ()
+    """Of the run, in their order: what its training subjects have of each; no subject's own."""
 
     @classmethod
-    def of(cls, cohort: Cohort, contrasts: Sequence[str]) -> "PreparationRecord":
-        """The record of a cohort for a run of these contrasts."""
+    def of(cls, cohort: Cohort, contrasts: Sequence[str], labels: Sequence[str] = ()) -> "PreparationRecord":
+        """The record of a cohort for a run of these contrasts and labels.
+
+        Raises:
+            InputError: if the cohort lacks a label.
+        """
         return cls(
             settings=cohort.settings,
             statistics={contrast: cohort.statistics[contrast] for contrast in contrasts},
             splits={subject: cohort.split_of(subject) for subject in cohort.subjects()},
             fingerprint=cohort.fingerprint,
+            labels=fit_labels(cohort, labels, contrasts),
         )
 
     def write(self, run: Path) -> None:
@@ -55,6 +63,9 @@ class PreparationRecord:
                 statistics={name: ContrastStatistics(**numbers) for name, numbers in values["statistics"].items()},
                 splits=values["splits"],
                 fingerprint=values["fingerprint"],
+                labels=tuple(  # older runs have none
+                    Label(**{**label, "classes": tuple(label["classes"])}) for label in values.get("labels", ())
+                ),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{run / FILE}: missing or damaged ({error}); is {run} a run folder?") from error
@@ -62,6 +73,10 @@ class PreparationRecord:
     def check_same(self, cohort: Cohort, run: Path) -> None:
         """Raise InputError if another cohort is given than the run was trained on."""
         if cohort.fingerprint == self.fingerprint:
+            if fit_labels(cohort, [label.name for label in self.labels], list(self.statistics)) != self.labels:
+                names = ", ".join(label.name for label in self.labels)
+                raise InputError(f"{cohort.folder}: the labels ({names}) are not those that {run} was trained with: "
+                                 "prepare it from the former participants.tsv, or train another run")  # fmt: skip
             return
         here, there = {name: cohort.split_of(name) for name in cohort.subjects()}, self.splits
         moved = sorted(name for name in here.keys() & there.keys() if here[name] != there[name])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scansynth.data.text_table import read_rows
+from scansynth.data.text_table import UNKNOWN, read_rows
 from scansynth.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -117,7 +117,7 @@ def stated_splits(root: Path, names: Iterable[str]) -> tuple[list[tuple[str, str
         present = {person_of(name) for name in names}  # participants without images are usual
         rows = read_rows(participants, required=("participant_id", "split"), optional=None)
         pairs = [(row["participant_id"], row["split"]) for _, row in rows if row["participant_id"] in present]
-        pairs = [(name, split) for name, split in pairs if split not in ("", "n/a")]
+        pairs = [(name, split) for name, split in pairs if split not in UNKNOWN]
     if not file.is_file():
         return pairs, participants
     if pairs:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from scansynth.errors import InputError
 
+UNKNOWN = ("", "n/a")
+"""What a cell says whose value is not known (BIDS)."""
+
 
 def read_rows(table: Path, required: Sequence[str], optional: Sequence[str] | None) -> list[tuple[int, dict[str, str]]]:
     """Read a table whose first line names its columns.

@@ -83,6 +83,15 @@ class Volume:
         affine = native_affine @ inv_ornt_aff(orientation, shape)
         return cls(array, affine, native_affine, orientation, image.header.copy(), path)
 
+    @classmethod
+    def of(cls, array: np.ndarray, affine: np.ndarray) -> "Volume":
+        """A volume that no file stands behind: (X, Y, Z) in RAS+, with its (4, 4) affine, mm."""
+        header = Nifti1Image(array.astype(np.float32), affine).header
+        header.set_xyzt_units("mm")
+        header.set_sform(affine, "scanner")
+        header.set_qform(affine, "scanner")
+        return cls(array.astype(np.float32), affine, affine, _RAS, header, None)
+
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance of neighbouring voxels along the axes of `array`, mm."""

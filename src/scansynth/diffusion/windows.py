@@ -158,6 +158,27 @@ class PatchWindows:
         return total / count
 
 
+@dataclass(frozen=True)
+class SetWindows:
+    """Sets of slices: a method that makes a volume stage by stage cuts it itself (`diffusion/stages.py`)."""
+
+    stages: Callable[[int], int]
+    """From a volume's depth, the sets that it is made in."""
+    tick: Callable[[], None] | None = None
+    """Called each time that a set has gone through."""
+
+    def ticks(self, shape: Sequence[int]) -> int:
+        """How often `tick` is called in one step of all sets of a volume (X, Y, Z)."""
+        return self.stages(shape[2])
+
+    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """The function of a set, (1, C, X, Y, n) a volume, whose slices are never parted."""
+        result = function(*volumes)
+        if self.tick:
+            self.tick()
+        return result
+
+
 class Whole:
     """Images that are windows themselves: nothing is cut."""
 
@@ -191,14 +212,16 @@ def by_step_or_by_window(
 
 def windows_of(
     needs: Needs, batch: int | None = None, tick: Callable[[], None] | None = None
-) -> SliceWindows | PatchWindows:
+) -> SliceWindows | PatchWindows | SetWindows:
     """The windows that a method sees a volume through.
 
     Args:
         needs: of the method.
-        batch: windows at once; by default 16 slices or 4 patches.
+        batch: windows at once; by default 16 slices or 4 patches. Sets of slices go through one at a time.
         tick: called each time that some have gone through.
     """
+    if needs.slice_sets is not None:
+        return SetWindows(needs.slice_sets.stages, tick)
     if needs.patch is None:
         return SliceWindows(16 if batch is None else batch, tick)
     return PatchWindows(needs.patch, batch=4 if batch is None else batch, tick=tick)

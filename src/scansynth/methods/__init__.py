@@ -28,6 +28,11 @@ METHODS = {
         "first stage of latent diffusion: one autoencoder for all contrasts (KL or VQ), on slices or 3D patches",
         "Rombach et al., CVPR 2022; van den Oord et al., NeurIPS 2017",
     ),
+    "cdpm": Entry(
+        "scansynth.methods.cdpm:Cdpm",
+        "2D diffusion on sets of slices: whole 3D brain MRIs without a source, or any subset of sources to any target",
+        "Peng et al., Generating Realistic Brain MRIs via a Conditional Diffusion Probabilistic Model, MICCAI 2023",
+    ),
     "cg_ddpm": Entry(
         "scansynth.methods.cg_ddpm:CgDdpm",
         "two 3D diffusion models that exchange latent codes: paired translation between two contrasts",

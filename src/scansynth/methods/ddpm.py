@@ -80,6 +80,8 @@ class DdpmConfig:
     """Steps of sampling."""
     blend: Literal["step", "window"] = "step"
     """3D: windows are blended at every step, or each is sampled by itself and blended at the end."""
+    unconditional: bool = False
+    """Make volumes without a source (generate): with patches of whole volumes the 3D-DPM of cDPM's paper."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 4e-5
@@ -102,11 +104,13 @@ class Ddpm(AnyToAny):
     averaged = ("unet",)
 
     def __init__(self, config: DdpmConfig, contrasts: Sequence[str]):
-        super().__init__(config, contrasts)
+        super().__init__(config, contrasts, generates=config.unconditional)
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(config.steps, config.sampling_steps)
-        unet = denoising_unet(config, 1 + 3 * len(self.contrasts), 1 + self.learned)
+        if config.unconditional and config.patch is None:
+            raise InputError("ddpm makes volumes of patches, not of slices: set patch to the prepared volume's size")
+        unet = denoising_unet(config, 1 + 3 * len(self.contrasts) * (not config.unconditional), 1 + self.learned)
         self.needs = needs_of(config.patch, unet.size_multiple)
         self.nets = nn.ModuleDict({"unet": unet})
 
@@ -144,13 +148,16 @@ class Ddpm(AnyToAny):
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
         images, available = batch["images"], batch["available"]
-        is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
-        x0 = (images * spread(is_target, images)).sum(1, keepdim=True)
+        x0, y = images, images[:, :0]
+        planes = y
+        if not self.config.unconditional:
+            is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
+            x0 = (images * spread(is_target, images)).sum(1, keepdim=True)
+            y, planes = images * spread(is_source, images), task_planes(is_source, is_target, images)
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
         x_t = q_sample(self.schedule, x0, t, eps)
-        planes = task_planes(is_source, is_target, images)
-        eps_f, v = self.predict(x_t, images * spread(is_source, images), planes, t)
+        eps_f, v = self.predict(x_t, y, planes, t)
         if self.config.output == "x0":
             losses = {"x0": noise_loss(self.config.loss, x0_from_eps(self.schedule, x_t, eps_f, t), x0)}
         else:
@@ -161,10 +168,42 @@ class Ddpm(AnyToAny):
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
         """Sample x_0; see `DdpmConfig.sampler` and `blend`."""
+        if self.config.unconditional:
+            raise InputError("ddpm was trained without sources: generate with it, or train a recipe that translates")
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
         y = images * spread(is_source, images)
-        planes = task_planes(is_source, is_target, images)
+        return self.sample(y, task_planes(is_source, is_target, images), windows, noise)
+
+    def generate(
+        self,
+        shape: tuple[int, int, int],
+        windows: Windows,
+        noise: Noise,
+        plan: str | None = None,
+        *,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Sample x_0 of the whole volume, without a source."""
+        if not self.config.unconditional:
+            raise InputError("ddpm was trained with sources: translate with it, or train a recipe that generates")
+        if labels is not None and labels.shape[1]:
+            raise InputError("ddpm generates by no labels: leave them out, or train cdpm with labels")
+        nothing = torch.zeros(1, 0, *shape, device=noise.device)
+        return self.sample(nothing, nothing[..., :1, :1, :1], windows, noise)
+
+    def sample(self, y: Tensor, planes: Tensor, windows: Windows, noise: Noise) -> Tensor:
+        """x_0 of a volume.
+
+        Args:
+            y: sources, (1, K, X, Y, Z); no channel without.
+            planes: which contrasts are given and which is asked for, (1, 2K, 1, 1, 1).
+            windows: cut the volume for the network.
+            noise: of the volume.
+
+        Returns:
+            (1, 1, X, Y, Z).
+        """
 
         def sample(y: Tensor, windows: Windows, noise: Noise) -> Tensor:
             def estimate(x: Tensor, t: Tensor) -> Tensor:

@@ -382,7 +382,7 @@ class SynDiff(Method):
         x_T = noise.normal("x_T", y.shape[1:])
         return samplers.ancestral(self.schedule, denoise, x_T, self.sampling_times(), noise)
 
-    def generate(self, size: Sequence[int], noise: Noise) -> Tensor:
+    def generate_slices(self, size: Sequence[int], noise: Noise) -> Tensor:
         """Slices of the unconditional variant, one for each key of the noise (Table VI).
 
         Args:

@@ -5,7 +5,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.errors import InputError
-from scansynth.recipes import cg_ddpm, cola_diff, mrdiff, regression, syndiff
+from scansynth.recipes import cdpm, cg_ddpm, cola_diff, mrdiff, regression, syndiff
 
 Recipe = Callable[[], RunConfig[Any]]
 
@@ -24,6 +24,7 @@ RECIPES: dict[str, Recipe] = {
     "syndiff": syndiff.syndiff,
     "syndiff_small": syndiff.syndiff_small,
     "syndiff_public_code": syndiff.syndiff_public_code,
+    **cdpm.RECIPES,
     **cg_ddpm.RECIPES,
     **mrdiff.RECIPES,
     **cola_diff.RECIPES,

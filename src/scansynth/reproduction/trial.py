@@ -28,7 +28,7 @@ class Trial:
     memory_gb: float
     """Peak: of the GPU, or of the whole process on a CPU under Linux; NaN where it is not known."""
     shape: tuple[int, ...]
-    """Of a training image, voxels: a slice, or a patch."""
+    """Of a training image, voxels: a slice (also of a set), or a patch."""
 
 
 def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.device) -> Trial:
@@ -58,9 +58,19 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
 
 
 def random_batch(method: Method, count: int, size: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
-    """Random images as a method trains on them: slices of this size, or its patches."""
+    """Random images as a method trains on them: slices of this size, whole sets of them, or its patches."""
     generator = torch.Generator().manual_seed(seed)
     needs, shape = method.needs, (count, len(method.contrasts))
+    if needs.slice_sets is not None:
+        n = needs.slice_sets.size
+        return {
+            "slices": torch.rand((count, n, shape[1], *size), generator=generator) * 2 - 1,
+            "index": torch.arange(n).expand(count, -1),
+            "is_target": torch.ones((count, n), dtype=torch.bool),
+            "valid": torch.ones((count, n), dtype=torch.bool),
+            "available": torch.ones(shape, dtype=torch.bool),
+            "depth": torch.full((count,), 128),
+        }
     batch = {"available": torch.ones(shape, dtype=torch.bool)}
     if needs.latent is None:
         batch["images"] = torch.rand((*shape, *(needs.patch or size)), generator=generator) * 2 - 1

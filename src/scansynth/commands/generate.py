@@ -1,0 +1,65 @@
+"""`generate`: whole volumes that no source stands behind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+import scansynth
+from scansynth.commands.console import Output, bars, out
+from scansynth.errors import InputError
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make whole volumes without a source, as many as asked for; the same command goes on where it stopped."""
+
+    run_folder: Annotated[Path, arg(name="run")]
+    """A trained run of a method that generates (cdpm)."""
+    output: Output
+    """Folder of the volumes: synthetic-0001_T1w.nii.gz and so on, prepared intensities, each with a sidecar."""
+    number: Annotated[int, arg(aliases=["-n"])]
+    """Volumes. With more than are there, the further ones are made."""
+    plan: str | None = None
+    """Stages of a method that makes a volume in some: autoregressive or hierarchical; by default the run's own."""
+    label: tuple[str, ...] = ()
+    """Of the person who is made, as NAME=VALUE, of a run that was trained with labels: age=63 sex=F."""
+    windows: int | None = None
+    """Patches that go through the networks at once: memory and speed, not the result."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Devices on each machine, a process each; they share the volumes (docs/clusters.md)."""
+    nodes: int = 1
+    """Machines; with several, start the command by torchrun or srun."""
+    seed: int = 0
+    """Of the noise: volume n of a seed is always the same."""
+    overwrite: bool = False
+    """Make again what is there."""
+
+    def run(self) -> None:
+        """Make the volumes that are not there."""
+        from scansynth.generation import generate_set
+        from scansynth.processes import start_processes
+
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+            with processes.agreeing():
+                run = scansynth.load(self.run_folder, str(processes.device))
+            paths = generate_set(
+                run, self.number, self.output, self.seed, self.plan, self.overwrite,
+                lambda done, total: move("generating", done, total), self.windows, processes, self.labels(),
+            )  # fmt: skip
+        if processes.first:
+            out.print(f"{len(paths)} volumes in {self.output}. Synthetic, for research: not scans.", markup=False)
+
+    def labels(self) -> dict[str, str]:
+        """Values by name.
+
+        Raises:
+            InputError: if one is not NAME=VALUE.
+        """
+        parts = [item.partition("=") for item in self.label]
+        if wrong := ["".join(part) for part in parts if not (part[0] and part[1])]:
+            raise InputError(f"--label {wrong[0]}: write NAME=VALUE")
+        return {name: value for name, _, value in parts}

@@ -1,0 +1,175 @@
+"""Whole volumes that no source stands behind, in a folder; the same command goes on where it stopped.
+
+Volume n of a seed is always the same one, whatever else is made, by however many processes. Nothing is kept of a volume
+once it is written, so memory does not grow with their number. Intensities stay as the networks saw them in training
+(prepared, 0 to 1): a volume that is nobody's scan has no scanner's unit, and so it can be held against a prepared
+cohort (`evaluation/sets.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import scansynth
+from scansynth.data.datasets import from_network
+from scansynth.data.labels import encode
+from scansynth.data.prepare import generated_grid
+from scansynth.data.volume import Volume
+from scansynth.diffusion.windows import windows_of
+from scansynth.errors import InputError
+from scansynth.method import Noise
+from scansynth.processes import Processes
+from scansynth.synthesis import Report, Run, report_part
+from scansynth.synthetic_image import NOTICE, Synthesis, is_made
+
+UNIT = "prepared intensity, 0 to 1"
+
+
+@torch.no_grad()
+def generate(
+    run: Run,
+    number: int,
+    seed: int = 0,
+    plan: str | None = None,
+    report: Report | None = None,
+    windows: int | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Synthesis:
+    """Make a volume.
+
+    Args:
+        run: a trained run of a method that generates.
+        number: of the volume, from 1.
+        seed: of the noise.
+        plan: of the stages, where the method has several; None: the run's own.
+        report: told of the network calls that are done.
+        windows: patches that go through the networks at once; memory and speed, not the result.
+        labels: of the person who is made, name → value; of a run that was trained with labels, any of them.
+
+    Raises:
+        InputError: if the run makes its contrast from others, or has no such plan or label.
+    """
+    labels = labels or {}
+    shape, affine = checked_grid(run, plan)
+    method = run.method
+    stages = method.stages(shape[2], plan)
+    at_once = windows_of(method.needs, windows)
+    if report:
+        passes = max(stages) + 1 if method.needs.slice_sets else at_once.ticks(shape)
+        total, done = method.sampling_steps * passes, count(1)
+        at_once = windows_of(method.needs, windows, lambda: report(next(done), total))
+    noise = Noise([(seed, "generated", number)], run.device)
+    made = method.generate(shape, at_once, noise, plan, labels=encode(labels, run.record.labels)[None])
+    if not torch.isfinite(made).all():
+        raise InputError(f"{run.folder}: the networks give NaN; the training diverged, use an earlier run")
+    array = from_network(made)[0, 0].clamp(0, 1).cpu().numpy()
+    provenance = {
+        "synthetic": True,
+        "notice": NOTICE,
+        "target": run.config.contrasts[0],
+        "unit": UNIT,
+        "sources": {},
+        "method": run.config.method,
+        "run": str(run.folder),
+        "cohort": run.record.fingerprint,
+        "number": number,
+        **drawn(run, seed, plan, labels),
+        "stages": stages,
+        "sampling_steps": method.sampling_steps,
+        "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
+    }
+    return Synthesis(array, None, (), provenance, Volume.of(np.zeros(shape, np.float32), affine))
+
+
+def drawn(run: Run, seed: int, plan: str | None, labels: Mapping[str, str]) -> dict[str, Any]:
+    """What of a sidecar tells one set from another."""
+    own = getattr(run.config.settings, "plan", None)
+    return {"weights": dict(run.weights), "seed": seed, "plan": plan or own, "labels": dict(labels)}
+
+
+def checked_grid(run: Run, plan: str | None) -> tuple[tuple[int, int, int], np.ndarray]:
+    """The grid of a run's volumes: shape (X, Y, Z) and affine, mm.
+
+    Raises:
+        InputError: if the run makes its contrast from others, or has no such plan.
+    """
+    method = run.method
+    if not method.generates:
+        raise InputError(
+            f"{run.folder}: this run of {run.config.method} makes {', '.join(method.targets)} from other contrasts: "
+            "use `translate`, or train a recipe that generates (cdpm)"
+        )
+    if plan is not None and plan not in method.plans:
+        has = f"has {', '.join(method.plans)}" if method.plans else "makes a volume at once"
+        raise InputError(f"plan {plan!r}: {run.config.method} {has}")
+    shape, affine = generated_grid(run.record.settings)
+    run.check_size(shape)
+    return shape, affine
+
+
+def volume_path(folder: Path, contrast: str, number: int) -> Path:
+    """Where volume `number` of a set stands."""
+    return folder / f"synthetic-{number:04d}_{contrast}.nii.gz"
+
+
+def generate_set(
+    run: Run,
+    number: int,
+    out: Path,
+    seed: int = 0,
+    plan: str | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+    windows: int | None = None,
+    processes: Processes | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Make volumes 1 to `number` of a seed; those that are there are kept.
+
+    Args:
+        run: a trained run of a method that generates.
+        number: of volumes.
+        out: folder to write into.
+        seed: of the noise.
+        plan: of the stages, where the method has several; None: the run's own.
+        overwrite: make again what is there.
+        report: told of the network calls that this process has done.
+        windows: as in `generate`.
+        processes: that share the volumes; by default there is only this one.
+        labels: as in `generate`.
+
+    Returns:
+        The volumes' files, in order.
+
+    Raises:
+        InputError: if the run does not generate, or the folder has volumes that were drawn in another way.
+    """
+    if number < 1:
+        raise InputError(f"-n {number}: make at least one volume")
+    processes = processes or Processes(run.device)
+    paths = [volume_path(out, run.config.contrasts[0], one) for one in range(1, number + 1)]
+    left = processes.from_first(lambda: _left(run, paths, seed, plan, overwrite, labels or {}))
+    own = left[processes.rank :: processes.count]
+    with processes.agreeing():  # nobody says that the set is whole before it is
+        for done, one in enumerate(own):
+            told = partial(report_part, report, done, len(own)) if report else None
+            generate(run, one, seed, plan, told, windows, labels).write(paths[one - 1])
+    return paths
+
+
+def _left(
+    run: Run, paths: Sequence[Path], seed: int, plan: str | None, overwrite: bool, labels: Mapping[str, str]
+) -> list[int]:
+    checked_grid(run, plan)
+    encode(labels, run.record.labels)
+    wanted = drawn(run, seed, plan, labels)
+    return [
+        number
+        for number, path in enumerate(paths, 1)
+        if overwrite or not is_made(path, wanted, "weights, seed, plan or labels")
+    ]

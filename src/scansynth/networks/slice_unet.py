@@ -1,0 +1,263 @@
+"""2D U-Net on sets of slices: convolutions see one slice each, attention joins the slices of a set.
+
+Peng et al. (cDPM, section 2.3) name a U-Net, an attention network and the slice indices as its input, no more. The
+relative encodings are those of Harvey et al., "Flexible Diffusion Modeling of Long Videos", NeurIPS 2022, section 4.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scansynth.errors import InputError
+from scansynth.networks.blocks import Resample, ResidualBlock, SelfAttention, convolution, group_norm, near_zero
+from scansynth.networks.embedding import TimeEmbedding
+
+HEAD_WIDTH = 32
+"""Channels of an attention head."""
+POSITIONS = 1000
+"""What the absolute position index/depth is multiplied by: the range of the time steps, whose encoding it shares."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What the layers are told of B sets of up to n slices, N of which are no padding."""
+
+    rows: Tensor
+    """Which of the B·n places hold a slice, (N,) int64."""
+    valid: Tensor
+    """The same as a mask, (B, n) bool."""
+    time: Tensor
+    """Time embedding of each set, with its labels where the network knows some, (B, time_width)."""
+    slice_time: Tensor
+    """That of each slice, with its absolute position where the network knows it, (N, time_width)."""
+    difference: Tensor
+    """Index of slice i less that of slice j, (B, n, n) float32."""
+
+
+class RelativeEncoding(nn.Module):
+    """What queries, keys and values of attention learn of the difference d of two indices (Harvey et al., section 4).
+
+    Features log(1 + max(d, 0)), log(1 + max(−d, 0)) and d = 0 go through a perceptron with the time embedding.
+
+    Args:
+        channels: of queries, keys and values.
+        time_width: width of the time embedding.
+    """
+
+    def __init__(self, channels: int, time_width: int):
+        super().__init__()
+        self.distance = nn.Linear(3, channels)
+        self.time = nn.Linear(time_width, channels)
+        self.out = near_zero(nn.Linear(channels, 3 * channels))
+
+    def forward(self, difference: Tensor, time: Tensor) -> Tensor:
+        """Encode differences (B, n, n) at times (B, time_width) as (B, n, n, 3·channels)."""
+        features = torch.stack(
+            [difference.clamp_min(0).log1p(), (-difference).clamp_min(0).log1p(), (difference == 0).float()], dim=-1
+        ).to(self.distance.weight.dtype)
+        hidden = self.distance(features) + self.time(functional.silu(time))[:, None, None]
+        return self.out(functional.silu(hidden))
+
+
+class SliceAttention(nn.Module):
+    """At each pixel, attention across the slices of a set, as a residual block of this package's U-Net.
+
+    Slice i attends to slice j with (q_i + r^Q_ij)·(k_j + r^K_ij)/√width, and reads v_j + r^V_ij; r encodes the
+    difference of their indices.
+
+    Args:
+        channels: channels of input and output.
+        time_width: width of the time embedding.
+    """
+
+    def __init__(self, channels: int, time_width: int):
+        super().__init__()
+        self.heads = heads_of(channels)
+        self.norm = group_norm(channels)
+        self.qkv = convolution(2, channels, 3 * channels, kernel=1)
+        self.relative = RelativeEncoding(channels, time_width)
+        self.out = near_zero(convolution(2, channels, channels, kernel=1))
+
+    def forward(self, h: Tensor, sets: Sets) -> Tensor:
+        """Let the slices (N, C, H, W) of each set attend to each other; the shape stays."""
+        _, channels, height, width = h.shape
+        batch, n = sets.valid.shape
+        qkv = self.qkv(self.norm(h)).flatten(2)  # (N, 3C, H W)
+        padded = qkv.new_zeros(batch * n, *qkv.shape[1:]).index_copy(0, sets.rows, qkv)
+        # Each (B, places, heads, n, C/heads).
+        q, k, v = padded.reshape(batch, n, 3, self.heads, channels // self.heads, -1).permute(2, 0, 5, 3, 1, 4)
+        r = self.relative(sets.difference, sets.time).to(q.dtype)
+        # Each (B, heads, n, n, C/heads).
+        r_q, r_k, r_v = r.reshape(batch, n, n, 3, self.heads, channels // self.heads).permute(3, 0, 4, 1, 2, 5)
+        logits = (
+            q @ k.transpose(-1, -2)
+            + torch.einsum("bphid,bhijd->bphij", q, r_k)
+            + torch.einsum("bphjd,bhijd->bphij", k, r_q)
+            + (r_q * r_k).sum(-1)[:, None]
+        ) / math.sqrt(channels // self.heads)
+        logits = logits.masked_fill(~sets.valid[:, None, None, None], -torch.inf)  # padding is no key
+        weights = logits.softmax(-1).to(v.dtype)
+        read = weights @ v + torch.einsum("bphij,bhijd->bphid", weights, r_v)
+        read = read.permute(0, 3, 2, 4, 1).reshape(batch * n, channels, height, width)[sets.rows]
+        return (h + self.out(read)) / math.sqrt(2)
+
+
+class _Layer(nn.Module):
+    """A residual block; at attention levels, attention across slices and then inside each slice after it."""
+
+    def __init__(self, residual: ResidualBlock, across: SliceAttention | None, inside: SelfAttention | None):
+        super().__init__()
+        self.residual, self.across, self.inside = residual, across, inside
+
+    def forward(self, h: Tensor, sets: Sets) -> Tensor:
+        h = self.residual(h, sets.slice_time)
+        if self.across is not None and self.inside is not None:
+            h = self.inside(self.across(h, sets))
+        return h
+
+
+class SliceUNet(nn.Module):
+    """U-Net of DDPM's form (`networks/unet.py`) on every slice of a set, with attention across the set.
+
+    The order of a set's slices has no meaning: permuting them permutes the output. Padding is not computed at all.
+
+    Args:
+        in_channels: channels of a slice: image, mask of what it is, and what else is given.
+        out_channels: channels of the output.
+        channels: base width.
+        multipliers: width of each level over the base width; level n is 2^n smaller than the slice.
+        blocks: residual blocks a level.
+        attention_levels: levels with attention; the bottleneck always has it.
+        absolute: whether a slice knows its own position in the volume. Otherwise differences of indices alone are
+            known, and shifting all indices changes nothing.
+        labels: numbers that describe a set's subject (0: none), as another part of the time embedding.
+
+    Raises:
+        InputError: if there is no such attention level, or a width is not positive.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention_levels: Sequence[int],
+        absolute: bool = True,
+        labels: int = 0,
+    ):
+        super().__init__()
+        levels, time_width = len(multipliers), 4 * channels
+        if missing := [level for level in attention_levels if not 0 <= level < levels]:
+            raise InputError(
+                f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
+            )
+        if levels < 1 or min(channels, blocks, *multipliers) < 1:
+            raise InputError(f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}: all > 0")
+        self.size_multiple = 2 ** (levels - 1)
+        self.time = TimeEmbedding(time_width)
+        self.position = TimeEmbedding(time_width) if absolute else None
+
+        def layer(channels_in: int, channels_out: int, attend: bool = False, direction: Resample | None = None):
+            return _Layer(
+                ResidualBlock(2, channels_in, channels_out, time_width, resample=direction),
+                SliceAttention(channels_out, time_width) if attend else None,
+                SelfAttention(2, channels_out, heads_of(channels_out)) if attend else None,
+            )
+
+        self.first = convolution(2, in_channels, channels, kernel=3)
+        width, kept = channels, [channels]
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(blocks):
+                self.down.append(layer(width, channels * multiplier, level in attention_levels))
+                width = channels * multiplier
+                kept.append(width)
+            if level < levels - 1:
+                self.down.append(layer(width, width, direction="down"))
+                kept.append(width)
+        self.bottleneck = nn.ModuleList([layer(width, width, attend=True), layer(width, width)])
+        self.up = nn.ModuleList()
+        self.up_reads: list[bool] = []  # which of them read features of the way down; the resampling ones do not
+        for level in reversed(range(levels)):
+            for block in range(blocks + 1):
+                attend = level in attention_levels and block == blocks  # one a level on the way up, as in `UNet`
+                self.up.append(layer(width + kept.pop(), channels * multipliers[level], attend))
+                self.up_reads.append(True)
+                width = channels * multipliers[level]
+            if level:
+                self.up.append(layer(width, width, direction="up"))
+                self.up_reads.append(False)
+        assert not kept
+        self.norm = group_norm(width)
+        self.last = convolution(2, width, out_channels, kernel=3)
+        self.labels = nn.Linear(labels, time_width, bias=False) if labels else None
+        if self.labels is not None:
+            nn.init.zeros_(self.labels.weight)  # a class of few subjects then starts as if unknown, not at random
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        index: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Apply the network.
+
+        Args:
+            x: slices, (B, n, in_channels, H, W); H and W are multiples of `size_multiple`.
+            t: time steps of the sets, (B,).
+            index: which slice of its volume each one is, (B, n) integers.
+            depth: slices of the volume, (B,) integers.
+            valid: which slices are no padding, (B, n) bool, at least one a set; None: all.
+            labels: of the sets, (B, `labels`); None, as 0: nothing is known.
+
+        Returns:
+            (B, n, out_channels, H, W), 0 at padding.
+
+        Raises:
+            InputError: if a side is not a multiple of `size_multiple`.
+        """
+        if any(side % self.size_multiple for side in x.shape[3:]):
+            raise InputError(
+                f"U-Net: slices of {x.shape[3]}×{x.shape[4]}: pad both sides to a multiple of {self.size_multiple}"
+            )
+        batch, n = x.shape[:2]
+        valid = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
+        sets = self.describe(t, index, depth, valid, labels)
+        h = self.first(x.flatten(0, 1)[sets.rows])
+        kept = [h]
+        for layer in self.down:
+            h = layer(h, sets)
+            kept.append(h)
+        for layer in self.bottleneck:
+            h = layer(h, sets)
+        for layer, reads in zip(self.up, self.up_reads, strict=True):
+            h = layer(torch.cat([h, kept.pop()], dim=1) if reads else h, sets)
+        h = self.last(functional.silu(self.norm(h)))
+        return h.new_zeros(batch * n, *h.shape[1:]).index_copy(0, sets.rows, h).unflatten(0, (batch, n))
+
+    def describe(self, t: Tensor, index: Tensor, depth: Tensor, valid: Tensor, labels: Tensor | None = None) -> Sets:
+        """What the layers are told of the sets; arguments as of `forward`."""
+        rows = valid.flatten().nonzero()[:, 0]
+        time = self.time(t)
+        if labels is not None:
+            assert self.labels is not None, "the network was made without labels"
+            time = time + self.labels(labels.to(self.labels.weight.dtype))
+        slice_time = time.repeat_interleave(index.shape[1], 0)
+        if self.position is not None:
+            slice_time = slice_time + self.position((POSITIONS * index / depth[:, None]).flatten())
+        difference = (index[:, :, None] - index[:, None]).float()
+        return Sets(rows, valid, time, slice_time[rows], difference)
+
+
+def heads_of(channels: int) -> int:
+    """Attention heads of about `HEAD_WIDTH` channels that divide the channels."""
+    return next(heads for heads in range(max(1, channels // HEAD_WIDTH), 0, -1) if channels % heads == 0)
