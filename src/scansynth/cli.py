@@ -15,6 +15,7 @@ import scansynth
 from scansynth.commands.console import err, out
 from scansynth.commands.evaluate import Compare, Evaluate, Spread
 from scansynth.commands.generate import Generate
+from scansynth.commands.measure import Measure
 from scansynth.commands.prepare import Prepare
 from scansynth.commands.reproduce import Reproduce
 from scansynth.commands.start import Demo, Methods
@@ -31,6 +32,7 @@ VERBS = {
     "generate": Generate,
     "evaluate": Evaluate,
     "compare": Compare,
+    "measure": Measure,
     "reproduce": Reproduce,
 }
 

@@ -6,21 +6,15 @@ requests and all scripts but those; what is written by users (names of subjects 
 """
 
 import base64
-import hashlib
-import io
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.image import imread, imsave
 
-import scansynth
 from scansynth.downstream import Dice
 from scansynth.evaluate import Evaluation
 from scansynth.evaluation.acceleration import acceleration_note
@@ -39,17 +33,15 @@ from scansynth.report.figures import (
     subject_tables,
     uncertainty_table,
 )
+from scansynth.report.page import HERE, pictures, render
 from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
 from scansynth.synthesis import Run
 
-HERE = Path(__file__).parent
 NIIVUE = HERE / "vendor" / "niivue"
 SCRIPTS = ("volumes.js", "compare.js", "panels.js", "readout.js", "viewer.js")
 """The page's own scripts, in the order in which they build on each other."""
 COLOURS = {"error": "inferno", "uncertainty": "viridis"}
 """matplotlib's maps: both rise evenly in lightness, so that they can be read without seeing colours."""
-QUALITY = 88
-"""Of the montages in the page, WebP; the PNG files beside it lose nothing."""
 
 
 def write_report(
@@ -80,18 +72,11 @@ def write_report(
     curves = {run.folder.name: read_curves(run.folder) for run in runs}
     scripts = [(NIIVUE / "niivue.umd.js").read_text("utf-8"), *((HERE / name).read_text("utf-8") for name in SCRIPTS)]
     targets = list(dict.fromkeys(result.target for result in evaluation.results))
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.j2").render(
-        banner=BANNER,
+    page = render(
+        "report.html.j2",
+        scripts,
         title=f"{'Comparison' if comparison else 'Evaluation'} of {_listed([run.folder.name for run in runs])}",
-        policy=content_policy(scripts),
-        style=Markup((HERE / "report.css").read_text("utf-8")),
-        scripts=[Markup(script) for script in scripts],
         licences=[(NIIVUE / name).read_text("utf-8") for name in ("VERSION", "LICENSE", "LICENSES-of-parts")],
-        version=scansynth.__version__,
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         protocol=protocol,
         evaluation=evaluation,
         subjects=list(dict.fromkeys(result.subject for result in evaluation.results)),
@@ -100,14 +85,14 @@ def write_report(
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
         differences=difference_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
-        subject_plots=_pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
+        subject_plots=pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
         uncertainty=uncertainty_table(evaluation.uncertainty),
-        sparsification=_pictures(out, {"sparsification.png": "sparsification"}) if evaluation.uncertainty else [],
+        sparsification=pictures(out, {"sparsification.png": "sparsification"}) if evaluation.uncertainty else [],
         consistency=consistency_table(evaluation.consistency),
-        averaged=_pictures(out, {"consistency.png": "N-MSSIM by samples"}) if evaluation.consistency else [],
-        observed=_pictures(out, {"observed.png": "observed by step"}) if evaluation.observed else [],
+        averaged=pictures(out, {"consistency.png": "N-MSSIM by samples"}) if evaluation.consistency else [],
+        observed=pictures(out, {"observed.png": "observed by step"}) if evaluation.observed else [],
         regions=region_table(evaluation.regions),
-        noise=_pictures(out, {"noise.png": "noise"}) if noise else [],
+        noise=pictures(out, {"noise.png": "noise"}) if noise else [],
         dice=dice_table(dice),
         acceleration=acceleration_note(evaluation.acceleration),
         validation=_embedded(validation_plot(curves)),
@@ -127,15 +112,6 @@ def write_report(
 def script_json(value: Any) -> str:
     """JSON that can stand in a script element: no text in it can end the element or open a comment."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-
-
-def content_policy(scripts: Sequence[str]) -> str:
-    """What the page may do: run these scripts, show what it holds, and nothing else, above all no request."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
-        for script in scripts
-    )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 
 
 def _described(run: Run) -> dict[str, Any]:
@@ -159,26 +135,9 @@ def _montages(evaluation: Evaluation, out: Path) -> list[tuple[str, list[tuple[s
             for result in evaluation.results
             if (result.subject, result.target) == (shown.subject, shown.target) and result.label != COPIED_SOURCE
         }
-        if found := _pictures(out, names, smaller=True):
+        if found := pictures(out, names, smaller=True):
             groups.append((f"{shown.subject}, {shown.target}", found))
     return groups
-
-
-def _pictures(folder: Path, names: dict[str, str], smaller: bool = False) -> list[tuple[str, str]]:
-    """Those of the PNG files that are there, as (what they show, data)."""
-    found = []
-    for name, meaning in names.items():
-        path = folder / name
-        if path.is_file():
-            kind, content = ("webp", _webp(path)) if smaller else ("png", path.read_bytes())
-            found.append((meaning, f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"))
-    return found
-
-
-def _webp(path: Path) -> bytes:
-    stream = io.BytesIO()
-    imsave(stream, imread(path), format="webp", pil_kwargs={"quality": QUALITY, "method": 4})
-    return stream.getvalue()
 
 
 def _embedded(svg: str | None) -> str | None:

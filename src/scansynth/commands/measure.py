@@ -1,0 +1,50 @@
+"""`measure`: sets of generated volumes beside real ones."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from scansynth.commands.console import Output, bars, out
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure sets of generated volumes: variety, distance to real ones, memorised subjects, stage borders."""
+
+    sets: Annotated[tuple[Path, ...], arg(name="set")]
+    """One folder of volumes or several, of one number each; the folder's name stands in the tables."""
+    cohort: Path
+    """The prepared cohort that the generators were trained on; its val and test subjects are what is compared with."""
+    output: Output
+    """Folder of tables, pictures and the report."""
+    contrast: str | None = None
+    """What the volumes show; by default what their sidecars say."""
+    extractor: str = "derivative-pyramid-1"
+    """Of features for Fréchet distances and memorisation: derivative-pyramid-1 (no download) or inception-v3."""
+    weights: Path | None = None
+    """Of inception-v3, a safetensors file (keys: scansynth.evaluation.inception)."""
+    memorisation: bool = True
+    """Search for memorised training volumes: minutes for ten volumes, hours for 500 at 128×128×128."""
+    seed: int = 0
+    """Of the pairs and volumes that are drawn."""
+
+    def run(self) -> None:
+        """Measure and print the tables."""
+        from scansynth.data.cohort import Cohort
+        from scansynth.evaluation.features import find_extractor
+        from scansynth.measure import measure_generated
+        from scansynth.report.set_report import write_set_report
+
+        extractor = find_extractor(self.extractor, self.weights)
+        with bars() as move:
+            found = measure_generated(
+                self.sets, Cohort.open(self.cohort), self.output, self.contrast, extractor, self.memorisation,
+                seed=self.seed, report=lambda done, total, what: move("measuring", done, total, what),
+            )  # fmt: skip
+        for name in ("sets.md", "coherence.md"):
+            out.print((self.output / name).read_text("utf-8"), markup=False)
+        for label, one in found.memorisation.items():
+            out.print(f"{label}: {one.verdict()}", markup=False)
+        out.print(f"Report, for a browser: {write_set_report(found, self.output)}", markup=False)

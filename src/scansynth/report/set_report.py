@@ -1,0 +1,140 @@
+"""`report.html` of generated sets: tables, pictures and verdicts in one file, which a browser opens from disk."""
+
+from pathlib import Path
+
+from scansynth.evaluation.coherence import Coherence
+from scansynth.evaluation.memorisation import Memorisation
+from scansynth.evaluation.memorisation_tables import closest
+from scansynth.evaluation.protocols import PROTOCOLS
+from scansynth.evaluation.set_measures import SetMeasures
+from scansynth.evaluation.set_pictures import picture_name
+from scansynth.files import write_text
+from scansynth.measure import MeasuredSets
+from scansynth.report.figures import Cell, Line, Table
+from scansynth.report.page import pictures, render
+
+SHOWN = 20
+"""Volumes in a table of nearest ones."""
+
+
+def write_set_report(found: MeasuredSets, out: Path) -> Path:
+    """Write `report.html` beside the tables and pictures of `measure_generated`, which it takes up.
+
+    Args:
+        found: what was measured.
+        out: the folder that it was written into.
+
+    Returns:
+        The file.
+    """
+    searched = [
+        {
+            "label": label,
+            "verdict": one.verdict(),
+            "alarming": bool(one.near_by_similarity or one.near_by_features),
+            "table": nearest_table(one),
+            "pairs": pictures(out / label, {"memorisation.png": "closest pairs"}, smaller=True),
+            "embedding": pictures(out / label, {"embedding.png": "t-SNE"}),
+        }
+        for label, one in found.memorisation.items()
+    ]
+    page = render(
+        "sets.html.j2",
+        title=f"Generated {found.contrast}: {', '.join(found.labels)}",
+        contrast=found.contrast,
+        cohort=found.cohort,
+        protocol=PROTOCOLS["cdpm"],
+        table=set_table(found.rows),
+        volumes=pictures(out, {picture_name(label): label for label in found.labels}, smaller=True),
+        searched=searched,
+        coherence=pictures(out, {"coherence.png": "coherence"}),
+        coherence_table=coherence_table(found.coherence),
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def set_table(rows: tuple[SetMeasures, ...]) -> Table:
+    """A line a figure, a column a set; sets of real volumes, too."""
+    columns = {figure.column: figure for row in rows for figure in row.figures}
+    lines = []
+    for column, heading in columns.items():
+        cells = []
+        for row in rows:
+            figure = next((one for one in row.figures if one.column == column), None)
+            if figure is None:
+                cells.append(Cell(""))
+            else:
+                known = figure.std == figure.std
+                spread = f"± {figure.std:.{figure.digits}f}" if known else ""
+                cells.append(Cell(f"{figure.value:.{figure.digits}f}", spread))
+        lines.append(Line((heading.heading,), tuple(cells)))
+    notes = dict.fromkeys(note for row in rows for note in row.notes)
+    return Table(
+        "figures of sets",
+        ("figure",),
+        tuple(f"{row.label} ({row.volumes})" for row in rows),
+        tuple(lines),
+        (
+            f"MS-SSIM: mean ± standard deviation over {', '.join(dict.fromkeys(str(row.pairs.pairs) for row in rows))} "
+            "pairs of a set; best is what the real set has.",
+            "MMD² and Fréchet distances: 0 is best, but finite sets of one distribution have more; the real training "
+            "volumes show how much more. Fréchet distances can be compared between sets of equal numbers only.",
+            *notes,
+        ),
+    )
+
+
+def nearest_table(found: Memorisation) -> Table:
+    """The generated volumes that are nearest to a training volume."""
+    lines = []
+    for one in closest(found, SHOWN):
+        by_ms_ssim, by_features = one.by_similarity, one.by_features
+        near = (
+            by_ms_ssim.distance < found.similarity.value,
+            by_features.feature_distance < found.features.value,
+        )
+        lines.append(
+            Line(
+                (one.name, by_ms_ssim.name + ", mirrored" * by_ms_ssim.mirrored, by_features.name),
+                (
+                    Cell(f"{by_ms_ssim.ms_ssim:.2f}", mark="!" * near[0]),
+                    Cell(f"{by_features.feature_distance:.2f}", mark="!" * near[1]),
+                ),
+            )
+        )
+    return Table(
+        f"nearest training volumes of {found.label}",
+        ("synthetic", "nearest by MS-SSIM", "nearest by features"),
+        (f"MS-SSIM (%; {found.scales} scales)", f"distance ({found.extractor})"),
+        tuple(lines),
+        (
+            f"! nearer than the threshold: MS-SSIM above {100 - found.similarity.value:.2f} %, distance below "
+            f"{found.features.value:.2f}. Nearer {found.similarity.text()}.",
+            "A volume that no training volume is near may still repeat parts of one.",
+        ),
+    )
+
+
+def coherence_table(found: tuple[Coherence, ...]) -> Table:
+    """Verdicts on slices."""
+    lines = []
+    for one in found:
+        borders = one.at_borders
+        excess = (
+            Cell("") if borders is None else Cell(f"{borders.excess.value:.3f}", _interval(borders.excess.interval))
+        )
+        lines.append(Line((one.label,), (Cell(f"{one.overall.value:.3f}", _interval(one.overall.interval)), excess)))
+    return Table(
+        "slice coherence",
+        ("set",),
+        ("differences of neighbouring slices, over real", "more at stage borders than inside, over real"),
+        tuple(lines),
+        tuple(f"{one.label}: {one.verdict()}" for one in found),
+    )
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return f"{low:.3f} to {high:.3f}" if low == low else ""
