@@ -22,6 +22,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, exact_splits
 from scansynth.demo import SIZE, SPACING
 from scansynth.errors import InputError
+from scansynth.evaluation.protocols import PROTOCOLS, Protocol
 from scansynth.files import write_text
 from scansynth.recipes import find_recipe
 from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
@@ -97,10 +98,24 @@ class Request:
         """Where a task's figures lie."""
         return self.out / "evaluation" / task.name
 
+    @property
+    def protocol(self) -> Protocol:
+        """How the table is measured."""
+        assert self.table.protocol, self.table.name
+        return PROTOCOLS[self.table.protocol]
+
+    @property
+    def volumes(self) -> int:
+        """Volumes of a generated set."""
+        return 4 if self.small else 500
+
     def preparation(self, data: DataSet) -> Preparation:
         """How scans are prepared."""
-        small = Preparation((SPACING, SPACING, None), SIZE, data.preparation.intensity)
-        return small if self.small else data.preparation
+        if not self.small:
+            return data.preparation
+        if self.table.protocol and self.protocol.unit == "set":  # on one grid
+            return Preparation((SPACING, SPACING, SPACING), (*SIZE[:2], SIZE[0]), data.preparation.intensity)
+        return Preparation((SPACING, SPACING, None), SIZE, data.preparation.intensity)
 
     def recipe(self, row: Row) -> str:
         """The recipe of a method that exists."""

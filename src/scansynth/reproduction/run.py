@@ -5,6 +5,7 @@ are others than those that its figures are of.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from scansynth.demo import phantoms
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
 from scansynth.evaluation.comparison import compare, write_comparison
-from scansynth.evaluation.protocols import find_protocol
 from scansynth.files import write_text
+from scansynth.generation import generate_set
+from scansynth.measure import measure_generated
 from scansynth.parts import find_first_stage, make_method, make_parts
 from scansynth.processes import Processes
 from scansynth.recipes.tables.paper_table import DataSet, Row, Task
 from scansynth.report.report import write_report
+from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
 from scansynth.synthesis import Run
@@ -120,8 +123,7 @@ def budget(
 
 def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.device, tell: Report) -> None:
     """Measure a task's runs and compare them, unless that has been done."""
-    assert request.table.protocol
-    protocol, folder = find_protocol(request.table.protocol), request.evaluation_folder(task)
+    protocol, folder = request.protocol, request.evaluation_folder(task)
     runs = [Run.load(request.run_folder(task, row), device.type) for row in request.table.present]
     state = {
         "weights": {run.folder.name: run.weights["sha256"] for run in runs},
@@ -131,6 +133,10 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
     }
     stamp = folder / "measured.json"  # written last: it says that the figures are whole, and of what
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == state:
+        return
+    if protocol.unit == "set":
+        measure_sets_of(request, runs, cohort, folder, tell)
+        write_text(stamp, json.dumps(state, indent=1) + "\n")
         return
     found = evaluate(
         runs,
@@ -146,3 +152,35 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
     write_comparison(comparison, folder)
     write_report(found, runs, folder, comparison)
     write_text(stamp, json.dumps(state, indent=1) + "\n")
+
+
+def measure_sets_of(request: Request, runs: list[Run], cohort: Cohort, folder: Path, tell: Report) -> None:
+    """Generate a set by each run and measure them; figures into `table.json`, in the form that `evaluate` writes."""
+    sets = [folder / "sets" / run.folder.name for run in runs]
+    for run, one in zip(runs, sets, strict=True):
+        what = f"generating by {run.folder.name}"
+        generate_set(
+            run, request.volumes, one, request.seed, report=lambda done, total, what=what: tell(what, done, total)
+        )
+    found = measure_generated(
+        sets,
+        cohort,
+        folder,
+        memorisation=False,
+        seed=request.seed,
+        report=lambda done, total, what: tell(what, done, total),
+    )
+    write_set_report(found, folder)
+    rows = [
+        {
+            "label": row.label,
+            "direction": f"→{found.contrast}",
+            "n_subjects": row.volumes,
+            "subjects": {
+                column: {"mean": spread.mean, "std": None if math.isnan(spread.std) else spread.std}
+                for column, spread in row.summary().items()
+            },
+        }
+        for row in found.rows
+    ]
+    write_text(folder / "table.json", json.dumps({"rows": rows}, indent=1, ensure_ascii=False) + "\n")

@@ -11,13 +11,16 @@ from typing import Any
 from scansynth import checkpoint
 from scansynth.config import read_yaml
 from scansynth.data.splits import SPLITS
-from scansynth.evaluation.protocols import find_protocol
+from scansynth.evaluation.protocols import PROTOCOLS
+from scansynth.evaluation.set_measures import SUMMARY
 from scansynth.evaluation.tables import COPIED_SOURCE, Spread, spread_text
 from scansynth.files import write_text
 from scansynth.recipes.tables.paper_table import Figure, PaperTable, Row, Task
 from scansynth.reproduction.request import Request, split_words
 
 MEASURED = "measured"
+REAL = "real, "
+"""How rows of real volumes begin, which stand beside generated sets."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def lines(request: Request) -> list[Line]:
             others = "+".join(name for name in task.contrasts if name != target)
             direction = f"{others}→{target}" if target != "?" else f"{others}, target not stated"
             here = [row for row in measured if row["direction"].endswith(f"→{target}")]
-            copies = [row for row in here if row["label"] == COPIED_SOURCE]
-            found += [Line(task.name, row["direction"], COPIED_SOURCE, MEASURED, {}, *_own(row)) for row in copies]
+            ours = [row for row in here if row["label"] == COPIED_SOURCE or row["label"].startswith(REAL)]
+            found += [Line(task.name, row["direction"], row["label"], MEASURED, {}, *_own(row)) for row in ours]
             for row in request.table.rows:
                 paper = request.table.figures.get((row.name, task.name, target), {})
                 own = next((_own(one) for one in here if one["label"] == row.name), (0, {}))
@@ -87,12 +90,17 @@ def headings(table: PaperTable) -> dict[str, str]:
     """The paper's columns and how they are headed."""
     if not table.protocol:
         return {column: column.upper() for column in table.columns}
-    protocol = find_protocol(table.protocol)
+    protocol = PROTOCOLS[table.protocol]
+    if protocol.unit == "set":
+        return {column: SUMMARY[column][0] for column in table.columns}
     return {column: protocol.heading(column) for column in table.columns}
 
 
 def _digits(table: PaperTable, column: str) -> int:
-    return find_protocol(table.protocol).columns[column].digits if table.protocol else 2
+    if not table.protocol:
+        return 2
+    protocol = PROTOCOLS[table.protocol]
+    return SUMMARY[column][1] if protocol.unit == "set" else protocol.columns[column].digits
 
 
 def paper_lines(request: Request) -> list[str]:
@@ -101,16 +109,23 @@ def paper_lines(request: Request) -> list[str]:
     titles = ["task", "direction", "method", *columns.values()]
     text = [f"| {' | '.join(titles)} |", f"| --- | --- | --- |{' ---: |' * len(columns)}"]
     for line in lines(request):
-        if line.method != COPIED_SOURCE:
+        if not _is_ours(line):
             cells = [_paper_cell(request.table, line, column) for column in columns]
             text.append(f"| {' | '.join([line.task, line.direction, line.method, *cells])} |")
     return text
 
 
 def _paper_cell(table: PaperTable, line: Line, column: str) -> str:
-    if line.method == COPIED_SOURCE:
+    if _is_ours(line):
         return "–"
-    return line.paper[column].text(_digits(table, column)) if column in line.paper else "not transcribed"
+    if not line.paper:
+        return "not transcribed"
+    return line.paper[column].text(_digits(table, column)) if column in line.paper else "none"
+
+
+def _is_ours(line: Line) -> bool:
+    """Whether the paper has no such line: the copied source, and real volumes beside generated ones."""
+    return line.method == COPIED_SOURCE or line.method.startswith(REAL)
 
 
 def write_reproduction(request: Request) -> None:
@@ -133,7 +148,7 @@ def markdown(request: Request, found: Sequence[Line]) -> str:
     for line in found:
         cells = [line.task, line.direction, line.method, str(line.subjects or "–")]
         for place, column in enumerate(columns):
-            own = spread_text(line.own[column], _digits(table, column)) if line.own else "–"
+            own = spread_text(line.own[column], _digits(table, column)) if column in line.own else "–"
             cells += [line.status if line.status != MEASURED and place == 0 else own, _paper_cell(table, line, column)]
         text.append(f"| {' | '.join(cells)} |")
     text += ["", "## Where here and the paper part", ""]
@@ -183,7 +198,7 @@ def differences(request: Request) -> list[str]:
             notes.append(f"Data {data.name}: subjects here are {counts}; in the paper {split_words(data)}.")
     notes.append(f"Training in the paper: {table.training}. Here: the runs that are listed.")
     if table.protocol:
-        protocol = find_protocol(table.protocol)
+        protocol = PROTOCOLS[table.protocol]
         notes.append(
             f"Protocol here: {protocol.name}, version {protocol.version}; unit {protocol.unit}; intensities: "
             f"{protocol.intensities}; mask: {protocol.mask}; range: {protocol.data_range}."
@@ -258,7 +273,7 @@ def _json(request: Request, found: Sequence[Line]) -> str:
         "shows": table.shows,
         "citation": table.citation,
         "small": request.small,
-        "protocol": find_protocol(table.protocol).description() if table.protocol else None,
+        "protocol": PROTOCOLS[table.protocol].description() if table.protocol else None,
         "differences": differences(request),
         "runs": list(_runs(request)),
         "figures": list(_records(request, found)),
