@@ -12,6 +12,7 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.methods import METHODS
+from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.syndiff import SynDiffConfig
 from scansynth.train import train
 
@@ -22,6 +23,7 @@ SETTINGS = {name: entry.load().Config.tiny() for name, entry in METHODS.items()}
 CASES = {
     **{name: (name, settings) for name, settings in SETTINGS.items()},
     "syndiff unpaired": ("syndiff", replace(SynDiffConfig.tiny(), variant="unpaired")),
+    "ddpm on slices": ("ddpm", replace(DdpmConfig.tiny(), patch=None, output="x0", variance="fixed", sampler="ddim")),
 }
 """Name of the case → method and settings."""
 
@@ -50,7 +52,7 @@ def gridded(phantoms, tmp_path_factory):
 
 @pytest.fixture(scope="session", params=CASES)
 def case(request):
-    """Each method at toy size, SynDiff in both variants: name of the method and its settings."""
+    """Each method at toy size, some in two variants: name of the method and its settings."""
     return CASES[request.param]
 
 

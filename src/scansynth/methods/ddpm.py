@@ -134,13 +134,13 @@ class Ddpm(AnyToAny):
         Args:
             x_t: (B, 1, *S).
             y: sources, (B, K, *S), 0 where not given.
-            planes: which contrasts are given and which is asked for, (B, 2K, 1, …) of 0 and 1.
+            planes: which contrasts are given and which is asked for, (B, 2K, 1, …) of 0 and 1; also those of a volume.
             t: (B,).
 
         Returns:
             ε_f (B, 1, *S), and v in [0, 1] where it is learned.
         """
-        planes = planes.to(y.dtype).expand(-1, -1, *y.shape[2:])
+        planes = planes.to(y.dtype).reshape(*planes.shape[:2], *[1] * (y.ndim - 2)).expand(-1, -1, *y.shape[2:])
         out = self.nets["unet"](torch.cat([x_t, y, planes], dim=1), t)
         eps_f = read_noise(self.config.output, self.schedule, out[:, :1], x_t, t)
         return eps_f, out[:, 1:].sigmoid() if self.learned else None
