@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused(heads, sets, tmp_path):
     few = build_cohort(
         find_subjects(heads.folder.parent / "scans"), tmp_path / "few", heads.settings, fractions=(0.75, 0.125, 0.125)
     )
-    with pytest.raises(InputError, match=r"5 or more tell how near.*--no-memorisation"):
+    with pytest.raises(InputError, match=r"5 or more are needed.*--no-memorisation"):
         measure_generated([other], few, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -86,11 +86,10 @@ def measure_generated(
     sets = [VolumeSet.from_folder(folder) for folder in folders]
     held_out = VolumeSet.from_cohort(cohort, contrast, *HELD_OUT, label="real, held out")
     training = VolumeSet.from_cohort(cohort, contrast, "train")
-    if memorisation and len(held_out) < FEWEST:
+    if len(held_out) < (least := FEWEST if memorisation else 2):
         raise InputError(
-            f"{cohort.folder}: {len(held_out)} held-out volumes of {contrast} (val and test); {FEWEST} or more tell "
-            "how near to a training volume a new one is: prepare with other --fractions, or leave the search out with "
-            "--no-memorisation"
+            f"{cohort.folder}: {len(held_out)} held-out volumes of {contrast} (val and test), of which {least} or more "
+            f"are needed: prepare with other --fractions{', or measure with --no-memorisation' if memorisation else ''}"
         )
     parts = ["pairs, MMD, Fréchet distances", *(f"memorised volumes of {one.label}" for one in sets if memorisation)]
 
