@@ -235,7 +235,7 @@ def test_the_command_makes_volumes_of_a_class_and_keeps_sets_apart(run, tmp_path
     for wrong in (["--label", "head=small"], ["--label", "head=huge"], ["--label", "sex=F"], ["--label", "large"], []):
         assert main([*arguments, str(sets["large"]), *wrong]) == 1
     told = capsys.readouterr().err
-    assert "weights, seed, plan or labels" in told
+    assert "from another run, seed or plan, or of other labels" in told
     assert "training had large, small alone" in told
     assert "write NAME=VALUE" in told
 

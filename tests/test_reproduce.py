@@ -271,8 +271,10 @@ def test_a_small_run_leaves_out_what_phantoms_do_not_have(tmp_path):
     assert [task.name for task in request.tasks] == ["adni"]
     given = Request(table, tmp_path, {"spine": tmp_path}, small=True)
     assert [task.name for task in given.tasks] == ["spine", "adni"]
-    config = request.config(request.tasks[0], table.present[0])
+    rows = {row.name: row for row in table.present}
+    config = request.config(request.tasks[0], rows["mrdiff"])
     assert config.data.defaults == "adni"  # the paper's TR and TE stand for unknown ones, small or not
+    assert request.config(request.tasks[0], rows["cDPM"]).data.defaults == "none"  # which reads none
 
 
 def test_a_data_set_of_which_no_split_is_told_keeps_its_own(scans, tmp_path):

@@ -28,7 +28,7 @@ Report = Callable[[int, int, str], None]
 Image = tuple[str, str]
 """Subject and contrast."""
 
-OTHERS = "weights, seed, number of samples or --maps"
+OTHERS = "from another run, seed or number of samples, or with other --maps"
 REAL, SYNTHETIC, ABSENT = "real", "synthetic", "absent"
 
 

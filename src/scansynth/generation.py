@@ -171,5 +171,5 @@ def _left(
     return [
         number
         for number, path in enumerate(paths, 1)
-        if overwrite or not is_made(path, wanted, "weights, seed, plan or labels")
+        if overwrite or not is_made(path, wanted, "from another run, seed or plan, or of other labels")
     ]

@@ -93,7 +93,7 @@ def is_made(path: Path, wanted: Mapping[str, Any], what: str) -> bool:
     Args:
         path: of the image.
         wanted: entries of its sidecar.
-        what: may differ, in words, for the message.
+        what: is wrong with another one, for the message.
 
     Raises:
         InputError: if there is another one.
@@ -103,5 +103,5 @@ def is_made(path: Path, wanted: Mapping[str, Any], what: str) -> bool:
     except (FileNotFoundError, json.JSONDecodeError):  # the sidecar comes last: without it the image may be half done
         return False
     if any(found.get(key) != value for key, value in wanted.items()):
-        raise InputError(f"{path} is there from other {what}: choose another -o, or --overwrite")
+        raise InputError(f"{path} is there {what}: choose another -o, or --overwrite")
     return True
