@@ -13,7 +13,8 @@ from scansynth.cli import main
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
 from scansynth.method import Noise
-from scansynth.robustness import measure_robustness, noisy
+from scansynth.physics.noise import noisy
+from scansynth.robustness import markdown, measure_robustness
 from scansynth.train import train
 
 
@@ -69,6 +70,19 @@ def test_evaluate_writes_tables_and_a_figure_of_noise(run, cohort, tmp_path, cap
     picture = base64.b64encode((tmp_path / "noise.png").read_bytes()).decode()
     assert picture in page[page.index('<section id="noise"') :]
     assert 'id="downstream"' not in page
+
+
+def test_samples_from_noisy_sources_are_kept_apart_and_used_again(run, cohort, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    evaluate([run], cohort, tmp_path / "out", protocol="mrdiff", target="T2w", pictures=0, kept=kept)
+    drawn, translate = [], run.method.translate
+    monkeypatch.setattr(run.method, "translate", lambda *some: drawn.append(some) or translate(*some))
+    first = measure_robustness([run], cohort, (0.05, 0.5), protocol="mrdiff", target="T2w", kept=kept)
+    assert len(drawn) == 2 * len(cohort.subjects("test"))  # without noise, evaluate's are taken
+    again = measure_robustness([run], cohort, (0.05, 0.5), protocol="mrdiff", target="T2w", kept=kept)
+    assert len(drawn) == 2 * len(cohort.subjects("test"))
+    assert markdown(first) == markdown(again)
+    assert markdown(first) == markdown(measure_robustness([run], cohort, (0.05, 0.5), protocol="mrdiff", target="T2w"))
 
 
 @pytest.mark.parametrize("level", ["0", "-0.1", "nan"])

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from scansynth.config import to_yaml
 from scansynth.errors import InputError
 from scansynth.evaluation.costs import Cost, measured_cost
+from scansynth.method import Noise
+from scansynth.physics.noise import noisy
 from scansynth.synthesis import Run
 from scansynth.tasks import Task, synthesise
 
@@ -31,7 +34,7 @@ class Drawing:
     """What drawing it took."""
 
 
-def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None) -> Drawing:
+def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None, level: float = 0.0) -> Drawing:
     """Draw one sample, or read it.
 
     Args:
@@ -40,12 +43,14 @@ def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None)
         seed: of the noise.
         sample: number of the sample, from 0.
         kept: folder of samples; one that is there is read, others are put there.
+        level: of noise in the sources (`noisy`); every level has the same random numbers.
 
     Raises:
         InputError: if the folder holds this sample of another run, seed or cohort, or it cannot be read.
     """
     given = () if task.whole else task.sources
-    name = "_".join([task.subject, "+".join([*given, task.target]), f"sample-{sample + 1}.npz"])
+    disturbed = [f"noise-{level!r}"] if level else []
+    name = "_".join([task.subject, "+".join([*given, task.target]), *disturbed, f"sample-{sample + 1}.npz"])
     path = kept and kept / run.folder.name / name
     of = {
         "weights": run.weights["sha256"],
@@ -55,9 +60,10 @@ def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None)
     }
     if path and path.is_file():
         return _read(path, of)
+    change = partial(noisy, level=level, noise=Noise([(seed, task.subject, "noise in the sources")]))
     parameters = sum(parameter.numel() for parameter in run.method.parameters())
     (images, sources), cost = measured_cost(
-        lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), given=given or None),
+        lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), change, given or None),
         run.device,
         parameters,
     )

@@ -6,46 +6,21 @@ Models that were trained without added noise are given sources with noise, and m
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from scansynth.data.cohort import Cohort
+from scansynth.drawings import draw
 from scansynth.errors import InputError
 from scansynth.evaluate import Report
 from scansynth.evaluation.plots import COLUMNS, MARKERS
 from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.tables import Result, Summary, csv_text, spread_text, summarise
 from scansynth.files import write_text
-from scansynth.method import Noise
 from scansynth.synthesis import Run
-from scansynth.tasks import choose_work, synthesise
-
-
-def noisy(images: Tensor, level: float, noise: Noise) -> Tensor:
-    """Scans with more noise than they were acquired with: the magnitude of the signal with noise in both channels.
-
-    Paper: "zero-mean bivariate Gaussian white noise … at std. values ranging in [0.03 0.21] relative to the mean pixel
-    intensity" of a cross-section. Here: relative to the mean of the scan, so that noise is equal in all its slices, as
-    in an acquisition.
-
-    Args:
-        images: in [0, 1], (B, K, *S).
-        level: standard deviation in each channel over the mean of the scan, background included; 0 changes nothing.
-        noise: random numbers.
-
-    Returns:
-        The same shape, 0 and up.
-    """
-    if not level:
-        return images
-    deviation = level * images.mean(dim=tuple(range(2, images.ndim)), keepdim=True)
-    real, imaginary = (noise.normal(name, images.shape[1:]) * deviation for name in ("real", "imaginary"))
-    return torch.hypot(images + real, imaginary)
+from scansynth.tasks import choose_work
 
 
 @dataclass(frozen=True)
@@ -70,6 +45,7 @@ def measure_robustness(
     target: str | None = None,
     seed: int = 0,
     report: Report | None = None,
+    kept: Path | None = None,
 ) -> Robustness:
     """Synthesise every target of a split from sources with noise, one sample each, and measure it.
 
@@ -82,6 +58,7 @@ def measure_robustness(
         target: one contrast, or None for all that the runs make.
         seed: of the noise, in the sources and in the sampling.
         report: told of every image.
+        kept: folder of samples; those that are there are read, others put there.
 
     Raises:
         InputError: for a level that is not a positive number, or as `evaluate`.
@@ -93,12 +70,10 @@ def measure_robustness(
     done, total = 0, len(results) * sum(len(task.runs) for task in work)
     for task in work:
         take = task.measuring()
-        draws = Noise([(seed, task.subject, "noise in the sources")])
         for run in task.runs:
             for level, found in results.items():
-                change = partial(noisy, level=level, noise=draws)
-                made, sources = synthesise(run, cohort, task.subject, task.target, seed, change=change)
-                found.append(Result(run.folder.name, sources, task.target, task.subject, take(made[0])))
+                drawing = draw(run, task, seed, 0, kept, level)
+                found.append(Result(run.folder.name, drawing.sources, task.target, task.subject, take(drawing.image)))
                 done += 1
                 if report:
                     report(done, total, f"{run.folder.name} {task.subject} {task.target} noise {level:g}")

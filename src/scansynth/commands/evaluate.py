@@ -118,7 +118,7 @@ class Evaluate(_Measured):
         with bars() as move:
             robustness = measure_robustness(
                 runs, cohort, self.noise, self.split, protocol, self.target, self.seed,
-                lambda done, total, _: move("evaluating with noise", done, total),
+                lambda done, total, _: move("evaluating with noise", done, total), self.keep,
             )  # fmt: skip
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
