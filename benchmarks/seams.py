@@ -1,7 +1,7 @@
 """Seams of windows: gradients of the error where windows meet, against elsewhere, window by window and by step.
 
     python benchmarks/seams.py --run runs/iddpm runs/cg_ddpm --cohort phantoms -o benchmarks/results/seams.json
-    python benchmarks/seams.py --run runs/iddpm --cohort phantoms --picture docs/seams.png
+    python benchmarks/seams.py --run runs/iddpm --cohort phantoms --picture docs/results/seams.png
 
 Windows *meet* between two voxels where the neighbouring windows of one axis weigh alike (there the window that counts
 most changes), and *end* where one begins or stops. A seam runs along them, so the error (synthesis − truth) is smoothed
