@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import scansynth
+from scansynth.cli import main
+from scansynth.cohort_synthesis import translate_cohort
 from scansynth.data.build_cohort import build_cohort
-from scansynth.data.prepare import Preparation
+from scansynth.data.prepare import Preparation, grid_for
 from scansynth.data.tissue import segment
+from scansynth.data.volume import Volume
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import mean_from_eps, normal_kl
 from scansynth.errors import InputError
@@ -17,6 +21,7 @@ from scansynth.method import Noise, Progress
 from scansynth.methods.cola_diff import ColaDiff, ColaDiffConfig, kl_weight
 from scansynth.networks.cola import BottleneckBlock, ColaUnet, ConditionPath, Size, TissueEncoder, TransformerBlock
 from scansynth.recipes.cola_diff import ABLATIONS
+from scansynth.synthesis import Run
 from scansynth.tasks import synthesise
 from scansynth.train import train
 
@@ -205,6 +210,50 @@ def test_files_are_translated_with_tissue_of_the_sources_alone(trained, phantoms
     from_cohort, _ = synthesise(trained, cohort, subject, "T2w", 0)
     statistics = trained.record.statistics["T2w"]
     np.testing.assert_allclose(made.array, statistics.to_units(from_cohort[0]), atol=0.02 * made.array.max())
+
+
+def test_the_users_own_tissue_is_read_on_the_sources_grid(trained, phantoms, cohort, tmp_path, monkeypatch):
+    subject = cohort.subjects("test")[0]
+    scan = next(one for one in phantoms.subjects if one.name == subject).scans["T1w"]
+    monkeypatch.setattr("scansynth.synthesis.segment", None)
+    seen = []
+    condition = trained.method.tissue_of_sources
+    monkeypatch.setattr(trained.method, "tissue_of_sources", lambda *some: seen.append(condition(*some)) or seen[-1])
+    like = nib.load(scan)
+    labels = np.random.default_rng(0).choice([0, 1, 2, 3, 7], size=like.shape).astype(np.uint8)
+    file = tmp_path / "tissue.nii.gz"
+    nib.save(nib.Nifti1Image(labels, like.affine), file)
+    made = trained.translate({"T1w": scan}, "T2w", subject=subject, tissue=file)
+    assert made.provenance["tissue"] == str(file)
+    grid = grid_for({"T1w": Volume.read(scan)}, trained.record.settings)
+    assert grid.step == (1, 1, 1)  # preparing is cropping and padding
+    x, y, z = (round(start) + 32 for start in grid.start)
+    prepared = np.pad(labels, 32)[x : x + 32, y : y + 32, z : z + grid.shape[2]]
+    places = np.flatnonzero((cohort.read(subject, "T1w") > 0).any((0, 1)))
+    prepared = prepared[..., places[0] : places[-1] + 1]
+    for index, label in enumerate((2, 1, 3, 7)):
+        np.testing.assert_array_equal(seen[0][0, index].numpy(), prepared == label)
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), like.affine), file)
+    with pytest.raises(InputError, match="lies on no scan's grid"):
+        trained.translate({"T1w": scan}, "T2w", tissue=file)
+
+
+def test_a_folders_own_tissue_is_found_where_a_run_reads_it(trained, phantoms, cohort, tiny, tmp_path, monkeypatch):
+    subject = next(one for one in phantoms.subjects if one.name == cohort.subjects("test")[0])
+    own = replace(subject, masks={"tissue": tmp_path / "mask.nii.gz"})
+    asked = []
+    translate = Run.translate
+    monkeypatch.setattr(Run, "translate", lambda *some: asked.append(some[-1]) or translate(*some[:-1]))
+    translate_cohort(trained, replace(phantoms, subjects=[own]), tmp_path / "out", "T2w")
+    assert asked == [tmp_path / "mask.nii.gz"]
+    train(tiny("regression"), cohort, tmp_path / "regression", torch.device("cpu"))
+    regression = scansynth.load(tmp_path / "regression", "cpu")
+    translate_cohort(regression, replace(phantoms, subjects=[own]), tmp_path / "out-regression", "T2w")
+    assert asked[1:] == [None]
+    with pytest.raises(InputError, match="reads no tissue labels"):
+        translate(regression, {"T1w": subject.scans["T1w"]}, "T2w", tissue=tmp_path / "mask.nii.gz")
+    arguments = ["translate", "--run", str(trained.folder), "-i", str(tmp_path), "-o", str(tmp_path / "x")]
+    assert main([*arguments, "--tissue", "mask.nii.gz"]) == 1
 
 
 def test_noise_in_the_sources_reaches_their_tissue(trained, cohort, monkeypatch):

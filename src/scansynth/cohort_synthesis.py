@@ -14,6 +14,7 @@ from pathlib import Path
 
 import scansynth
 from scansynth.data.layouts import Listing, Subject
+from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.processes import Processes
@@ -107,6 +108,7 @@ def translate_cohort(
                 windows,
                 maps,
                 moments_only,
+                subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
             ).write(path)
             made[subject.name, name] = path
         except InputError as error:

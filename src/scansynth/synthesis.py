@@ -25,9 +25,9 @@ from scansynth.checkpoint import load_weights, restore
 from scansynth.config import RunConfig, read_yaml
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
-from scansynth.data.prepare import Undo, grid_for, prepare, to_source
+from scansynth.data.prepare import Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
-from scansynth.data.tissue import segment
+from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import windows_of
 from scansynth.engine import find_device, prepare_synthesis
@@ -134,6 +134,7 @@ class Run:
         windows: int | None = None,
         maps: bool = False,
         moments_only: bool = False,
+        tissue: str | Path | None = None,
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
 
@@ -152,9 +153,11 @@ class Run:
             windows: slices or patches that go through the networks at once; memory and speed, not the result.
             maps: also the hypothetical maps of the first sample's features, of a method that has some.
             moments_only: keep no sample, only their mean and standard deviation: memory does not grow with `samples`.
+            tissue: label image of tissues (`data/tissue.from_labels`) on the sources' grid, for a method that wants
+                them; without it each source is segmented.
 
         Raises:
-            InputError: for a contrast or file that does not fit, or a method without maps.
+            InputError: for a contrast or file that does not fit, or a method without maps or without tissue.
         """
         if self.method.reconstructs:
             raise InputError(
@@ -172,6 +175,8 @@ class Run:
             raise InputError(f"samples {samples}: draw at least one")
         if not self.method.stochastic and (samples > 1 or shared_noise):
             raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
+        if tissue and not self.method.needs.tissue:
+            raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: Volume.read(path) for name, path in files.items()}
         grid = grid_for(volumes, self.record.settings)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
@@ -184,12 +189,15 @@ class Run:
             available[0, index] = True
         like = next(iter(volumes.values()))
         subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
-        tissue = self.segmented(images, available, grid.affine) if self.method.needs.tissue else None
+        densities = None
+        if self.method.needs.tissue:
+            labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
+            densities = self.segmented(images, available, grid.affine, labels)
         moments, kept, found = Moments(), [], {}
         for sample in range(samples):
             noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
             told = partial(report_part, report, sample, samples) if report else None
-            image = self.make(images, available, target, noise, windows, told, tissue)
+            image = self.make(images, available, target, noise, windows, told, densities)
             made = undo(image, self.record.statistics[target])
             moments.add(made)
             if samples > 1 and not moments_only:
@@ -198,15 +206,20 @@ class Run:
                 own = self.hypothetical_maps(images, available, target, image, noise, windows)
                 found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
         provenance = {**self.provenance(target, files, seed, samples, subject, shared_noise), "maps": maps}
+        if self.method.needs.tissue:
+            provenance["tissue"] = str(tissue) if tissue else "segmented from each source"
         return Synthesis(moments.mean(), moments.deviation(), tuple(kept), provenance, like, found)
 
-    def segmented(self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
+    def segmented(
+        self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, labels: np.ndarray | None = None
+    ) -> torch.Tensor:
         """Tissue densities by each source alone, of a method that wants them (`data/tissue.py`).
 
         Args:
             images: as the run sees them, (1, K, X, Y, Z) in [0, 1].
             available: (1, K) bool, which contrasts are sources.
             affine: of their grid, (4, 4), mm.
+            labels: the user's own tissues, (X, Y, Z), in place of what is segmented.
 
         Returns:
             (1, K, 4, X, Y, Z); 0 where there is no source, or one that shows no tissue (CT).
@@ -215,7 +228,8 @@ class Run:
         found = torch.zeros(1, len(self.config.contrasts), 4, *images.shape[2:])
         for k, contrast in enumerate(self.config.contrasts):
             if available[0, k] and contrast in WEIGHTS:
-                found[0, k] = torch.from_numpy(segment(images[0, k].numpy(), contrast, voxel))
+                own = segment(images[0, k].numpy(), contrast, voxel) if labels is None else from_labels(labels)
+                found[0, k] = torch.from_numpy(own)
         return found
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, from_network, read_image, whole_subject
+from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol, measure
 from scansynth.method import Noise
@@ -154,9 +155,8 @@ def synthesise(
         Samples (S, X, Y, Z) in [0, 1], and the contrasts that they are made from.
     """
     wants_tissue = run.method.needs.tissue
-    batch = whole_subject(
-        cohort, subject, run.config.contrasts, run.config.data.acceleration, wants_tissue and change is None
-    )
+    stored = change is None or OWN_MASK in cohort.masks(subject)
+    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration, wants_tissue and stored)
     images = from_network(batch["images"])
     if change is not None:
         images = change(images)

@@ -47,6 +47,9 @@ class Translate:
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
     moments_only: bool = False
     """Of several samples, write the mean and the standard deviation only."""
+    tissue: Path | None = None
+    """For one subject: your label image of its tissues (1 grey matter, 2 white matter, 3 CSF, 7 tumour) on the grid of
+    the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
     maps: bool = False
     """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     device: str = "auto"
@@ -102,7 +105,7 @@ class Translate:
                 dict(sources), self.target, self.samples, self.seed,
                 shared_noise=self.shared_noise,
                 report=lambda done, total: move("translating", done, total), windows=self.windows, maps=self.maps,
-                moments_only=self.moments_only,
+                moments_only=self.moments_only, tissue=self.tissue,
             )  # fmt: skip
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
@@ -110,6 +113,8 @@ class Translate:
 
     def many(self, folder: Path) -> None:
         """A cohort."""
+        if self.tissue:
+            raise InputError("--tissue goes with one subject's files; in a folder each subject's own is found")
         from scansynth.cohort_synthesis import translate_cohort
         from scansynth.data.layouts import find_subjects
         from scansynth.processes import start_processes

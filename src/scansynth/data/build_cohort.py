@@ -22,9 +22,9 @@ from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissu
 from scansynth.data.cohort import FORMAT, Cohort
 from scansynth.data.intensity import NORMALISATIONS, Scaling, background, foreground_threshold
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
-from scansynth.data.prepare import Grid, Preparation, grid_for, to_grid
+from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on, to_grid
 from scansynth.data.splits import choose_splits
-from scansynth.data.volume import Volume, read_labels, same_grid
+from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
 
@@ -169,7 +169,8 @@ class _SubjectWriter:
         self.grids = _grids(self.volumes, self.settings)
         for name, path in self.subject.masks.items():
             try:
-                self.mask_arrays[name] = self._read_mask(path)
+                grids = [(volume.space, self.grids[contrast]) for contrast, volume in self.volumes.items()]
+                self.mask_arrays[name] = labels_on(path, grids)
             except InputError as error:
                 problems.append(str(error))
         self.masks = list(self.mask_arrays)
@@ -231,14 +232,6 @@ class _SubjectWriter:
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
         return record if record["key"] == self.key else None
-
-    def _read_mask(self, path: Path) -> np.ndarray:
-        labels, affine = read_labels(path)
-        space = labels.shape, affine
-        owners = [name for name, volume in self.volumes.items() if same_grid(space, volume.space)]
-        if not owners:
-            raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
-        return to_grid(labels, self.grids[owners[0]], 0, order=0)
 
 
 def _grids(volumes: Mapping[str, Volume], settings: Preparation) -> dict[str, Grid]:

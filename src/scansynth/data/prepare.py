@@ -6,8 +6,9 @@ zero-padding and its undoing is exact; cropped voxels come back as background.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from scansynth.data.intensity import (
     bounding_box,
     foreground_threshold,
 )
-from scansynth.data.volume import Volume, check_same_grid
+from scansynth.data.volume import Space, Volume, check_same_grid, read_labels, same_grid
 from scansynth.errors import InputError
 
 
@@ -164,6 +165,26 @@ def to_grid(array: np.ndarray, grid: Grid, fill: float, order: int = 1) -> np.nd
     """Source array → prepared grid. `fill` stands outside the scan; `order` 1 for images, 0 for masks."""
     assert array.shape == grid.source_shape, (array.shape, grid.source_shape)
     return _resample(array, grid.start, grid.step, grid.shape, fill, order)
+
+
+def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]]) -> np.ndarray:
+    """Read a label image onto the prepared grid of the scan that it belongs to.
+
+    Args:
+        path: of a NIfTI file.
+        grids: scans as acquired, each with its prepared grid.
+
+    Returns:
+        (X, Y, Z) uint8; 0 outside the scan.
+
+    Raises:
+        InputError: if it is no label image, or lies on no scan's grid.
+    """
+    labels, affine = read_labels(path)
+    for space, grid in grids:
+        if same_grid((labels.shape, affine), space):
+            return to_grid(labels, grid, 0, order=0)
+    raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
 
 
 def to_source(array: np.ndarray, grid: Grid, fill: float, order: int = 1) -> np.ndarray:
