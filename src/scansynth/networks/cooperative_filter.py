@@ -22,8 +22,14 @@ def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
     return x - torch.clamp(x, min=-threshold, max=threshold)
 
 
+def grown(x: Tensor, multiple: int) -> Tensor:
+    """(B, C, H, W) with its last row and column repeated until both sides are multiples."""
+    more = -x.shape[3] % multiple, -x.shape[2] % multiple
+    return functional.pad(x, (0, more[0], 0, more[1]), mode="replicate") if any(more) else x
+
+
 def hadamard(parts: Sequence[Tensor]) -> list[Tensor]:
-    """The orthonormal Hadamard transform along a list, its own inverse; the first result is the mean times √n.
+    """The Hadamard transform along a list of n: sums with signs, the first without. Twice, it gives n times the list.
 
     Args:
         parts: 2^k tensors of one shape.
@@ -34,7 +40,7 @@ def hadamard(parts: Sequence[Tensor]) -> list[Tensor]:
             for k in range(start, start + half):
                 parts[k], parts[k + half] = parts[k] + parts[k + half], parts[k] - parts[k + half]
         half *= 2
-    return [part * len(parts) ** -0.5 for part in parts] if len(parts) > 1 else parts
+    return parts
 
 
 @lru_cache(maxsize=32)
@@ -106,7 +112,7 @@ class BlockMatching(nn.Module):
         """(B, C, H, W) → the same shape."""
         batch, channels, height, width = x.shape
         side = min(self.patch, height, width)
-        padded = functional.pad(x, (0, -width % side, 0, -height % side), mode="replicate")
+        padded = grown(x, side)
         rows, columns = padded.shape[2] // side, padded.shape[3] // side
         matches = min(self.matches, 2 ** int(math.log2(rows * columns)))
         if matches == 1:  # a group's mean is all that it has
@@ -118,14 +124,18 @@ class BlockMatching(nn.Module):
             found = similar(flat, (rows, columns), self.radius, matches)  # (B, N, M)
         rows_of = torch.arange(batch, device=x.device)[:, None]
         group = [flat, *(flat[rows_of, found[..., k]] for k in range(1, matches))]  # each (B, N, C P); its own is first
-        mean, *rest = hadamard(group)
-        limit = functional.relu(self.threshold).to(x.dtype).repeat_interleave(side * side)
-        first, *others = hadamard([mean, *(soft_threshold(part, limit) for part in rest)])
+        # With the orthonormal H/√M in place of H: soft(c) = c − clamp(c), so that a filtered group is the group less
+        # H clamp(H g) / M, and the patches themselves need no way back.
+        limit = matches**0.5 * functional.relu(self.threshold).to(x.dtype).repeat_interleave(side * side)
+        _, *details = hadamard(group)
+        shrunk = [torch.clamp(part, min=-limit, max=limit) for part in details]
+        first, *others = hadamard([torch.zeros_like(shrunk[0]), *shrunk])
         # Every patch goes back to its place: as a product with zeros and ones, N of them being few, and not one by one.
         back = functional.one_hot(found[..., 1:], rows * columns).to(x.dtype).permute(0, 3, 2, 1)  # (B, N, M − 1, N)
         total = first + back.flatten(2) @ torch.cat(others, dim=1)
-        mean = (total / (1 + back.sum((2, 3))[..., None])).reshape(batch, rows, columns, channels, side, side)
-        return mean.permute(0, 3, 1, 4, 2, 5).reshape(padded.shape)[..., :height, :width]
+        filtered = flat - total / (matches * (1 + back.sum((2, 3))[..., None]))
+        filtered = filtered.reshape(batch, rows, columns, channels, side, side)
+        return filtered.permute(0, 3, 1, 4, 2, 5).reshape(padded.shape)[..., :height, :width]
 
 
 class CooperativeFilter(nn.Module):
@@ -167,8 +177,7 @@ class CooperativeFilter(nn.Module):
         """f*, in the precision of f."""
         height, width = f.shape[2:]
         levels = min(self.levels, int(math.log2(min(height, width))))
-        multiple = 2**levels
-        x = functional.pad(f, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        x = grown(f, 2**levels)
         limits = functional.relu(self.threshold).to(f.dtype)[..., None, None]
         details = []
         for level in range(levels):
