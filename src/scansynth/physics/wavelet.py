@@ -50,8 +50,8 @@ def _synthesise(bands: Tensor) -> Tensor:
 class _Haar(torch.autograd.Function):
     """The transform, or its transpose, which is its inverse; each is the other's gradient.
 
-    Sums and differences of neighbours: about as fast as one strided convolution of single channels, the inverse 1.2 to 5
-    times as fast (`benchmarks/wavelet.py`). In single precision inside, where half of it comes in: in half precision
+    Sums and differences of neighbours: about as fast as one strided convolution of single channels, the inverse 1.2 to
+    5 times as fast (`benchmarks/wavelet.py`). In single precision inside, where half of it comes in: in half precision
     every second number of a row is read slowly.
     """
 
