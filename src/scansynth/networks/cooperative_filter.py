@@ -3,44 +3,30 @@
 The last approximation A and every diagonal D_j pass block matching: each patch is grouped with its most similar ones in
 a search window, a group is filtered together and put back, as in BM3D (Dabov, Foi, Katkovnik & Egiazarian 2007), but in
 one pass, for all groups at once, and with gradients. Every H_j and V_j passes a soft threshold. With thresholds of 0
-nothing changes.
+nothing changes. What is computed is what the features lose, which takes fewer steps.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
+from scipy import linalg
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scansynth.physics.wavelet import dwt, iwt
+from scansynth.physics.wavelet import join, split
 
 
-def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
-    """sign(x) max(|x| − threshold, 0), a threshold of 0 or more that broadcasts."""
-    return x - torch.clamp(x, min=-threshold, max=threshold)
+def beyond(x: Tensor, threshold: Tensor) -> Tensor:
+    """What a soft threshold takes away, x − sign(x) max(|x| − threshold, 0); the threshold, 0 or more, broadcasts."""
+    return torch.clamp(x, min=-threshold, max=threshold)
 
 
 def grown(x: Tensor, multiple: int) -> Tensor:
     """(B, C, H, W) with its last row and column repeated until both sides are multiples."""
     more = -x.shape[3] % multiple, -x.shape[2] % multiple
     return functional.pad(x, (0, more[0], 0, more[1]), mode="replicate") if any(more) else x
-
-
-def hadamard(parts: Sequence[Tensor]) -> list[Tensor]:
-    """The Hadamard transform along a list of n: sums with signs, the first without. Twice, it gives n times the list.
-
-    Args:
-        parts: 2^k tensors of one shape.
-    """
-    parts, half = list(parts), 1
-    while half < len(parts):
-        for start in range(0, len(parts), 2 * half):
-            for k in range(start, start + half):
-                parts[k], parts[k + half] = parts[k] + parts[k + half], parts[k] - parts[k + half]
-        half *= 2
-    return parts
 
 
 @lru_cache(maxsize=32)
@@ -74,9 +60,9 @@ def similar(patches: Tensor, grid: tuple[int, int], radius: int, matches: int) -
     """
     near, inside, own = window(*grid, radius, patches.device)
     batch = len(patches)
-    squares = patches.square().sum(-1)  # (B, N)
     # ‖a − b‖² for all pairs in reach: the products of all pairs are one matrix product. ‖a‖² orders nothing.
     products = patches @ patches.transpose(1, 2)  # (B, N, N)
+    squares = products.diagonal(dim1=1, dim2=2)
     near_b = near.expand(batch, -1, -1)
     distance = squares[:, near] - 2 * products.gather(2, near_b)
     distance = distance.masked_fill(~inside, torch.inf)
@@ -110,32 +96,32 @@ class BlockMatching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
+        return x - self.lost(x)
+
+    def lost(self, x: Tensor) -> Tensor:
+        """What the filter takes away, (B, C, H, W)."""
         batch, channels, height, width = x.shape
         side = min(self.patch, height, width)
         padded = grown(x, side)
         rows, columns = padded.shape[2] // side, padded.shape[3] // side
         matches = min(self.matches, 2 ** int(math.log2(rows * columns)))
         if matches == 1:  # a group's mean is all that it has
-            return x
-        patches = padded.reshape(batch, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
-        patches = patches.reshape(batch, rows * columns, channels, side * side)  # (B, N, C, P)
-        flat = patches.flatten(2)
+            return torch.zeros_like(x)
+        patches = padded.reshape(batch, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
+        flat = patches.reshape(batch, rows * columns, side * side * channels)  # (B, N, P C)
         with torch.no_grad():
             found = similar(flat, (rows, columns), self.radius, matches)  # (B, N, M)
-        rows_of = torch.arange(batch, device=x.device)[:, None]
-        group = [flat, *(flat[rows_of, found[..., k]] for k in range(1, matches))]  # each (B, N, C P); its own is first
-        # With the orthonormal H/√M in place of H: soft(c) = c − clamp(c), so that a filtered group is the group less
-        # H clamp(H g) / M, and the patches themselves need no way back.
-        limit = matches**0.5 * functional.relu(self.threshold).to(x.dtype).repeat_interleave(side * side)
-        _, *details = hadamard(group)
-        shrunk = [torch.clamp(part, min=-limit, max=limit) for part in details]
-        first, *others = hadamard([torch.zeros_like(shrunk[0]), *shrunk])
-        # Every patch goes back to its place: as a product with zeros and ones, N of them being few, and not one by one.
-        back = functional.one_hot(found[..., 1:], rows * columns).to(x.dtype).permute(0, 3, 2, 1)  # (B, N, M − 1, N)
-        total = first + back.flatten(2) @ torch.cat(others, dim=1)
-        filtered = flat - total / (matches * (1 + back.sum((2, 3))[..., None]))
-        filtered = filtered.reshape(batch, rows, columns, channels, side, side)
-        return filtered.permute(0, 3, 1, 4, 2, 5).reshape(padded.shape)[..., :height, :width]
+        chosen = functional.one_hot(found, rows * columns).to(x.dtype)  # (B, N, M, N)
+        # Few patches and long ones: choosing groups and transforming them is a product with signs, going back with its
+        # transpose. signs is √M H, H orthonormal.
+        signs = torch.from_numpy(linalg.hadamard(matches)[1:]).to(chosen)
+        forth = torch.einsum("km,bnmp->bknp", signs, chosen).flatten(1, 2)  # (B, (M − 1) N, N)
+        limit = matches**0.5 * functional.relu(self.threshold).to(x.dtype).repeat(side * side)
+        back = forth.transpose(1, 2) / (matches * chosen.sum((1, 2))[..., None])
+        lost = back @ beyond(forth @ flat, limit)
+        lost = lost.reshape(batch, rows, columns, side, side, channels).permute(0, 1, 3, 2, 4, 5)
+        lost = lost.reshape(batch, rows * side, columns * side, channels).permute(0, 3, 1, 2)
+        return lost[..., :height, :width]
 
 
 class CooperativeFilter(nn.Module):
@@ -162,9 +148,8 @@ class CooperativeFilter(nn.Module):
         super().__init__()
         self.levels = levels
         self.approximation = BlockMatching(channels, patch, radius, matches, threshold)
-        self.diagonals = nn.ModuleList(
-            [BlockMatching(channels, patch, radius, matches, threshold) for _ in range(levels)]
-        )
+        diagonals = [BlockMatching(channels, patch, radius, matches, threshold) for _ in range(levels)]
+        self.diagonals: Iterable[BlockMatching] = nn.ModuleList(diagonals)  # pyright: ignore[reportAttributeAccessIssue]
         self.threshold = nn.Parameter(torch.full((levels, 2, channels), float(threshold)))
         """Of H_j and V_j."""
 
@@ -177,20 +162,22 @@ class CooperativeFilter(nn.Module):
         """f*, in the precision of f."""
         height, width = f.shape[2:]
         levels = min(self.levels, int(math.log2(min(height, width))))
-        x = grown(f, 2**levels)
+        # Channels last: neighbours in the plane are then whole rows of numbers.
+        x = grown(f.to(memory_format=torch.channels_last), 2**levels)
         limits = functional.relu(self.threshold).to(f.dtype)[..., None, None]
+        # The transform is linear: what the features lose is the inverse of what the bands lose.
         details = []
-        for level in range(levels):
-            approximation, low_high, high_low, diagonal = dwt(x).unflatten(1, (-1, 4)).unbind(2)
+        for level, matching in zip(range(levels), self.diagonals, strict=False):
+            approximation, low_high, high_low, diagonal = split(x)
             details.append(
                 (
-                    soft_threshold(low_high, limits[level, 0]),
-                    soft_threshold(high_low, limits[level, 1]),
-                    self.diagonals[level](diagonal),
+                    beyond(low_high, limits[level, 0]),
+                    beyond(high_low, limits[level, 1]),
+                    matching.lost(diagonal),
                 )
             )
             x = approximation
-        x = self.approximation(x)
-        for low_high, high_low, diagonal in reversed(details):
-            x = iwt(torch.stack([x, low_high, high_low, diagonal], dim=2).flatten(1, 2))
-        return x[..., :height, :width]
+        lost = self.approximation.lost(x)
+        for level in reversed(details):
+            lost = join((lost, *level))
+        return f - lost[..., :height, :width]
