@@ -71,6 +71,7 @@ def test_losses_are_the_errors_of_the_noise(batch):
 
 
 def test_every_parameter_learns(batch):
+    torch.manual_seed(1)  # one start in six has a rectifier of a narrow bottleneck shut from the first
     method = ColaDiff(replace(ColaDiffConfig.tiny(), multipliers=(1, 2, 2), attention_levels=(0, 1, 2)), CONTRASTS)
     torch.nn.init.constant_(method.nets["path"].weigh.nu, 0.5)  # at its start, 0, it hides μ
     sum(losses_of(method, batch).values()).backward()
