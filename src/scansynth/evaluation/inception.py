@@ -13,17 +13,16 @@ leaves the padding out of its means). Here averages count the padding, as torchv
 Where this was written no weights were at hand: shapes, sizes and the published number of weights were checked.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 from torch.nn import functional
 
 from scansynth.errors import InputError
+from scansynth.networks.users_weights import read_weights
 
 NAME = "inception-v3"
 FEATURES = 2048
@@ -31,7 +30,6 @@ SIDE = 299
 """Of the square images that the network was trained on."""
 EPSILON = 1e-3
 """Of batch normalisation."""
-HASH_DIGITS = 12
 UNUSED = ("AuxLogits.", "fc.")
 CONVERT = (
     "python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('inception_v3.pth'), "
@@ -154,16 +152,7 @@ class InceptionNetwork:
         Raises:
             InputError: if there is none, it is no safetensors file, or its keys or shapes are not the network's.
         """
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; name a safetensors file of Inception-v3 weights")
-        content = path.read_bytes()
-        try:
-            weights = load(content)
-        except Exception as error:
-            raise InputError(
-                f"{path}: no safetensors file ({error}), and files of pickle (.pth, .pt) are never read here; where "
-                f"they are trusted, convert them: {CONVERT}"
-            ) from error
+        weights, digits = read_weights(path, "Inception-v3", CONVERT)
         found = {
             key: tuple(tensor.shape)
             for key, tensor in weights.items()
@@ -178,7 +167,6 @@ class InceptionNetwork:
         if any(faults.values()):
             told = "; ".join(f"{what}: {len(keys)} ({', '.join(keys[:3])})" for what, keys in faults.items() if keys)
             raise InputError(f"{path}: no Inception-v3 weights with torchvision's keys ({told})")
-        digits = hashlib.sha256(content).hexdigest()[:HASH_DIGITS]
         return cls({key: weights[key].float() for key in expected}, digits)
 
     def of_slices(self, slices: Tensor) -> Tensor:

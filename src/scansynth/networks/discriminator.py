@@ -12,6 +12,16 @@ from scansynth.networks.embedding import TimeEmbedding
 SLOPE = 0.2
 
 
+def check_sides(x: Tensor, blocks: int) -> None:
+    """Raise InputError if an image (B, C, *S) is too small to be halved `blocks` times."""
+    smallest = 2**blocks
+    if min(x.shape[2:]) < smallest:
+        raise InputError(
+            f"discriminator: {blocks} blocks need sides of at least {smallest}, the image has {tuple(x.shape[2:])}: "
+            "use fewer blocks or larger images"
+        )
+
+
 class _Block(nn.Module):
     """Two 3×3 convolutions and a twofold downsampling, with a shortcut; time is a channel bias."""
 
@@ -75,12 +85,7 @@ class Discriminator(nn.Module):
         Raises:
             InputError: if a side is too small to be halved that often.
         """
-        smallest = 2 ** len(self.blocks)
-        if min(x.shape[2:]) < smallest:
-            raise InputError(
-                f"discriminator: {len(self.blocks)} blocks need sides of at least {smallest}, the image has "
-                f"{tuple(x.shape[2:])}: use fewer blocks or larger images"
-            )
+        check_sides(x, len(self.blocks))
         assert (t is None) == (self.time is None), "t goes with time_width > 0"
         time = None if self.time is None or t is None else functional.silu(self.time(t))
         h = self.first(x)

@@ -16,23 +16,21 @@ no weights were at hand, so that its figures could not be held against published
 second one, written apart, on random weights.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 from torch.nn import functional
 
 from scansynth.errors import InputError
+from scansynth.networks.users_weights import read_weights
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the photographs that the networks were trained on (red, green, blue in [0, 1])."""
 EPSILON = 1e-10
 """Keeps a place without any feature from a division by zero."""
-HASH_DIGITS = 12
 CONVERT = (
     "python -c \"import torch, safetensors.torch as s; f, l = map(torch.load, ('alexnet.pth', 'lpips_alex.pth')); "
     "s.save_file({k: v for k, v in {**f, **l}.items() if k.startswith(('features', 'lin'))}, 'lpips.safetensors')\""
@@ -131,19 +129,9 @@ class PerceptualNetwork:
         Raises:
             InputError: if there is none, it is no safetensors file, or its keys or shapes are not those of a network.
         """
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; name a safetensors file of LPIPS weights")
-        content = path.read_bytes()
-        try:
-            weights = load(content)
-        except Exception as error:
-            raise InputError(
-                f"{path}: no safetensors file ({error}), and files of pickle (.pth, .pt) are never read here; where "
-                f"they are trusted, convert them: {CONVERT}"
-            ) from error
+        weights, digits = read_weights(path, "LPIPS", CONVERT)
         architecture = VGG16 if "features.28.weight" in weights else ALEXNET
         _check(path, architecture, {key: tuple(tensor.shape) for key, tensor in weights.items()})
-        digits = hashlib.sha256(content).hexdigest()[:HASH_DIGITS]
         return cls(architecture, {key: tensor.float() for key, tensor in weights.items()}, digits)
 
     def features(self, images: Tensor) -> list[Tensor]:

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.networks.blocks import channel_bias, convolution, fir_downsample, near_zero
+from scansynth.networks.discriminator import check_sides
 from scansynth.networks.embedding import TimeEmbedding
 from scansynth.networks.unet import UNet
 
@@ -148,12 +149,7 @@ class DiffusiveDiscriminator(nn.Module):
         Raises:
             InputError: if a side is too small to be halved that often.
         """
-        smallest = 2 ** len(self.blocks)
-        if min(x.shape[2:]) < smallest:
-            raise InputError(
-                f"discriminator: {len(self.blocks)} blocks need sides of at least {smallest}, the image has "
-                f"{tuple(x.shape[2:])}: use fewer blocks or larger images"
-            )
+        check_sides(x, len(self.blocks))
         time = functional.leaky_relu(self.time(t), SLOPE)
         h = self.first(x)
         for block in self.blocks:
