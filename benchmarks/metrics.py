@@ -32,9 +32,10 @@ from torchmetrics.functional.image import (
 
 from scansynth.data.phantom import make_phantom
 from scansynth.evaluation import metrics
+from scansynth.evaluation.cases import Case, brain, inside_the_brain
 from scansynth.evaluation.costs import peak_gb, reset_peak
 from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.protocols import PROTOCOLS, Case, brain, inside_the_brain, measure
+from scansynth.evaluation.protocols import PROTOCOLS, measure
 from scansynth.train import environment
 
 SHAPE = (240, 240, 155)

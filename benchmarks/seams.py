@@ -32,8 +32,8 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.diffusion import windows as windows_module
 from scansynth.diffusion.windows import Cut, PatchWindows
+from scansynth.evaluation.cases import Case, brain
 from scansynth.evaluation.montage import BANNER
-from scansynth.evaluation.protocols import Case, brain
 from scansynth.method import Noise
 from scansynth.synthesis import Run
 from scansynth.train import environment

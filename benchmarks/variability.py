@@ -17,8 +17,9 @@ import torch
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
+from scansynth.evaluation.cases import slices_with_foreground
 from scansynth.evaluation.metrics import PSNR, SSIM
-from scansynth.evaluation.protocols import measure, slices_with_foreground
+from scansynth.evaluation.protocols import measure
 from scansynth.method import Noise
 from scansynth.synthesis import Run
 from scansynth.train import environment

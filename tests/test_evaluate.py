@@ -13,7 +13,7 @@ from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
-from scansynth.evaluation.protocols import Case, brain
+from scansynth.evaluation.cases import Case, brain
 from scansynth.tasks import synthesise
 from scansynth.train import train
 

@@ -8,8 +8,9 @@ import torch
 
 from scansynth.errors import InputError
 from scansynth.evaluation import feature_similarity, metrics
+from scansynth.evaluation.cases import Case, body, brain
 from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.protocols import PROTOCOLS, Case, body, brain, measure
+from scansynth.evaluation.protocols import PROTOCOLS, measure
 from scansynth.evaluation.structural_similarity import ssim_maps
 
 SHAPE = (60, 56, 34)

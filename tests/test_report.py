@@ -19,10 +19,10 @@ import scansynth
 from browser import Browser
 from scansynth.data.datasets import read_image
 from scansynth.evaluate import evaluate
+from scansynth.evaluation.cases import foreground
 from scansynth.evaluation.comparison import compare, write_comparison
 from scansynth.evaluation.montage import BANNER, foreground_box
 from scansynth.evaluation.plots import plot_subjects
-from scansynth.evaluation.protocols import foreground
 from scansynth.evaluation.shown import Shown
 from scansynth.report.curves import POINTS, loss_plot, read_curves, thinned, validation_plot
 from scansynth.report.report import NIIVUE, script_json, write_report

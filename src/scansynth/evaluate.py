@@ -9,12 +9,13 @@ import numpy as np
 from scansynth.data.cohort import Cohort
 from scansynth.drawings import draw
 from scansynth.errors import InputError
+from scansynth.evaluation.cases import Case, brain
 from scansynth.evaluation.consistency import Consistency, consistency, write_consistency
 from scansynth.evaluation.costs import Cost, typical
 from scansynth.evaluation.montage import montage
 from scansynth.evaluation.observed import Observed, write_observed
 from scansynth.evaluation.plots import plot_sparsification
-from scansynth.evaluation.protocols import Case, Protocol, brain, find_protocol
+from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.regions import RegionResult, measure_regions, write_regions
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty

@@ -18,7 +18,7 @@ from scansynth.data.patches import PatchDataset
 from scansynth.data.slice_sets import SliceSetDataset
 from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import slices_with_foreground
+from scansynth.evaluation.cases import slices_with_foreground
 from scansynth.method import Method, Noise, Progress
 from scansynth.parts import whole_samples
 

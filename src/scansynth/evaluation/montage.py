@@ -18,7 +18,7 @@ from matplotlib.image import imsave
 from matplotlib.text import Text
 
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import foreground
+from scansynth.evaluation.cases import foreground
 
 BANNER = "SYNTHETIC – for research, not for diagnosis"
 

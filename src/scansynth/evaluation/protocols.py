@@ -5,13 +5,22 @@ which test, and holds the function that prepares the images so. A change that mo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from scansynth.errors import InputError
+from scansynth.evaluation.cases import (
+    Case,
+    Prepared,
+    prepare_brasyn,
+    prepare_cg_ddpm,
+    prepare_default,
+    prepare_slices,
+    prepare_syndiff,
+    prepare_synthrad,
+)
 from scansynth.evaluation.metrics import (
     FSIM,
     GMSD,
@@ -21,45 +30,11 @@ from scansynth.evaluation.metrics import (
     NMSE,
     PSNR,
     SSIM,
-    Images,
     Metric,
     named_ms_ssim,
 )
 
-FOREGROUND = 1 / 8
-"""A voxel is foreground where it is above this share of its volume's mean (background included in the mean)."""
-MIN_FOREGROUND = 0.10
-"""Slices with a smaller share of foreground are left out by `syndiff`."""
-HU_RANGE = (-1024.0, 3071.0)
-"""Hounsfield units that `synthrad` compares."""
-BODY_HU = -400.0
-"""Above it lies a body: between lung and fat."""
-
 Unit = Literal["slice", "volume", "set"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a protocol is given of one subject."""
-
-    synthesis: np.ndarray
-    """Prepared volume, (X, Y, Z) in [0, 1] (other values are measured as they stand)."""
-    reference: np.ndarray
-    """The true prepared volume, (X, Y, Z) in [0, 1] (larger values may occur)."""
-    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Masks of the subject by name, (X, Y, Z), 0 outside."""
-    to_units: Callable[[np.ndarray], np.ndarray] | None = None
-    """From [0, 1] to the contrast's unit, where that is known."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the metrics of a protocol see of a subject."""
-
-    images: Mapping[str, Images]
-    """By region; the region of the whole is named ''."""
-    slices: np.ndarray | None = None
-    """Indices along Z of the measured slices, (n,), where the unit is a slice."""
 
 
 @dataclass(frozen=True)
@@ -134,138 +109,6 @@ class Measurement:
         return float(self.figures[column].mean())
 
 
-def foreground(volume: np.ndarray) -> np.ndarray:
-    """Voxels above one eighth of the volume's mean, (X, Y, Z) bool.
-
-    Our choice: the papers speak of foreground without saying what it is. A share of the mean does not depend on
-    the scale of the intensities, and in skull-stripped and padded images it separates tissue from exact zeros.
-    """
-    return volume > FOREGROUND * volume.mean()
-
-
-def slices_with_foreground(reference: np.ndarray, share: float = MIN_FOREGROUND) -> np.ndarray:
-    """Indices (n,) of the axial slices of the reference (X, Y, Z) with at least so much foreground.
-
-    The share is that of the slice as prepared, padding included. Only the reference decides, so that every
-    synthesis of a subject is measured on the same slices.
-
-    Raises:
-        InputError: if no slice is left.
-    """
-    shares = foreground(reference).mean(axis=(0, 1))
-    kept = np.flatnonzero((shares >= share) & (shares > 0))
-    if kept.size == 0:
-        raise InputError(
-            f"no slice of the reference has {share:.0%} foreground (the fullest has {shares.max():.1%}):"
-            " nothing can be measured; is this the prepared image of the right subject?"
-        )
-    return kept
-
-
-def by_mean_and_reference_maximum(synthesis: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """SynDiff's intensities: each image divided by its own mean, then both by the reference's maximum.
-
-    An image is a slice; the maximum is that of the reference slice after its division by the mean. So the
-    reference has the maximum 1, and the scale of the synthesis does not matter. Nothing is clipped: larger values
-    of the synthesis and negative ones stay as they are. A synthesis whose mean is zero or negative cannot be
-    divided by it; it enters as given, divided by the reference's maximum only (an empty slice stays empty and is
-    measured as such).
-
-    Args:
-        synthesis: slices, (n, X, Y) float64.
-        reference: slices, (n, X, Y) float64, not negative and none empty.
-
-    Returns:
-        Both on the intensities that are compared, (n, X, Y).
-    """
-    synthesis_mean = synthesis.mean(axis=(1, 2), keepdims=True)
-    synthesis = synthesis / np.where(synthesis_mean > 0, synthesis_mean, 1.0)
-    reference = reference / reference.mean(axis=(1, 2), keepdims=True)
-    maximum = reference.max(axis=(1, 2), keepdims=True)
-    return synthesis / maximum, reference / maximum
-
-
-def brain(case: Case) -> np.ndarray:
-    """The mask `brain`, or the reference's foreground with its holes filled, slice by slice; (X, Y, Z) bool."""
-    if "brain" in case.masks:
-        return case.masks["brain"] > 0
-    return filled(foreground(case.reference))
-
-
-def filled(mask: np.ndarray) -> np.ndarray:
-    """A mask (X, Y, Z) with the holes of its axial slices filled."""
-    slices = [np.asarray(ndimage.binary_fill_holes(mask[:, :, z])) for z in range(mask.shape[2])]
-    return np.stack(slices, axis=2)
-
-
-def body(case: Case, reference: np.ndarray) -> np.ndarray:
-    """The mask `body`, or the largest piece of the reference (HU) above −400 with its holes filled; (X, Y, Z) bool."""
-    if "body" in case.masks:
-        return case.masks["body"] > 0
-    pieces: Any = ndimage.label(reference > BODY_HU)[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
-    if not pieces.any():
-        raise InputError(
-            "the reference has no voxel above −400 HU: there is no body; is this a CT in Hounsfield units?"
-        )
-    return filled(pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:])))
-
-
-def _as_slices(case: Case, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (np.moveaxis(volume[:, :, slices], 2, 0) for volume in (case.synthesis, case.reference))
-    return x, y
-
-
-def _syndiff(case: Case) -> Prepared:
-    slices = slices_with_foreground(case.reference)
-    return Prepared({"": Images.of(*by_mean_and_reference_maximum(*_as_slices(case, slices)), 1.0)}, slices)
-
-
-def _slices_as_prepared(case: Case) -> Prepared:
-    slices = slices_with_foreground(case.reference, share=0.0)
-    return Prepared({"": Images.of(*_as_slices(case, slices), 1.0)}, slices)
-
-
-def _cg_ddpm(case: Case) -> Prepared:
-    return Prepared({"": Images.of(2 * case.synthesis[None] - 1, 2 * case.reference[None] - 1, 2.0, lowest=-1.0)})
-
-
-def _brasyn(case: Case) -> Prepared:
-    if "seg" not in case.masks:
-        raise InputError("protocol brasyn measures inside and outside the tumour: the subject has no mask `seg`")
-    tumour, whole = case.masks["seg"] > 0, brain(case)
-    regions = {"tumour": tumour, "healthy": whole & ~tumour, "whole": whole | tumour}
-    empty = [name for name, region in regions.items() if not region.any()]
-    if empty:
-        raise InputError(f"protocol brasyn: the region {', '.join(empty)} has no voxel; check the mask `seg`")
-    x, y = case.synthesis[None], case.reference[None]
-    return Prepared({name: Images.of(x, y, 1.0, region[None]) for name, region in regions.items()})
-
-
-def _synthrad(case: Case) -> Prepared:
-    if case.to_units is None:
-        raise InputError("protocol synthrad measures CT in Hounsfield units: prepare CT with --intensity hu-window")
-    reference = case.to_units(case.reference)
-    mask = body(case, reference)
-    x, y = (np.clip(volume, *HU_RANGE) - HU_RANGE[0] for volume in (case.to_units(case.synthesis), reference))
-    return Prepared({"": Images.of(x[None], y[None], HU_RANGE[1] - HU_RANGE[0], mask[None])})
-
-
-def inside_the_brain(case: Case) -> Images:
-    """The volume as protocol `default` sees it: as prepared, inside the brain, with the reference's range there.
-
-    Raises:
-        InputError: if the brain has no voxel or no range, or the volumes cannot be measured.
-    """
-    mask = brain(case)
-    if not mask.any():
-        raise InputError("the mask has no voxel: nothing can be measured under it")
-    return Images.of(case.synthesis[None], case.reference[None], np.ptp(case.reference[mask]), mask[None])
-
-
-def _default(case: Case) -> Prepared:
-    return Prepared({"": inside_the_brain(case)})
-
-
 def _whole(*metrics: Metric) -> tuple[tuple[Metric, str], ...]:
     return tuple((metric, "") for metric in metrics)
 
@@ -291,7 +134,7 @@ PROTOCOLS = {
             data_range="of the reference inside the mask, its maximum less its minimum",
             test="Wilcoxon signed-rank over subjects, Holm's correction",
             metrics=_whole(PSNR, SSIM, named_ms_ssim(7, 3), MAE, NMSE, FSIM, GMSD, GRADIENT_ENERGY),
-            prepare=_default,
+            prepare=prepare_default,
         ),
         Protocol(
             name="syndiff",
@@ -305,7 +148,7 @@ PROTOCOLS = {
             data_range="1",
             test="Wilcoxon signed-rank, p < 0.05",
             metrics=_whole(PSNR, SSIM, GRADIENT_ENERGY),
-            prepare=_syndiff,
+            prepare=prepare_syndiff,
         ),
         Protocol(
             name="cg-ddpm",
@@ -317,7 +160,7 @@ PROTOCOLS = {
             data_range="2",
             test="Wilcoxon signed-rank over subjects (the paper names none)",
             metrics=_whole(named_ms_ssim(7, 3), MAE, PSNR, GRADIENT_ENERGY),
-            prepare=_cg_ddpm,
+            prepare=prepare_cg_ddpm,
         ),
         Protocol(
             name="mrdiff",
@@ -329,7 +172,7 @@ PROTOCOLS = {
             data_range="1",
             test="paired t-test over subjects (over slices in the paper)",
             metrics=_whole(PSNR, SSIM, FSIM, GMSD, GRADIENT_ENERGY),
-            prepare=_slices_as_prepared,
+            prepare=prepare_slices,
         ),
         Protocol(
             name="cola-diff",
@@ -341,7 +184,7 @@ PROTOCOLS = {
             data_range="1",
             test="none",
             metrics=_whole(PSNR, SSIM, GRADIENT_ENERGY),
-            prepare=_slices_as_prepared,
+            prepare=prepare_slices,
         ),
         Protocol(
             name="brasyn",
@@ -354,7 +197,7 @@ PROTOCOLS = {
             data_range="1",
             test="Wilcoxon signed-rank over subjects, Holm's correction",
             metrics=tuple((metric, region) for metric in (SSIM, PSNR) for region in ("tumour", "healthy", "whole")),
-            prepare=_brasyn,
+            prepare=prepare_brasyn,
             whole="whole",
         ),
         Protocol(
@@ -368,7 +211,7 @@ PROTOCOLS = {
             data_range="4095 HU",
             test="Wilcoxon signed-rank over subjects, Holm's correction",
             metrics=_whole(MAE_HU, PSNR, named_ms_ssim(7, 3)),
-            prepare=_synthrad,
+            prepare=prepare_synthrad,
         ),
         Protocol(
             name="cdpm",

@@ -13,8 +13,9 @@ import torch
 
 from scansynth.data.datasets import Acceleration
 from scansynth.evaluation.acceleration import acceleration_note, acceleration_text
+from scansynth.evaluation.cases import Case, inside_the_brain
 from scansynth.evaluation.metrics import MAE, PSNR, SSIM, WINDOW, box_around
-from scansynth.evaluation.protocols import PROTOCOLS, Case, inside_the_brain
+from scansynth.evaluation.protocols import PROTOCOLS
 from scansynth.evaluation.structural_similarity import ssim_maps
 from scansynth.evaluation.tables import Result, csv_text, spread_of, spread_text
 from scansynth.files import write_text

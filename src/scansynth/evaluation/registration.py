@@ -16,7 +16,7 @@ import numpy as np
 from scipy import fft, linalg, ndimage
 
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import foreground
+from scansynth.evaluation.cases import foreground
 from scansynth.evaluation.sets import shrunk
 
 COARSE = 24

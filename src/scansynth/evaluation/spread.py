@@ -11,16 +11,9 @@ import numpy as np
 import torch
 
 from scansynth.errors import InputError
+from scansynth.evaluation.cases import Case, brain, by_mean_and_reference_maximum, slices_with_foreground
 from scansynth.evaluation.metrics import Images, psnr, ssim
-from scansynth.evaluation.protocols import (
-    PROTOCOLS,
-    Case,
-    Unit,
-    brain,
-    by_mean_and_reference_maximum,
-    measure,
-    slices_with_foreground,
-)
+from scansynth.evaluation.protocols import PROTOCOLS, Unit, measure
 
 
 @dataclass(frozen=True)

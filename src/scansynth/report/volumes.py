@@ -16,8 +16,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from scansynth.evaluation.cases import foreground
 from scansynth.evaluation.montage import display_top, foreground_box
-from scansynth.evaluation.protocols import foreground
 from scansynth.evaluation.shown import Shown
 
 LEVELS = 255
