@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from scansynth.cli import main
 from scansynth.data.intensity import NORMALISATIONS, ContrastStatistics
+from scansynth.data.prepare import RECIPES as PREPARATIONS
 from scansynth.data.prepare import Preparation, Undo, find_preparation, grid_for, prepare, to_grid, to_source
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
@@ -173,6 +175,13 @@ def test_the_preparation_of_cg_ddpm():
     assert (own.offset, own.offset + own.scale) == pytest.approx(np.percentile(box, (0.5, 99.5)), rel=1e-5)
     with pytest.raises(InputError, match="syndiff, cg-ddpm"):
         find_preparation("ddpm")
+
+
+@pytest.mark.parametrize("name", PREPARATIONS)
+def test_every_papers_preparation_is_in_the_help(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert name in capsys.readouterr().out.split("--recipe")[1].split("--spacing")[0]
 
 
 def test_ct_is_padded_with_air():

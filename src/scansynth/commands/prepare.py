@@ -19,8 +19,8 @@ class Prepare:
     contrasts: tuple[str, ...] = ()
     """Which contrasts; empty for all that are found."""
     recipe: str = "syndiff"
-    """A paper's spacing, size and intensity, where those are not given: syndiff (as acquired, 256×256, syndiff) or
-    cg-ddpm (1×1×6 mm, 256×256×32, percentile)."""
+    """A paper's spacing, size and intensity, where those are not given: syndiff (as acquired, 256×256, syndiff),
+    cg-ddpm (1×1×6 mm, 256×256×32, percentile) or cdpm (1.375×1.375×1 mm, 128×128×128, percentile)."""
     spacing: tuple[float | None, float | None, float | None] | None = None
     """Voxel size in mm (right, anterior, superior); None keeps an axis as acquired."""
     size: tuple[int | None, int | None, int | None] | None = None
