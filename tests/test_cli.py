@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import scansynth
 from scansynth.cli import main
 from scansynth.data.phantom import write_phantom_cohort
 
@@ -175,3 +176,18 @@ def test_demo_on_own_data_makes_everything_and_resumes(folder, tmp_path, capfd):
 @pytest.mark.slow
 def test_the_whole_demo_beats_the_copied_source(tmp_path):
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+
+
+def test_every_training_option_that_a_message_names_is_there(capsys):
+    sources = Path(scansynth.__file__).parent
+    named = {
+        option
+        for path in sources.rglob("*.py")
+        for option in re.findall(r"--(?:config|settings|training|data)\.[a-z.-]*[a-z]", path.read_text())
+    }
+    assert {"--settings.patch", "--training.batch-size"} <= named
+    for recipe in ("iddpm_small", "cola_diff_small"):  # the methods whose own settings are named
+        with pytest.raises(SystemExit):
+            main(["train", recipe, "--help"])
+    options = set(re.findall(r"--[a-z.-]*[a-z]", capsys.readouterr().out))
+    assert named <= options

@@ -105,7 +105,7 @@ def make_parts(
         if needs.tissue and data.acceleration:
             raise InputError(
                 f"{config.method}: the cohort's tissue densities are those of fully sampled scans; leave acceleration "
-                "out, or train with --config.settings.no-structural-guidance"
+                "out, or train with --settings.no-structural-guidance"
             )
         assert first_stage is not None
         dataset = LatentDataset(

@@ -52,7 +52,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             if any(side < width for side, width in zip(shape, size, strict=True)):
                 raise InputError(
                     f"{cohort.folder}: {subject} has {'×'.join(map(str, shape))} voxels, less than a patch of "
-                    f"{'×'.join(map(str, size))}: choose a smaller --config.settings.patch, or prepare another --size"
+                    f"{'×'.join(map(str, size))}: choose a smaller --settings.patch, or prepare another --size"
                 )
 
     def _shape(self, subject: str) -> tuple[int, int, int]:
