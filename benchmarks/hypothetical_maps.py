@@ -1,7 +1,7 @@
 """MRDiff's hypothetical T1, T2 and S0 maps beside the true ones of phantoms.
 
     python benchmarks/hypothetical_maps.py --run RUN --cohort COHORT --seed 6 --shape 72 88 64 --spacing 2.5 \\
-        --picture docs/hypothetical_maps.png -o benchmarks/results/hypothetical-maps.json
+        --picture docs/results/hypothetical_maps.png -o benchmarks/results/hypothetical-maps.json
 
 The cohort was prepared from `write_phantom_cohort(…, seed, shape, spacing)` with subjects of BIDS names; the true maps
 are made anew from these. Pearson's and Spearman's correlation inside the brain by subject and map; the true one of S0
@@ -22,9 +22,11 @@ from scipy import ndimage, stats
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
 from scansynth.data.phantom import cohort_phantom
+from scansynth.drawings import draw
 from scansynth.evaluation.montage import BANNER
 from scansynth.method import Noise
 from scansynth.synthesis import Run
+from scansynth.tasks import Task, choose_work
 from scansynth.train import environment
 
 TRUE = {"T1 (s)": ("t1", 1000.0), "T2 (s)": ("t2", 1000.0), "S0 (arbitrary)": ("pd", 1.0)}
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the phantoms")
     parser.add_argument("--shape", type=int, nargs=3, default=(96, 112, 96))
     parser.add_argument("--spacing", type=float, default=2.0)
+    parser.add_argument("--keep", type=Path, help="folder of samples, as of `evaluate --keep`")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("-o", "--output", type=Path)
@@ -46,8 +49,9 @@ def main() -> None:
     run, cohort = Run.load(arguments.run, "cpu"), Cohort.open(arguments.cohort)
     target = run.method.targets[0]
     found = {name: {"pearson": [], "spearman": []} for name in TRUE}
-    for number, subject in enumerate(cohort.subjects("test")):
-        maps = predicted(run, cohort, subject, target)
+    work = choose_work([run], cohort, "test", "mrdiff", target)
+    for number, task in enumerate(work):
+        subject, maps = task.subject, predicted(run, task, arguments.keep)
         phantom = cohort_phantom(int(subject.split("-")[1]) - 1, arguments.seed, arguments.shape, arguments.spacing)
         affine = cohort.affine(subject, target)
         true = {
@@ -70,18 +74,18 @@ def main() -> None:
         content = {
             "environment": environment(),
             "command": " ".join(["python", "benchmarks/hypothetical_maps.py", *words]),
-            "subjects": len(cohort.subjects("test")),
+            "subjects": len(work),
             "mean_and_deviation_over_subjects": results,
         }
         arguments.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def predicted(run: Run, cohort: Cohort, subject: str, target: str) -> dict[str, np.ndarray]:
+def predicted(run: Run, task: Task, kept: Path | None) -> dict[str, np.ndarray]:
     """Hypothetical maps by name, (X, Y, Z)."""
-    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
-    images, noise = from_network(batch["images"]), Noise([(0, subject, 0)])
-    made = run.make(images, batch["available"], target, noise)
-    return run.hypothetical_maps(images, batch["available"], target, made, noise)
+    batch = whole_subject(task.cohort, task.subject, run.config.contrasts, run.config.data.acceleration)
+    made = draw(run, task, seed=0, sample=0, kept=kept).image
+    noise = Noise([(0, task.subject, 0)])
+    return run.hypothetical_maps(from_network(batch["images"]), batch["available"], task.target, made, noise)
 
 
 def on_grid(array: np.ndarray, affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
