@@ -16,13 +16,14 @@ from scansynth.data.tissue import segment
 from scansynth.data.volume import Volume
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import mean_from_eps, normal_kl
+from scansynth.drawings import draw
 from scansynth.errors import InputError
 from scansynth.method import Noise, Progress
 from scansynth.methods.cola_diff import ColaDiff, ColaDiffConfig, kl_weight
 from scansynth.networks.cola import BottleneckBlock, ColaUnet, ConditionPath, Size, TissueEncoder, TransformerBlock
 from scansynth.recipes.cola_diff import ABLATIONS
 from scansynth.synthesis import Run
-from scansynth.tasks import synthesise
+from scansynth.tasks import choose_work, synthesise
 from scansynth.train import train
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
@@ -255,6 +256,14 @@ def test_a_folders_own_tissue_is_found_where_a_run_reads_it(trained, phantoms, c
         translate(regression, {"T1w": subject.scans["T1w"]}, "T2w", tissue=tmp_path / "mask.nii.gz")
     arguments = ["translate", "--run", str(trained.folder), "-i", str(tmp_path), "-o", str(tmp_path / "x")]
     assert main([*arguments, "--tissue", "mask.nii.gz"]) == 1
+
+
+def test_evaluation_reads_the_stored_tissue_and_segments_noisy_sources(trained, cohort, monkeypatch):
+    task = next(task for task in choose_work([trained], cohort, "test", "cola-diff", "T2w"))
+    monkeypatch.setattr("scansynth.synthesis.segment", None)
+    assert draw(trained, task, 0, 0).image.std() > 0
+    with pytest.raises(TypeError):  # the segmentation, which is not there
+        draw(trained, task, 0, 0, level=0.1)
 
 
 def test_noise_in_the_sources_reaches_their_tissue(trained, cohort, monkeypatch):

@@ -33,6 +33,17 @@ def test_pywavelets_finds_the_same_bands(dims):
         np.testing.assert_allclose(bands[:, :, number].numpy(), found[name], atol=1e-12)
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_half_precision_and_the_order_in_memory_change_nothing_else(order):
+    x = images(2).to(torch.bfloat16)
+    bands = dwt(x.to(memory_format=order))
+    assert bands.dtype == torch.bfloat16
+    torch.testing.assert_close(bands, dwt(x.float()).to(torch.bfloat16), atol=0, rtol=0)
+    torch.testing.assert_close(
+        iwt(bands.to(memory_format=order)), iwt(bands.float()).to(torch.bfloat16), atol=0, rtol=0
+    )
+
+
 def test_white_noise_stays_white():
     bands = dwt(torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0)))[0].flatten(1)
     torch.testing.assert_close(torch.cov(bands), torch.eye(4), atol=0.02, rtol=0)

@@ -60,7 +60,8 @@ def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None,
     }
     if path and path.is_file():
         return _read(path, of)
-    change = partial(noisy, level=level, noise=Noise([(seed, task.subject, "noise in the sources")]))
+    noise = Noise([(seed, task.subject, "noise in the sources")])
+    change = partial(noisy, level=level, noise=noise) if level else None  # unchanged scans keep their stored tissue
     parameters = sum(parameter.numel() for parameter in run.method.parameters())
     (images, sources), cost = measured_cost(
         lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), change, given or None),
