@@ -15,6 +15,7 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import cohort_phantom, write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.data.tissue import LOOKS, combine, from_labels, masks, segment
+from scansynth.data.tissue_intensities import fit
 from scansynth.errors import InputError
 from scansynth.physics.tissue import TISSUES, WEIGHTS
 
@@ -237,3 +238,21 @@ def test_the_command(listing, tmp_path):
     Prepare(input=tmp_path / "in", output=tmp_path / "x", size=(40, 48, None), fractions=(1, 0, 0), contrasts=("T1w",),
             tissue="segment").run()  # fmt: skip
     assert (tmp_path / "x" / "scans" / NAME / "tissue_T1w.b2nd").is_file()
+
+
+def test_white_and_grey_matter_do_not_end_in_one_peak():
+    """A phantom whose two means, started too high, both ended at white matter's."""
+    phantom = cohort_phantom(4, seed=1, shape=(80, 96, 80), spacing=2.0)
+    found = dice(segment(phantom.contrast("T1w"), "T1w", (2.0,) * 3), phantom)[:3]
+    assert (found >= 0.85).all(), found
+
+
+def test_means_keep_to_what_the_sequence_gives(phantom):
+    image = phantom.contrast("T1w").astype(float)
+    brain, faint = image > 0, image**0.3  # grey matter at nine tenths of white matter, CSF at six
+    look = LOOKS["T1w"]
+    free, bound = (fit(faint, brain, VOXEL, look.order, look.start, bounds).means for bounds in ({}, look.bounds))
+    assert free[1] > 0.88 * free[0]
+    assert free[2] > 0.5 * free[0]
+    assert bound[1] <= 0.88 * bound[0] * (1 + 1e-6)
+    assert bound[2] <= 0.5 * bound[0] * (1 + 1e-6)

@@ -12,7 +12,7 @@ Scans must be skull-stripped: what surrounds the brain would be taken for tissue
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from scansynth.physics.tissue import combine as weighted_mean
 OWN_MASK = "tissue"
 """Name of a subject's own label image, which is taken before what is segmented."""
 _LABELS = (2, 1, 3, 7)  # BIDS' standard labels of discrete segmentations, in the order of TISSUES
-VERSION = 1
+VERSION = 2
 """Goes up when densities change."""
 
 _WHITE, _GREY, _CSF, _TUMOUR = range(4)
@@ -42,15 +42,17 @@ class _Look:
     """The darkest first."""
     start: tuple[float, float, float]
     """Quantiles of the brain's intensities near their means."""
-    least_csf: float = 0.0
-    """Of the mean of CSF, as a share of white matter's."""
+    bounds: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """Of the means of grey matter and CSF, as shares of white matter's."""
 
 
-# T1: dura and vessels that a skull stripping leaves are darker than CSF, which gives a quarter of white matter's signal
-# or more in usual sequences.
+# T1: dura and vessels that a skull stripping leaves are darker than CSF, which gives a quarter to a half of white
+# matter's signal in usual sequences; grey matter gives less than nine tenths, without which both its mean and white
+# matter's may end in one peak.
+_T1 = _Look((_CSF, _GREY, _WHITE), (0.05, 0.4, 0.85), {_GREY: (0.0, 0.88), _CSF: (0.25, 0.5)})
 LOOKS = {
-    "T1w": _Look((_CSF, _GREY, _WHITE), (0.05, 0.55, 0.9), least_csf=0.25),
-    "T1ce": _Look((_CSF, _GREY, _WHITE), (0.05, 0.55, 0.9), least_csf=0.25),
+    "T1w": _T1,
+    "T1ce": _T1,
     "T2w": _Look((_WHITE, _GREY, _CSF), (0.2, 0.55, 0.97)),
     "PDw": _Look((_WHITE, _GREY, _CSF), (0.25, 0.6, 0.95)),
     "FLAIR": _Look((_CSF, _WHITE, _GREY), (0.01, 0.4, 0.85)),
@@ -97,7 +99,7 @@ def segment(image: np.ndarray, contrast: str, voxel: Sequence[float], tumour: np
     box = bounding_box(brain)
     brain, values = brain[box], image[box] - image.min()
     values = values / np.percentile(values[brain], 99)
-    found = fit(values, brain, voxel, look.order, look.start, look.least_csf)
+    found = fit(values, brain, voxel, look.order, look.start, look.bounds)
     values = values / found.field
     lesion = _tumour(values, brain, contrast, found, voxel) if tumour is None else brain & (tumour[box] > 0)
     part = np.where(brain & ~lesion, _posterior(values, brain & ~lesion, look.order, found, classifier), 0)

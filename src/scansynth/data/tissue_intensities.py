@@ -10,7 +10,7 @@ The receive field is smooth and multiplies. It is estimated between the updates 
 measures over what its classes measure, averaged with a Gaussian window and the classes' inverse variances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def fit(
     voxel: Sequence[float],
     order: Sequence[int],
     start: Sequence[float],
-    least_csf: float = 0.0,
+    bounds: Mapping[int, tuple[float, float]],
 ) -> Intensities:
     """Fit means and field by expectation and maximisation.
 
@@ -58,7 +58,7 @@ def fit(
         voxel: sizes, mm.
         order: of white matter (0), grey matter (1) and CSF (2), the darkest first.
         start: quantiles of the brain's intensities at which the three means start, the darkest first.
-        least_csf: of the mean of CSF, as a share of that of white matter: what is darker is no CSF.
+        bounds: of the means of grey matter and CSF, as shares of that of white matter.
     """
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=voxel)
     inner = np.asarray(depth)[1:-1, 1:-1, 1:-1] > _INNER
@@ -89,7 +89,9 @@ def fit(
         share = share[:3]
         total = share.sum(1) + 1e-12
         means = (share * u).sum(1) / total
-        means[csf] = max(means[csf], least_csf * means[white])
+        for tissue, place in ((1, grey), (2, csf)):
+            if tissue in bounds:
+                means[place] = np.clip(means[place], *np.multiply(bounds[tissue], means[white]))
         means = np.sort(means)
         deviation_seen = np.sqrt((share * (u - means[:, None]) ** 2).sum(1) / total)
         # One variation for all tissues, that of the purer of white and grey matter: CSF lies in few whole voxels, and
