@@ -15,7 +15,8 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.methods.regression import RegressionConfig
-from scansynth.train import train
+from scansynth.processes import Processes
+from scansynth.train import locked, train
 
 CPU = torch.device("cpu")
 FILES = ("weights", "averages", "optimizers")
@@ -242,6 +243,18 @@ def test_foreign_folders_are_refused_and_runs_overwritten_only_on_demand(copied,
     other = replace(config, seed=1, training=replace(config.training, steps=2))
     train(other, cohort, run, CPU, overwrite=True)
     assert [line["step"] for line in metrics(run)] == [2, 2]
+
+
+def test_a_run_that_another_training_writes_to_is_left_alone(copied, cohort, monkeypatch):
+    config, run = copied
+    before = contents(run)
+    monkeypatch.setattr("scansynth.train.PATIENCE", 0.1)
+    with locked(run, Processes(CPU)):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="another training"):
+                train(config, cohort, run, CPU, overwrite=overwrite)
+    assert_equal(contents(run), before)
+    train(config, cohort, run, CPU)
 
 
 def test_contrasts_and_sizes_must_fit(cohort, tiny, tmp_path):

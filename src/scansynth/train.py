@@ -11,12 +11,14 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -42,6 +44,9 @@ log = logging.getLogger(__name__)
 
 MOVABLE = ("steps", "minutes", "log_every", "checkpoint_every", "validate_every")
 """Fields of `Training` that may be changed when a run resumes: they change no step of it."""
+
+PATIENCE = 15.0
+"""Seconds to wait for another training on the run to end: the workers of a killed one live on for some seconds."""
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called with (steps finished, steps in all, newest figures)."""
@@ -75,33 +80,54 @@ def train(
         The resolved settings, as in the run's `config.yaml`.
 
     Raises:
-        InputError: if the cohort does not fit the method, or the folder holds a run of other settings.
+        InputError: if the cohort does not fit the method, or the folder holds a run of other settings or one that
+            another training writes to.
     """
     processes = processes or Processes(device)
     config = replace(config, contrasts=config.contrasts or cohort.contrasts)
-    stage = find_first_stage(config, cohort, run, first_stage, overwrite, processes)
-    with processes.agreeing():
-        method, dataset = make_parts(config, cohort, processes, stage)
-        if init and (overwrite or not checkpoint.current(run / "last")):
-            weights, source = checkpoint.load_weights(init)
-            check_same_networks(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
-            checkpoint.restore(dict(method.nets.items()), weights, source)
-    resumed, config = open_run(
-        config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes, stage
-    )
-    engine = Engine(method, device, config.training.precision, config.training.gradient_clip, processes)
-    start, best = 0, -np.inf
-    if resumed:
+    with locked(run, processes):
+        stage = find_first_stage(config, cohort, run, first_stage, overwrite, processes)
         with processes.agreeing():
-            state = engine.load(resumed)
-        start, best = state["step"], state["best"] if state["best"] is not None else -np.inf
-    engine.start_equal()
-    if processes.first:
+            method, dataset = make_parts(config, cohort, processes, stage)
+            if init and (overwrite or not checkpoint.current(run / "last")):
+                weights, source = checkpoint.load_weights(init)
+                check_same_networks(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
+                checkpoint.restore(dict(method.nets.items()), weights, source)
+        resumed, config = open_run(
+            config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes, stage
+        )
+        engine = Engine(method, device, config.training.precision, config.training.gradient_clip, processes)
+        start, best = 0, -np.inf
         if resumed:
-            log.info("%s: going on at step %d", run, start)
-        _cut_back(run / "metrics.jsonl", start)
-    _Loop(config, cohort, run, engine, dataset, best).run_steps(start, report)
+            with processes.agreeing():
+                state = engine.load(resumed)
+            start, best = state["step"], state["best"] if state["best"] is not None else -np.inf
+        engine.start_equal()
+        if processes.first:
+            if resumed:
+                log.info("%s: going on at step %d", run, start)
+            _cut_back(run / "metrics.jsonl", start)
+        _Loop(config, cohort, run, engine, dataset, best).run_steps(start, report)
     return config
+
+
+@contextmanager
+def locked(run: Path, processes: Processes) -> Iterator[None]:
+    """Keep other trainings off the run: a lock beside its folder, which the system frees when the process ends."""
+    lock = FileLock(run.absolute().with_name(f".{run.name}.lock"))
+
+    def take() -> None:
+        run.absolute().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout as error:
+            raise InputError(f"{run}: another training writes to it: let it end, or choose another --run") from error
+
+    processes.from_first(take)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(
