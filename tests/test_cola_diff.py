@@ -15,7 +15,7 @@ from scansynth.data.prepare import Preparation, grid_for
 from scansynth.data.tissue import segment
 from scansynth.data.volume import Volume
 from scansynth.diffusion.schedule import Schedule
-from scansynth.diffusion.variational import mean_from_eps, normal_kl
+from scansynth.diffusion.variational import eps_from_velocity, mean_from_eps, normal_kl
 from scansynth.drawings import draw
 from scansynth.errors import InputError
 from scansynth.method import Noise, Progress
@@ -68,6 +68,16 @@ def test_losses_are_the_errors_of_the_noise(batch):
     square = (eps - eps_theta).square().flatten(1).mean(1)
     assert losses["noise"].item() == pytest.approx(square.mean().item(), rel=1e-6)
     expected = (kl_weight(method.schedule, t) * square).mean().item()
+    assert losses["kl"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_that_gives_the_velocity_learns_by_its_error():
+    method = ColaDiff(replace(ColaDiffConfig.tiny(), output="velocity"), CONTRASTS)
+    v, v_theta, x_t, t = *torch.randn(3, 2, 3, 8, 8), torch.tensor([1, 30])
+    eps, eps_theta = (eps_from_velocity(method.schedule, velocity, x_t, t) for velocity in (v, v_theta))
+    losses = method.losses(eps_theta, eps, t)
+    assert losses["noise"].item() == pytest.approx((v - v_theta).square().mean().item(), rel=1e-4)
+    expected = (kl_weight(method.schedule, t) * (eps - eps_theta).square().flatten(1).mean(1)).mean().item()
     assert losses["kl"].item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -99,7 +99,8 @@ class ColaDiff(LatentDiffusion):
     def losses(self, eps_theta: Tensor, eps: Tensor, t: Tensor) -> dict[str, Tensor]:
         """L_E and L_KL, means over latents."""
         square = (eps_theta - eps).square()
-        return {"noise": square.mean(), "kl": (expand(kl_weight(self.schedule, t), square) * square).mean()}
+        bound = expand(kl_weight(self.schedule, t), square) * square
+        return {"noise": self.noise_loss(eps_theta, eps, t), "kl": bound.mean()}
 
     def tissue_of_sources(self, batch: Batch, is_source: Tensor) -> Tensor | None:
         """The sources' densities combined; the target's are never read."""
