@@ -118,6 +118,18 @@ def test_the_loss_counts_target_slices_only(output):
     assert not torch.equal(loss_of(method, batch), loss)
 
 
+def test_a_network_that_gives_the_velocity_learns_by_its_error():
+    torch.manual_seed(0)
+    method, batch, given = Cdpm(replace(GENERATOR, output="velocity"), ("T1w",)), sets_of_slices(), []
+    method.nets["unet"].register_forward_hook(lambda net, inputs, out: given.append(out.transpose(1, 2)))
+    loss = loss_of(method, batch)
+    noise, x0 = Noise(KEYS), batch["slices"].transpose(1, 2)
+    t = noise.integers("t", 1, method.config.steps + 1)
+    alpha_bar = method.schedule.at(t, x0)
+    velocity = alpha_bar.sqrt() * noise.normal("eps", x0.shape[1:]) - (1 - alpha_bar).sqrt() * x0
+    torch.testing.assert_close(loss, target_mean((velocity - given[0]).square(), batch["is_target"]))
+
+
 @pytest.mark.parametrize("settings", [GENERATOR, TRANSLATOR])
 def test_networks_see_clean_conditions_noisy_targets_and_which_is_which(settings):
     contrasts = ("T1w", "T2w")[: 1 + settings.translator]

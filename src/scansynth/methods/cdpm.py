@@ -28,6 +28,7 @@ section 3.2: stages                           | `diffusion/stages.py`
 # Paper: no average of the weights is mentioned. Here: synthesis uses one, as all diffusion models of this package do.
 # Paper: volumes of no particular subject. Here: a setting gives the generator labels c, dropped at random in training,
 # so that it makes volumes of a given age or class and of none.
+# Paper: the error of the noise. Here: that of the velocity, where the network gives one (`velocity_weighted` says why).
 # Paper: generates only. Here: a setting makes it a translator, because MRDiff's paper compares with it as one.
 
 What depends on the condition slices alone could be computed once a stage. That is the first convolution of X^C (and of
@@ -51,7 +52,7 @@ from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ancestral, ddim, times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
-from scansynth.diffusion.variational import x0_from_eps
+from scansynth.diffusion.variational import velocity_weighted, x0_from_eps
 from scansynth.errors import InputError
 from scansynth.method import LABEL_WIDTH, Batch, Needs, Noise, Progress, SliceSets, Update, Windows
 from scansynth.methods.ddpm import make_schedule, read_noise
@@ -90,7 +91,8 @@ class CdpmConfig:
     steps: int = 1000
     """T, the steps of the forward process; β from 10⁻⁴ to 0.02, scaled by 1000/T."""
     output: Literal["noise", "velocity"] = "noise"
-    """What the network gives: ε_θ, or the velocity that ε_θ follows from, which learns in far fewer steps."""
+    """What the network gives: ε_θ, or the velocity that it follows from, which learns in far fewer steps; Eq. 6 is then
+    the velocity's error."""
     plan: Literal["autoregressive", "hierarchical"] = "autoregressive"
     """Stages from the first slice up, or slices all over the volume first and then those between."""
     stage: int = 10
@@ -223,7 +225,10 @@ class Cdpm(AnyToAny):
         labels = drop_labels(batch["labels"], noise) if self.config.labels else None
         out = self.predict(x, is_target, y, t, batch["index"], batch["depth"], batch["valid"], labels)
         eps_theta = read_noise(self.config.output, self.schedule, out, x_t, t)
-        update("G", {"noise": target_mean((eps_theta - eps).square(), is_target)})
+        square = (eps_theta - eps).square()
+        if self.config.output == "velocity":
+            square = velocity_weighted(self.schedule, square, t)
+        update("G", {"noise": target_mean(square, is_target)})
 
     def sample(
         self,

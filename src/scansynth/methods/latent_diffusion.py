@@ -18,8 +18,7 @@ DDIM 12, η = 0                       | `translate`
 
 # Paper: an encoder of the condition's own. Here: every source goes through the first stage's, each alone, because any
 # subset of them may be given.
-# Paper: the error of the noise. Here: that of the velocity, where the network gives one. The error of the noise counts
-# that of the velocity up to 25,000 times less at late times, where the large and the smooth is made.
+# Paper: the error of the noise. Here: that of the velocity, where the network gives one (`velocity_weighted` says why).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ddim, times
 from scansynth.diffusion.schedule import Schedule
-from scansynth.diffusion.variational import eps_from_velocity, x0_from_eps
+from scansynth.diffusion.variational import eps_from_velocity, velocity_weighted, x0_from_eps
 from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.unet import UNet
 
@@ -154,9 +153,9 @@ class LatentDiffusion(AnyToAny):
         return {"noise": self.noise_loss(eps_theta, eps, t)}
 
     def noise_loss(self, eps_theta: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """The mean of ‖ε − ε_θ‖²; where the network gives the velocity, of that over ᾱ_t: the velocity's own error."""
+        """The mean of ‖ε − ε_θ‖²; where the network gives the velocity, of the velocity's own squared error."""
         square = (eps_theta - eps).square()
-        return (square if self.config.output == "noise" else square / self.schedule.at(t, square)).mean()
+        return (square if self.config.output == "noise" else velocity_weighted(self.schedule, square, t)).mean()
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
