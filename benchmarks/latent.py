@@ -1,11 +1,13 @@
 """What a latent space saves: the same U-Net on latents and on images, and what the cooperative filter costs.
 
-    python benchmarks/latent.py -o benchmarks/results/latent.json
+    python benchmarks/latent.py --work spaces -o benchmarks/results/latent.json
+    python benchmarks/latent.py --work filter --batch 4 -o benchmarks/results/latent-filter.json
 
 Both are latent diffusion (`ldm`) of one width on one image; in image space the first stage is the identity. A training
 step does not encode, since latents are stored; sampling encodes three sources and decodes, by an autoencoder of
 `autoencoder_small`'s width. Each case has a process of its own, whose peak memory is its own; "over idle" leaves out
-what that process holds before it works. The filter: CoLa-Diff's forward pass at 56×56 with and without, in turns.
+what that process holds before it works. Sampling is done once, after two steps to warm up. The filter: CoLa-Diff's
+forward pass at 56×56 with and without, in turns, at several widths (the paper's is 128).
 """
 
 import argparse
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from patches import peak
+from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
@@ -34,6 +37,8 @@ from speed import timed
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T1ce", "T2w", "FLAIR")
+FILTER_WIDTHS = 32, 64, 128
+"""Base widths of the U-Net that the filter is timed in."""
 
 
 class Trained(nn.Module):
@@ -69,10 +74,11 @@ class Same(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", choices=["spaces", "filter"], required=True)
     parser.add_argument("--size", type=int, default=224, help="pixels of a slice's side")
     parser.add_argument("--channels", type=int, default=32, help="base width of the U-Net")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", default="float32", help="in both spaces; the filter is timed in two")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
@@ -84,32 +90,41 @@ def main() -> None:
         return
     results = []
     cases = [{"work": work, "space": space} for work in ("training", "sampling") for space in ("latent", "image")]
-    for case in (*cases, {"work": "filter"}):
+    filters = [
+        {"work": "filter", "channels": width, "precision": precision}
+        for width in FILTER_WIDTHS
+        for precision in ("float32", "bfloat16")
+    ]
+    for case in cases if arguments.work == "spaces" else filters:
         command = [sys.executable, __file__, *sys.argv[1:], "--one", json.dumps(case)]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(f"{case}:\n{run.stderr}")
         results.append(json.loads(run.stdout.splitlines()[-1]))
         print(json.dumps(results[-1]), flush=True)
-    ratios = {}
-    for work, (latent, image) in (("training", results[:2]), ("sampling", results[2:4])):
-        ratios[work] = {
-            "time": round(image["seconds"] / latent["seconds"], 2),
-            "peak memory": round(image["peak_memory_gb"] / latent["peak_memory_gb"], 2),
-            "peak memory over idle": round(image["over_idle_gb"] / latent["over_idle_gb"], 2),
-        }
-    print(json.dumps(ratios, indent=1))
+    content = {"environment": environment(), "threads": arguments.threads, "results": results}
+    if arguments.work == "spaces":
+        content["ratios"] = {"training": ratios(*results[:2]), "sampling": ratios(*results[2:])}
+        print(json.dumps(content["ratios"], indent=1))
     if arguments.output:
         words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-        content = {"environment": environment(), "threads": arguments.threads, "results": results, "ratios": ratios}
         content["command"] = " ".join(["python", "benchmarks/latent.py", *words])
         arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def ratios(latent: dict, image: dict) -> dict:
+    """Image over latent space."""
+    return {
+        "time": round(image["seconds"] / latent["seconds"], 2),
+        "peak memory": round(image["peak_memory_gb"] / latent["peak_memory_gb"], 2),
+        "peak memory over idle": round(image["over_idle_gb"] / latent["over_idle_gb"], 2),
+    }
 
 
 def measure(case: dict, arguments: argparse.Namespace) -> dict:
     """One case."""
     if case["work"] == "filter":
-        return {**case, **filter_share(arguments)}
+        return {**case, **filter_share(case["channels"], case["precision"], arguments.batch)}
     latent = case["space"] == "latent"
     config = replace(find_recipe("ldm"), contrasts=CONTRASTS)
     settings = replace(config.settings, channels=arguments.channels, targets=("FLAIR",))
@@ -136,16 +151,21 @@ def measure(case: dict, arguments: argparse.Namespace) -> dict:
             step(engine, batch, config, 1, Progress(1, 10, 0.0))
             engine.mean_losses()
 
+        seconds = timed(work, arguments.repeats, CPU)
     else:
         prepare_synthesis(method, CPU, config.training.precision)
         images = torch.rand(1, len(CONTRASTS), arguments.size, arguments.size, arguments.batch) * 2 - 1
         batch = {"images": images, "available": torch.tensor([[True, True, True, False]])}
 
-        def work() -> None:
+        def sample(steps: int) -> float:
+            method.path = times(settings.steps, steps)
+            begun = time.perf_counter()
             with torch.no_grad():
                 method.translate(batch, "FLAIR", SliceWindows(arguments.batch), Noise([(0, "subject", 0)]))
+            return time.perf_counter() - begun
 
-    seconds = timed(work, arguments.repeats if case["work"] == "training" else 1, CPU)
+        sample(2)
+        seconds = [sample(settings.sampling_steps)]
     return {
         **case,
         "size": arguments.size,
@@ -158,18 +178,18 @@ def measure(case: dict, arguments: argparse.Namespace) -> dict:
     }
 
 
-def filter_share(arguments: argparse.Namespace) -> dict:
+def filter_share(channels: int, precision: str, batch: int) -> dict:
     """Share of a forward pass at 56×56 that the cooperative filter takes."""
     config = replace(find_recipe("cola_diff"), contrasts=CONTRASTS)
-    settings = replace(config.settings, channels=arguments.channels, structural_guidance=False)
+    settings = replace(config.settings, channels=channels, structural_guidance=False)
     networks = {}
     for filtered in (True, False):
         method = make_method(replace(config, settings=replace(settings, cooperative_filter=filtered)))
         assert isinstance(method, ColaDiff)
-        prepare_synthesis(method, CPU, arguments.precision)
+        prepare_synthesis(method, CPU, precision)
         networks[filtered] = method
-    kappa_t, t = torch.randn(arguments.batch, 3, 56, 56), torch.full((arguments.batch,), 500)
-    y, planes = torch.randn(arguments.batch, 4, 3, 56, 56), torch.zeros(arguments.batch, 8, 1, 1)
+    kappa_t, t = torch.randn(batch, 3, 56, 56), torch.full((batch,), 500)
+    y, planes = torch.randn(batch, 4, 3, 56, 56), torch.zeros(batch, 8, 1, 1)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     with torch.no_grad():
         conditions = {filtered: method.condition(y, planes, None) for filtered, method in networks.items()}
@@ -184,9 +204,8 @@ def filter_share(arguments: argparse.Namespace) -> dict:
         "seconds_with": round(float(np.median(seconds[True])), 4),
         "seconds_without": round(float(np.median(seconds[False])), 4),
         "share": round(float(np.median(shares)), 3),
-        "channels": arguments.channels,
-        "batch": arguments.batch,
-        "precision": arguments.precision,
+        "quartiles": [round(float(share), 3) for share in np.quantile(shares, (0.25, 0.75))],
+        "batch": batch,
     }
 
 
