@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import r1_penalty
+from scansynth.networks import blocks
 from scansynth.networks.blocks import (
     FirConvolution,
     ResidualBlock,
@@ -313,6 +314,18 @@ def test_attention_is_that_of_the_paper_and_moves_with_its_places():
     order = torch.randperm(15)
     permuted = x.flatten(2)[..., order].reshape(x.shape)
     torch.testing.assert_close(net(permuted).flatten(2), net(x).flatten(2)[..., order])
+
+
+def test_attention_without_all_weights_at_once_is_the_same(monkeypatch):
+    net, x = SelfAttention(2, 8, heads=2), torch.randn(2, 8, 3, 5, requires_grad=True)
+    shake(net)
+    found = []
+    for most in (2**22, 0):
+        monkeypatch.setattr(blocks, "MANY_WEIGHTS", most)
+        y = net(x)
+        found.append((y, torch.autograd.grad(y.square().sum(), x)[0]))
+    assert not torch.equal(found[0][1], found[1][1])  # another kernel
+    torch.testing.assert_close(found[0], found[1])
 
 
 # Embeddings

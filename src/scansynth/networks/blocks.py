@@ -282,6 +282,10 @@ class ResidualBlock(nn.Module):
         return (self.shortcut(x) + h) / math.sqrt(2)
 
 
+MANY_WEIGHTS = 2**22
+"""Weights of an attention above which a training step on a CPU is faster without holding them all."""
+
+
 class SelfAttention(nn.Module):
     """Self-attention over all places of a feature map, as a residual block (DDPM, appendix B; NCSN++).
 
@@ -303,6 +307,10 @@ class SelfAttention(nn.Module):
         """Let every place of `x` (B, C, *S) attend to every other; the shape stays."""
         batch, channels, *shape = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1)
-        q, k, v = qkv.transpose(3, 4).unbind(1)  # each (B, heads, places, C/heads)
+        qkv = qkv.transpose(3, 4)
+        weights = batch * self.heads * qkv.shape[3] ** 2
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or weights > MANY_WEIGHTS:
+            qkv = qkv.contiguous()  # or the kernels that never hold all weights do not take it
+        q, k, v = qkv.unbind(1)  # each (B, heads, places, C/heads)
         h = functional.scaled_dot_product_attention(q, k, v)
         return (x + self.out(h.transpose(2, 3).reshape(batch, channels, *shape))) / math.sqrt(2)
