@@ -13,7 +13,6 @@ weights of an Inception network, which are not at hand.) Results that were measu
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from measuring import save
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset, from_network
@@ -33,7 +33,7 @@ from scansynth.evaluation.tables import Spread, summarise
 from scansynth.method import Noise
 from scansynth.recipes.syndiff import ABLATIONS, Recipe, syndiff_small
 from scansynth.synthesis import Run
-from scansynth.train import environment, train
+from scansynth.train import train
 
 CONTRASTS = ("T1w", "T2w")
 UNCONDITIONAL = "T2w"
@@ -116,16 +116,13 @@ def table(arguments: argparse.Namespace, cohort: Cohort, names: list[str]) -> No
             made = generate(Run.load(runs[name], arguments.device), real["train"].shape[1:])
             frechet[name] = features.distance(made)
     content = {
-        "environment": environment(),
-        "command": " ".join(["python", "benchmarks/ablations.py", *sys.argv[1:]]),
         "steps": arguments.steps,
         "subjects": {split: len(cohort.subjects(split)) for split in ("train", "val", "test")},
         "translation": rows,
         "frechet_distance": {name: round(value, 3) for name, value in frechet.items()},
     }
     print(json.dumps(content, indent=1))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    save(arguments.output, content)
 
 
 def spread(figures: Spread) -> list[float]:

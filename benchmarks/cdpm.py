@@ -12,8 +12,6 @@ steps" what 50 would take. Both networks have the recipe's levels and the width 
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from patches import counted, peak
+from measuring import counted, in_own_process, peak, save, timed
 from scansynth.config import RunConfig
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import windows_of
@@ -31,8 +29,7 @@ from scansynth.method import Noise, Progress
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
 from scansynth.reproduction.trial import random_batch
-from scansynth.train import environment, step
-from speed import timed
+from scansynth.train import step
 
 CPU = torch.device("cpu")
 SIDE, SLICES, SLAB = 128, 128, 32
@@ -49,25 +46,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="training steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # a case, in the process that measures it
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # a case, in the process that measures it
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.one is not None:
-        print(json.dumps(measure(arguments, arguments.one)))
+    if arguments.one:
+        print(json.dumps(measure(arguments, json.loads(arguments.one)["largest"])))
         return
     results = []
     for largest in [*arguments.sets, *([] if arguments.no_3d else [0])]:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", str(largest)]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode:
-            raise SystemExit(f"sets of {largest}:\n{run.stderr}")
-        results.append(json.loads(run.stdout.splitlines()[-1]))
+        results.append(in_own_process({"largest": largest}))
         print(json.dumps(results[-1]), flush=True)
-        if arguments.output:
-            words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-            content = {"environment": environment(), "threads": arguments.threads, "results": results}
-            content["command"] = " ".join(["python", "benchmarks/cdpm.py", *words])
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+        save(arguments.output, {"threads": arguments.threads, "results": results})
 
 
 def settings_of(arguments: argparse.Namespace, largest: int) -> RunConfig[Any]:

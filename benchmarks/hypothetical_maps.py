@@ -10,7 +10,6 @@ is the proton density. The picture is of the first subject.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import ndimage, stats
 
+from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
 from scansynth.data.phantom import cohort_phantom
@@ -27,7 +27,6 @@ from scansynth.evaluation.montage import BANNER
 from scansynth.method import Noise
 from scansynth.synthesis import Run
 from scansynth.tasks import Task, choose_work
-from scansynth.train import environment
 
 TRUE = {"T1 (s)": ("t1", 1000.0), "T2 (s)": ("t2", 1000.0), "S0 (arbitrary)": ("pd", 1.0)}
 """Map → the phantom's, and what it is divided by."""
@@ -69,15 +68,7 @@ def main() -> None:
         for name, kinds in found.items()
     }
     print(json.dumps(results, indent=1))
-    if arguments.output:
-        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-        content = {
-            "environment": environment(),
-            "command": " ".join(["python", "benchmarks/hypothetical_maps.py", *words]),
-            "subjects": len(work),
-            "mean_and_deviation_over_subjects": results,
-        }
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    save(arguments.output, {"subjects": len(work), "mean_and_deviation_over_subjects": results})
 
 
 def predicted(run: Run, task: Task, kept: Path | None) -> dict[str, np.ndarray]:

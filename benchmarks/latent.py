@@ -12,8 +12,6 @@ forward pass at 56×56 with and without, in turns, at several widths (the paper'
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patches import peak
+from measuring import in_own_process, peak, save, timed
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, prepare_synthesis
@@ -32,8 +30,7 @@ from scansynth.methods.cola_diff import ColaDiff
 from scansynth.methods.latent_diffusion import LatentDiffusion
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, step
-from speed import timed
+from scansynth.train import step
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T1ce", "T2w", "FLAIR")
@@ -96,20 +93,13 @@ def main() -> None:
         for precision in ("float32", "bfloat16")
     ]
     for case in cases if arguments.work == "spaces" else filters:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", json.dumps(case)]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode:
-            raise SystemExit(f"{case}:\n{run.stderr}")
-        results.append(json.loads(run.stdout.splitlines()[-1]))
+        results.append(in_own_process(case))
         print(json.dumps(results[-1]), flush=True)
-    content = {"environment": environment(), "threads": arguments.threads, "results": results}
+    content = {"threads": arguments.threads, "results": results}
     if arguments.work == "spaces":
         content["ratios"] = {"training": ratios(*results[:2]), "sampling": ratios(*results[2:])}
         print(json.dumps(content["ratios"], indent=1))
-    if arguments.output:
-        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-        content["command"] = " ".join(["python", "benchmarks/latent.py", *words])
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    save(arguments.output, content)
 
 
 def ratios(latent: dict, image: dict) -> dict:

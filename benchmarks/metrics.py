@@ -30,13 +30,13 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from measuring import save
 from scansynth.data.phantom import make_phantom
 from scansynth.evaluation import metrics
 from scansynth.evaluation.cases import Case, brain, inside_the_brain
 from scansynth.evaluation.costs import peak_gb, reset_peak
 from scansynth.evaluation.metrics import Images
 from scansynth.evaluation.protocols import PROTOCOLS, measure
-from scansynth.train import environment
 
 SHAPE = (240, 240, 155)
 DEGRADED = [(blur, noise) for blur in (0.0, 0.7) for noise in (0.01, 0.02, 0.03, 0.05, 0.08)]
@@ -86,12 +86,8 @@ def main() -> None:
         }
         for name, found in beside.items()
     ]
-    words = ["PIQ" if word == str(arguments.piq) else word for word in sys.argv[1:]]
     content = {
-        "environment": environment(),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
         "load_average": {"at the start": began[0], "at the end": os.getloadavg()[0]},
-        "command": " ".join(["python", "benchmarks/metrics.py", *words]),
         "shape": SHAPE,
         "volumes": total,
         "seconds_a_volume": rows,
@@ -99,10 +95,8 @@ def main() -> None:
         "memory_before_gb": round(memory_before, 2),
         "beside_libraries": compared,
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+    save(arguments.output, content)
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -9,7 +9,6 @@ are those of neighbours. Sampling: 50 steps of 16 slices.
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from measuring import save
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
@@ -26,7 +26,7 @@ from scansynth.networks.unet import UNet
 from scansynth.parts import make_method
 from scansynth.physics.wavelet import iwt
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, step
+from scansynth.train import step
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T2w", "FLAIR")
@@ -56,11 +56,7 @@ def main() -> None:
         for work in (training, sampling):
             results.append(measure(arguments, precision, work))
             print(json.dumps(results[-1]), flush=True)
-    if arguments.output:
-        content = {"environment": environment(), "threads": arguments.threads, "results": results}
-        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-        content["command"] = " ".join(["python", "benchmarks/mrdiff.py", *words])
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    save(arguments.output, {"threads": arguments.threads, "results": results})
 
 
 def measure(arguments, precision: str, kind) -> dict:

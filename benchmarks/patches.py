@@ -13,10 +13,7 @@ several sizes and a small network; "arrays": how many float32 volumes the memory
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,15 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from measuring import counted, in_own_process, peak, save, timed
 from scansynth.diffusion.windows import PatchWindows
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, step
-from speed import timed
+from scansynth.train import step
 
 PATCH, BATCH, VOLUME = (64, 64, 16), 4, (256, 256, 32)
 VOLUMES = ((128, 128, 32), (256, 128, 32), (256, 256, 32), (256, 256, 64))
@@ -56,22 +52,14 @@ def main() -> None:
         return
     results = []
     for case in cases(arguments):
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", json.dumps(case)]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode:
-            raise SystemExit(f"{case}:\n{run.stderr}")
-        results.append(one := json.loads(run.stdout.splitlines()[-1]))
+        results.append(one := in_own_process(case))
         if arguments.work == "memory" and one is not results[0]:
             # Between the smallest and each larger volume, so that what does not grow drops out.
             first = results[0]
             voxels = np.prod(one["volume"]) - np.prod(first["volume"])
             one["arrays"] = round((one["peak_memory_gb"] - first["peak_memory_gb"]) * 1e9 / voxels / 4, 1)
         print(json.dumps(one), flush=True)
-        if arguments.output:  # after every case, since all of them take long
-            words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-            content = {"environment": environment(), "threads": arguments.threads, "results": results}
-            content["command"] = " ".join(["python", "benchmarks/patches.py", *words])
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+        save(arguments.output, {"threads": arguments.threads, "results": results})  # each case takes long
 
 
 def cases(arguments: argparse.Namespace) -> list[dict]:
@@ -147,19 +135,6 @@ def measure(case: dict, repeats: int) -> dict:
         "share_of_plain": round(rate / plain, 3),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
     }
-
-
-def counted(work: Callable[[], object]) -> float:
-    """GFLOP of a piece of work."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops() / 1e9
-
-
-def peak() -> float:
-    """Peak memory of this process so far, GB."""
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on a Mac, KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9, 3)
 
 
 def plain_rate(precision: str, gradients: bool) -> float:

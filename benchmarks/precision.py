@@ -9,7 +9,6 @@ both gaps are means of the absolute differences over the logged steps, the first
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,9 @@ import numpy as np
 import torch
 
 from ablations import CONTRASTS, phantoms
+from measuring import save
 from scansynth.recipes.syndiff import syndiff_small
-from scansynth.train import environment, train
+from scansynth.train import train
 
 PRECISIONS, SEEDS = ("float32", "bfloat16"), (0, 1)
 
@@ -56,12 +56,7 @@ def main() -> None:
             }
         )
         print(json.dumps(rows[-1]))
-    if arguments.output:
-        content = {
-            "environment": environment(),
-            "command": " ".join(["python", "benchmarks/precision.py", *sys.argv[1:]]),
-        }
-        arguments.output.write_text(json.dumps({**content, "steps": arguments.steps, "curves": rows}, indent=1) + "\n")
+    save(arguments.output, {"steps": arguments.steps, "curves": rows})
 
 
 def curve(run: Path, start: int) -> dict[str, np.ndarray]:

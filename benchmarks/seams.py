@@ -16,7 +16,6 @@ scansynth never does. The picture is of the first subject; a picture in a projec
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
 
+from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.diffusion import windows as windows_module
@@ -36,7 +36,6 @@ from scansynth.evaluation.cases import Case, brain
 from scansynth.evaluation.montage import BANNER
 from scansynth.method import Noise
 from scansynth.synthesis import Run
-from scansynth.train import environment
 
 WAYS = {
     "own noise": "window by window, each with its own noise",
@@ -85,11 +84,7 @@ def main() -> None:
                 one |= {f"gradient_where_windows_{kind}": round(float(np.mean(v)), 3) for kind, v in found.items()}
                 results.append(one)
                 print(json.dumps(one), flush=True)
-    if arguments.output:
-        content = {"environment": environment(), "subjects": arguments.subjects, "results": results}
-        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-        content["command"] = " ".join(["python", "benchmarks/seams.py", *words])
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    save(arguments.output, {"subjects": arguments.subjects, "results": results})
 
 
 def all_ways(

@@ -13,11 +13,6 @@ of them in `docs/performance.md`.
 
 import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +21,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
+from measuring import counted, in_own_process, peak, save, timed
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import environment, step
+from scansynth.train import step
 
 KINDS = (
     ("convolution, backward", ("convolution_backward",)),
@@ -75,28 +70,16 @@ def main() -> None:
         for recipe in arguments.recipes:
             for precision in arguments.precision:
                 case = {"code": "scansynth", "recipe": recipe, "precision": precision, "work": work}
-                results.append(in_own_process(case))
+                results.append(shown(in_own_process(case)))
         if arguments.reference and work != "volume":
             for fir in ("plain", "depthwise"):
                 case = {"code": "public release", "fir": fir, "precision": "float32", "work": work}
-                results.append(in_own_process(case))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        content = {"environment": environment(), "threads": arguments.threads, "plain_rates": rates, "results": results}
-        content["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY", "")
-        words = ["PATH" if word == str(arguments.reference) else word for word in sys.argv[1:]]
-        content["command"] = " ".join(["python", "benchmarks/speed.py", *words])
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+                results.append(shown(in_own_process(case)))
+    save(arguments.output, {"threads": arguments.threads, "plain_rates": rates, "results": results})
 
 
-def in_own_process(case: dict) -> dict:
-    """Measure a case in a fresh process, so that its peak memory is its own."""
-    run = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--one", json.dumps(case)], capture_output=True, text=True
-    )
-    if run.returncode:
-        raise SystemExit(f"{case}:\n{run.stderr}")
-    result = json.loads(run.stdout.splitlines()[-1])
+def shown(result: dict) -> dict:
+    """The result, printed but for its profile."""
     print(json.dumps({key: value for key, value in result.items() if key != "profile"}), flush=True)
     return result
 
@@ -117,29 +100,13 @@ def plain_rates(device: torch.device) -> dict[str, float]:
     return rates
 
 
-def timed(work: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Seconds of each repeat, after three that are not counted (one, of a few)."""
-    seconds, first = [], 3 if repeats > 3 else 1
-    for _ in range(repeats + first):
-        begun = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
-    return seconds[first:]
-
-
 def measure(case: dict, arguments: argparse.Namespace) -> dict:
     """One case: seconds, memory, operations."""
     device = find_device(arguments.device)
     work, parameters = (ours if case["code"] == "scansynth" else reference)(case, arguments, device)
     seconds = timed(work, arguments.repeats, device)
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated()
-    else:  # ru_maxrss: bytes on a Mac, KiB elsewhere
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    with FlopCounterMode(display=False) as counter:
-        work()
+    memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else peak()
+    gflop = counted(work)
     low, median, high = np.percentile(seconds, (25, 50, 75)).round(4).tolist()
     result = {
         **case,
@@ -149,9 +116,9 @@ def measure(case: dict, arguments: argparse.Namespace) -> dict:
         "depth": arguments.depth if case["work"] == "volume" else None,
         "seconds": median,
         "quartiles": [low, high],
-        "peak_memory_gb": round(memory / 1e9, 2),
-        "gflop": round(counter.get_total_flops() / 1e9, 2),
-        "gflop_per_second": round(counter.get_total_flops() / 1e9 / median, 1),
+        "peak_memory_gb": round(memory, 2),
+        "gflop": round(gflop, 2),
+        "gflop_per_second": round(gflop / median, 1),
         "parameters": parameters,
     }
     if arguments.profile:

@@ -24,10 +24,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
+from measuring import save
 from scansynth.data.phantom import Phantom, cohort_phantom, has_tumour
 from scansynth.data.tissue import LOOKS, combine, masks, segment
 from scansynth.physics.tissue import TISSUES
-from scansynth.train import environment
 
 GROUPS = (("white",), ("grey", "striatum", "thalamus", "pallidum"), ("fluid",), ("necrosis", "rim", "oedema"))
 SOURCES = (
@@ -71,16 +71,13 @@ def main() -> None:
         segment(image, contrast, (1.0,) * 3)
         seconds[contrast] = round(time.process_time() - begun, 1)
     content = {
-        "environment": environment(),
         "load_average": {"at the start": began[0], "at the end": os.getloadavg()[0]},
         "phantoms": f"{arguments.subjects} of seed {arguments.seed}, 80×96×80 at 2 mm, every other one with a tumour",
         "dice": [{"sources": name, **summary(found)} for name, found in rows.items()],
         "processor_seconds_of_140x172x138": seconds,
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+    save(arguments.output, content)
 
 
 def summary(found: list[np.ndarray]) -> dict[str, dict[str, float]]:

@@ -9,12 +9,12 @@ sources, is `scansynth evaluate --noise`.)
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.evaluation.cases import slices_with_foreground
@@ -22,7 +22,6 @@ from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.protocols import measure
 from scansynth.method import Noise
 from scansynth.synthesis import Run
-from scansynth.train import environment
 
 SLICES, SAMPLES = 50, 10
 
@@ -38,17 +37,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     run, cohort = Run.load(arguments.run, arguments.device), Cohort.open(arguments.cohort)
     content = {
-        "environment": environment(),
-        "command": " ".join(["python", "benchmarks/variability.py", *sys.argv[1:]]),
         "method": run.config.method,
         "protocol": "syndiff",
         "test_subjects": len(cohort.subjects("test")),
         "variability": [variability(run, cohort, target) for target in run.method.targets],
     }
     print(json.dumps(content["variability"], indent=1))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    save(arguments.output, content)
 
 
 def test_subject(run: Run, cohort: Cohort, subject: str, target: str) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:

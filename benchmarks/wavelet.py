@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from measuring import save
 from scansynth.physics.wavelet import dwt, iwt
-from scansynth.train import environment
 
 CASES = ((1, 96), (32, 96), (128, 56), (256, 28))
 
@@ -39,14 +39,9 @@ def main() -> None:
             row |= {"dwt": ratio(images, False, arguments.repeats), "iwt": ratio(bands, True, arguments.repeats)}
             rows.append(row)
             print(json.dumps(row), flush=True)
-    if arguments.output:
-        content = {
-            "environment": environment(),
-            "threads": arguments.threads,
-            "load_average": {"at the start": began[0], "at the end": os.getloadavg()[0]},
-            "time of the convolution over ours": rows,
-        }
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    loads = {"at the start": began[0], "at the end": os.getloadavg()[0]}
+    content = {"threads": arguments.threads, "load_average": loads, "time of the convolution over ours": rows}
+    save(arguments.output, content)
 
 
 def convolution(x: Tensor, inverse: bool) -> Tensor:
