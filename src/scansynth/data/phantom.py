@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from scansynth.data.contrasts import standard_name
-from scansynth.data.phantom_anatomy import TISSUES, anatomy, grid_axes, smooth_field, stream
+from scansynth.data.phantom_anatomy import TISSUES, anatomy
+from scansynth.data.phantom_shapes import grid_axes, smooth_field, stream
 from scansynth.errors import InputError
 from scansynth.physics.acquisition import DEFAULTS, signal
 
