@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from scansynth.errors import InputError
+from scansynth.networks.blocks import SelfAttention
 from scansynth.networks.slice_unet import RelativeEncoding, SliceAttention, SliceUNet, heads_of
 
 DEPTH = torch.tensor([40, 60])
@@ -21,7 +22,7 @@ def absolute(request):
 def unet(absolute=True):
     """A tiny network all of whose parts count: its first weights would hide what attention does."""
     torch.manual_seed(0)
-    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute).double()
+    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute, across_levels=(0,)).double()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net
@@ -125,6 +126,26 @@ def test_attention_across_slices_equals_its_formula():
     torch.testing.assert_close(attention(h, sets), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("levels", "across", "expected"),
+    [
+        ((), (), {4: (1, 1)}),
+        ((1,), (), {4: (3, 3)}),
+        ((1,), (0,), {4: (3, 3), 8: (2, 0)}),
+        ((), (0, 1), {8: (2, 0), 4: (3, 1)}),
+    ],
+)
+def test_levels_with_attention_across_slices_and_inside_them(levels, across, expected):
+    """By the height of the features: how often across, how often inside; the bottleneck once more."""
+    net, seen = SliceUNet(2, 1, 8, (1, 2), 1, levels, across_levels=across), []
+    for module in net.modules():
+        if isinstance(module, (SliceAttention, SelfAttention)):
+            module.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0].shape[2], type(module))))
+    net(slices().float(), TIMES, INDEX, DEPTH)
+    heights = {height for height, _ in seen}
+    assert {h: (seen.count((h, SliceAttention)), seen.count((h, SelfAttention))) for h in heights} == expected
+
+
 def test_relative_features():
     encoding = RelativeEncoding(4, 2)
     seen = []
@@ -140,7 +161,7 @@ def test_heads_divide_the_channels():
 
 def test_every_parameter_gets_a_gradient_at_the_start(absolute):
     torch.manual_seed(0)
-    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute, labels=3)
+    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute, labels=3, across_levels=(0,))
     net(slices().float(), TIMES, INDEX, DEPTH, None, torch.ones(2, 3)).square().sum().backward()
     assert [name for name, one in net.named_parameters() if one.grad is None or not one.grad.any()] == []
 
@@ -148,6 +169,8 @@ def test_every_parameter_gets_a_gradient_at_the_start(absolute):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="no attention level 2"):
         SliceUNet(2, 1, 8, (1, 2), 1, (2,))
+    with pytest.raises(InputError, match="no attention level 3"):
+        SliceUNet(2, 1, 8, (1, 2), 1, (), across_levels=(3,))
     with pytest.raises(InputError, match="all > 0"):
         SliceUNet(2, 1, 8, (1, 0), 1, ())
     with pytest.raises(InputError, match="7×4: pad both sides to a multiple of 2"):

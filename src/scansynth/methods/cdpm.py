@@ -28,6 +28,8 @@ section 3.2: stages                           | `diffusion/stages.py`
 # Paper: no average of the weights is mentioned. Here: synthesis uses one, as all diffusion models of this package do.
 # Paper: volumes of no particular subject. Here: a setting gives the generator labels c, dropped at random in training,
 # so that it makes volumes of a given age or class and of none.
+# Paper: an attention network, nothing of its levels. Here: as DDPM has it, at coarse ones; a setting lets slices attend to
+# each other at finer ones, too, so that neighbours fit each other after far fewer steps (small recipes).
 # Paper: the error of the noise. Here: that of the velocity, where the network gives one (`velocity_weighted` says why).
 # Paper: generates only. Here: a setting makes it a translator, because MRDiff's paper compares with it as one.
 
@@ -78,6 +80,8 @@ class CdpmConfig:
     """Residual blocks a level."""
     attention_levels: tuple[int, ...] = (2, 3)
     """Levels with attention across the slices of a set, and inside each; the bottleneck has it, too."""
+    across_levels: tuple[int, ...] = ()
+    """Levels with attention across the slices alone: finer ones, where neighbours learn sooner to fit each other."""
     absolute: bool = True
     """Whether slices know their position in the volume; otherwise only the differences of their indices are known."""
     largest: int = 20
@@ -145,6 +149,7 @@ class Cdpm(AnyToAny):
             attention_levels=config.attention_levels,
             absolute=config.absolute,
             labels=LABEL_WIDTH * len(config.labels),
+            across_levels=config.across_levels,
         )
         sets = SliceSets(
             config.largest, partial(draw_index_sets, largest=config.largest), lambda depth: len(self.plan(depth))

@@ -89,7 +89,8 @@ class SliceAttention(nn.Module):
         qkv = self.qkv(self.norm(h)).flatten(2)  # (N, 3C, H W)
         padded = qkv.new_zeros(batch * n, *qkv.shape[1:]).index_copy(0, sets.rows, qkv)
         # Each (B, places, heads, n, C/heads).
-        q, k, v = padded.reshape(batch, n, 3, self.heads, channels // self.heads, -1).permute(2, 0, 5, 3, 1, 4)
+        padded = padded.reshape(batch, n, 3, self.heads, channels // self.heads, -1)
+        q, k, v = padded.permute(2, 0, 5, 3, 1, 4).contiguous()  # once, not in each product
         r = self.relative(sets.difference, sets.time).to(q.dtype)
         # Each (B, heads, n, n, C/heads).
         r_q, r_k, r_v = r.reshape(batch, n, n, 3, self.heads, channels // self.heads).permute(3, 0, 4, 1, 2, 5)
@@ -107,7 +108,7 @@ class SliceAttention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A residual block; at attention levels, attention across slices and then inside each slice after it."""
+    """A residual block; after it attention across slices, then inside each slice, where the level has them."""
 
     def __init__(self, residual: ResidualBlock, across: SliceAttention | None, inside: SelfAttention | None):
         super().__init__()
@@ -115,9 +116,8 @@ class _Layer(nn.Module):
 
     def forward(self, h: Tensor, sets: Sets) -> Tensor:
         h = self.residual(h, sets.slice_time)
-        if self.across is not None and self.inside is not None:
-            h = self.inside(self.across(h, sets))
-        return h
+        h = h if self.across is None else self.across(h, sets)
+        return h if self.inside is None else self.inside(h)
 
 
 class SliceUNet(nn.Module):
@@ -131,7 +131,8 @@ class SliceUNet(nn.Module):
         channels: base width.
         multipliers: width of each level over the base width; level n is 2^n smaller than the slice.
         blocks: residual blocks a level.
-        attention_levels: levels with attention; the bottleneck always has it.
+        attention_levels: levels with attention across and inside slices; the bottleneck always has it.
+        across_levels: levels with attention across slices alone.
         absolute: whether a slice knows its own position in the volume. Otherwise differences of indices alone are
             known, and shifting all indices changes nothing.
         labels: numbers that describe a set's subject (0: none), as another part of the time embedding.
@@ -150,10 +151,11 @@ class SliceUNet(nn.Module):
         attention_levels: Sequence[int],
         absolute: bool = True,
         labels: int = 0,
+        across_levels: Sequence[int] = (),
     ):
         super().__init__()
         levels, time_width = len(multipliers), 4 * channels
-        if missing := [level for level in attention_levels if not 0 <= level < levels]:
+        if missing := [level for level in (*attention_levels, *across_levels) if not 0 <= level < levels]:
             raise InputError(
                 f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
             )
@@ -163,11 +165,13 @@ class SliceUNet(nn.Module):
         self.time = TimeEmbedding(time_width)
         self.position = TimeEmbedding(time_width) if absolute else None
 
-        def layer(channels_in: int, channels_out: int, attend: bool = False, direction: Resample | None = None):
+        def layer(channels_in: int, channels_out: int, level: int | None = None, direction: Resample | None = None):
+            """At a level, or (None) where the network resamples."""
+            inside = level in (*attention_levels, levels)
             return _Layer(
                 ResidualBlock(2, channels_in, channels_out, time_width, resample=direction),
-                SliceAttention(channels_out, time_width) if attend else None,
-                SelfAttention(2, channels_out, heads_of(channels_out)) if attend else None,
+                SliceAttention(channels_out, time_width) if inside or level in across_levels else None,
+                SelfAttention(2, channels_out, heads_of(channels_out)) if inside else None,
             )
 
         self.first = convolution(2, in_channels, channels, kernel=3)
@@ -175,19 +179,19 @@ class SliceUNet(nn.Module):
         self.down = nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
             for _ in range(blocks):
-                self.down.append(layer(width, channels * multiplier, level in attention_levels))
+                self.down.append(layer(width, channels * multiplier, level))
                 width = channels * multiplier
                 kept.append(width)
             if level < levels - 1:
                 self.down.append(layer(width, width, direction="down"))
                 kept.append(width)
-        self.bottleneck = nn.ModuleList([layer(width, width, attend=True), layer(width, width)])
+        self.bottleneck = nn.ModuleList([layer(width, width, levels), layer(width, width)])
         self.up = nn.ModuleList()
         self.up_reads: list[bool] = []  # which of them read features of the way down; the resampling ones do not
         for level in reversed(range(levels)):
             for block in range(blocks + 1):
-                attend = level in attention_levels and block == blocks  # one a level on the way up, as in `UNet`
-                self.up.append(layer(width + kept.pop(), channels * multipliers[level], attend))
+                attends = level if block == blocks else None  # once a level on the way up, as in `UNet`
+                self.up.append(layer(width + kept.pop(), channels * multipliers[level], attends))
                 self.up_reads.append(True)
                 width = channels * multipliers[level]
             if level:

@@ -19,6 +19,7 @@ _SIZE: dict[str, Any] = {
     "multipliers": (1, 2, 2),
     "blocks": 1,
     "attention_levels": (2,),
+    "across_levels": (0, 1),
     "output": "velocity",
     "sampler": "ddim",
     "sampling_steps": 25,
