@@ -30,7 +30,7 @@ section 3.2: stages                           | `diffusion/stages.py`
 # so that it makes volumes of a given age or class and of none.
 # Paper: an attention network, nothing of its levels. Here: as DDPM has it, at coarse ones; a setting lets slices attend to
 # each other at finer ones, too, so that neighbours fit each other after far fewer steps (small recipes).
-# Paper: the error of the noise. Here: that of the velocity, where the network gives one (`velocity_weighted` says why).
+# Paper: the error of the noise. Here: that of the velocity, where the network gives it (`velocity_weighted` says why).
 # Paper: generates only. Here: a setting makes it a translator, because MRDiff's paper compares with it as one.
 
 What depends on the condition slices alone could be computed once a stage. That is the first convolution of X^C (and of
