@@ -28,8 +28,8 @@ section 3.2: stages                           | `diffusion/stages.py`
 # Paper: no average of the weights is mentioned. Here: synthesis uses one, as all diffusion models of this package do.
 # Paper: volumes of no particular subject. Here: a setting gives the generator labels c, dropped at random in training,
 # so that it makes volumes of a given age or class and of none.
-# Paper: an attention network, nothing of its levels. Here: as DDPM has it, at coarse ones; a setting lets slices attend to
-# each other at finer ones, too, so that neighbours fit each other after far fewer steps (small recipes).
+# Paper: an attention network, nothing of its levels. Here: as DDPM has it, at coarse ones; a setting lets slices attend
+# to each other at finer ones, too, so that neighbours fit each other after far fewer steps (small recipes).
 # Paper: the error of the noise. Here: that of the velocity, where the network gives it (`velocity_weighted` says why).
 # Paper: generates only. Here: a setting makes it a translator, because MRDiff's paper compares with it as one.
 
