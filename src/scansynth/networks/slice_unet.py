@@ -166,7 +166,7 @@ class SliceUNet(nn.Module):
         self.position = TimeEmbedding(time_width) if absolute else None
 
         def layer(channels_in: int, channels_out: int, level: int | None = None, direction: Resample | None = None):
-            """At a level, or (None) where the network resamples."""
+            """With the attention of a level (the bottleneck is the one after the last), or (None) without any."""
             inside = level in (*attention_levels, levels)
             return _Layer(
                 ResidualBlock(2, channels_in, channels_out, time_width, resample=direction),
