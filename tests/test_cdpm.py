@@ -409,7 +409,7 @@ def test_recipes_say_what_the_paper_says():
     ):
         config = find_recipe(name)
         small = make_method(replace(config, contrasts=config.contrasts or ("T1w", "T2w")))
-        assert (small.generates, small.needs.size_multiple) == (not config.settings.translator, 4)
+        assert (small.generates, small.needs.size_multiple) == (not config.settings.translator, 8)
         assert config.settings.absolute == ("relative" not in name)
         assert (config.settings.plan == "hierarchical") == ("hierarchical" in name)
         assert small.needs.labels == (("age", "sex") if "labelled" in name else ())

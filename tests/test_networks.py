@@ -168,6 +168,21 @@ def test_groups_of_group_norm():
     assert groups == {2: 1, 4: 1, 16: 4, 20: 5, 36: 9, 64: 16, 128: 32, 192: 32, 256: 32}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [8, 48])  # a small map, and one above the bound
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_group_norm_is_the_library_s_and_keeps_the_layout(dtype, side, layout):
+    torch.manual_seed(0)
+    norm = group_norm(16)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(3, 16, side, side, dtype=dtype).contiguous(memory_format=layout)
+    made = norm.to(dtype)(x)
+    expected = functional.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), 1e-6)
+    assert made.dtype == dtype
+    assert made.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(made.double(), expected, rtol=0.01, atol=0.01 if dtype == torch.bfloat16 else 1e-5)
+
+
 def test_a_new_residual_block_is_close_to_its_shortcut():
     x, time, w = torch.randn(2, 8, 8, 8), torch.randn(2, 5), torch.randn(2, 6)
     block = ResidualBlock(2, 8, 8, time_width=5, latent_width=6)

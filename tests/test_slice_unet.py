@@ -111,7 +111,7 @@ def test_attention_across_slices_equals_its_formula():
     sets = net.describe(TIMES[:1], INDEX[:1], DEPTH[:1], torch.ones(1, 4, dtype=torch.bool))
     h = torch.randn(4, channels, 2, 3, dtype=torch.float64)
     q, k, v = attention.qkv(attention.norm(h)).chunk(3, dim=1)
-    r_q, r_k, r_v = attention.relative(sets.difference, sets.time)[0].chunk(3, dim=-1)
+    r_q, r_k, r_v = attention.relative(sets.differences[0], sets.time[0]).chunk(3, dim=-1)
     read, width = torch.zeros_like(h), channels // 2
     for head in (slice(0, width), slice(width, channels)):
         for i in range(4):
@@ -150,9 +150,9 @@ def test_relative_features():
     encoding = RelativeEncoding(4, 2)
     seen = []
     encoding.distance.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    encoding(torch.tensor([[[0.0, 3.0], [-1.0, 0.0]]]), torch.zeros(1, 2))
+    encoding(torch.tensor([[0.0, 3.0], [-1.0, 0.0]]), torch.zeros(2))
     expected = [[[0, 0, 1], [math.log(4), 0, 0]], [[0, math.log(2), 0], [0, 0, 1]]]
-    torch.testing.assert_close(seen[0][0], torch.tensor(expected))
+    torch.testing.assert_close(seen[0], torch.tensor(expected))
 
 
 def test_heads_divide_the_channels():

@@ -28,14 +28,14 @@ class Sets:
 
     rows: Tensor
     """Which of the B·n places hold a slice, (N,) int64."""
-    valid: Tensor
-    """The same as a mask, (B, n) bool."""
+    counts: tuple[int, ...]
+    """Slices of each set."""
     time: Tensor
     """Time embedding of each set, with its labels where the network knows some, (B, time_width)."""
     slice_time: Tensor
     """That of each slice, with its absolute position where the network knows it, (N, time_width)."""
-    difference: Tensor
-    """Index of slice i less that of slice j, (B, n, n) float32."""
+    differences: tuple[Tensor, ...]
+    """Of each set's c slices the index of slice i less that of slice j, (c, c) float32."""
 
 
 class RelativeEncoding(nn.Module):
@@ -55,11 +55,11 @@ class RelativeEncoding(nn.Module):
         self.out = near_zero(nn.Linear(channels, 3 * channels))
 
     def forward(self, difference: Tensor, time: Tensor) -> Tensor:
-        """Encode differences (B, n, n) at times (B, time_width) as (B, n, n, 3·channels)."""
+        """Encode the differences (c, c) of a set at its time (time_width,) as (c, c, 3·channels)."""
         features = torch.stack(
             [difference.clamp_min(0).log1p(), (-difference).clamp_min(0).log1p(), (difference == 0).float()], dim=-1
         ).to(self.distance.weight.dtype)
-        hidden = self.distance(features) + self.time(functional.silu(time))[:, None, None]
+        hidden = self.distance(features) + self.time(functional.silu(time))
         return self.out(functional.silu(hidden))
 
 
@@ -84,27 +84,37 @@ class SliceAttention(nn.Module):
 
     def forward(self, h: Tensor, sets: Sets) -> Tensor:
         """Let the slices (N, C, H, W) of each set attend to each other; the shape stays."""
-        _, channels, height, width = h.shape
-        batch, n = sets.valid.shape
-        qkv = self.qkv(self.norm(h)).flatten(2)  # (N, 3C, H W)
-        padded = qkv.new_zeros(batch * n, *qkv.shape[1:]).index_copy(0, sets.rows, qkv)
-        # Each (B, places, heads, n, C/heads).
-        padded = padded.reshape(batch, n, 3, self.heads, channels // self.heads, -1)
-        q, k, v = padded.permute(2, 0, 5, 3, 1, 4).contiguous()  # once, not in each product
-        r = self.relative(sets.difference, sets.time).to(q.dtype)
-        # Each (B, heads, n, n, C/heads).
-        r_q, r_k, r_v = r.reshape(batch, n, n, 3, self.heads, channels // self.heads).permute(3, 0, 4, 1, 2, 5)
+        qkv = self.qkv(self.norm(h)).flatten(2).split(sets.counts)
+        # Set by set: work grows with the square of a set's size, so that padding would be most of it.
+        read = torch.cat([self.read(*one) for one in zip(qkv, sets.differences, sets.time, strict=True)])
+        return (h + self.out(read.reshape(h.shape))) / math.sqrt(2)
+
+    def read(self, qkv: Tensor, difference: Tensor, time: Tensor) -> Tensor:
+        """What the slices of one set read of each other.
+
+        Args:
+            qkv: queries, keys and values of its c slices, (c, 3·channels, places).
+            difference: of their indices, (c, c).
+            time: embedding, (time_width,).
+
+        Returns:
+            (c, channels, places).
+        """
+        count, width = len(qkv), qkv.shape[1] // 3 // self.heads
+        # Each (places, heads, c, width).
+        q, k, v = qkv.reshape(count, 3, self.heads, width, -1).permute(1, 4, 2, 0, 3).contiguous()
+        r = self.relative(difference, time).to(q.dtype)
+        # Each (heads, c, c, width).
+        r_q, r_k, r_v = r.reshape(count, count, 3, self.heads, width).permute(2, 3, 0, 1, 4)
         logits = (
             q @ k.transpose(-1, -2)
-            + torch.einsum("bphid,bhijd->bphij", q, r_k)
-            + torch.einsum("bphjd,bhijd->bphij", k, r_q)
-            + (r_q * r_k).sum(-1)[:, None]
-        ) / math.sqrt(channels // self.heads)
-        logits = logits.masked_fill(~sets.valid[:, None, None, None], -torch.inf)  # padding is no key
+            + torch.einsum("phid,hijd->phij", q, r_k)
+            + torch.einsum("phjd,hijd->phij", k, r_q)
+            + (r_q * r_k).sum(-1)
+        ) / math.sqrt(width)
         weights = logits.softmax(-1).to(v.dtype)
-        read = weights @ v + torch.einsum("bphij,bhijd->bphid", weights, r_v)
-        read = read.permute(0, 3, 2, 4, 1).reshape(batch * n, channels, height, width)[sets.rows]
-        return (h + self.out(read)) / math.sqrt(2)
+        read = weights @ v + torch.einsum("phij,hijd->phid", weights, r_v)
+        return read.permute(2, 1, 3, 0).flatten(1, 2)
 
 
 class _Layer(nn.Module):
@@ -258,8 +268,9 @@ class SliceUNet(nn.Module):
         slice_time = time.repeat_interleave(index.shape[1], 0)
         if self.position is not None:
             slice_time = slice_time + self.position((POSITIONS * index / depth[:, None]).flatten())
-        difference = (index[:, :, None] - index[:, None]).float()
-        return Sets(rows, valid, time, slice_time[rows], difference)
+        own = [of_set[is_slice].float() for of_set, is_slice in zip(index, valid, strict=True)]
+        differences = tuple(of_set[:, None] - of_set for of_set in own)
+        return Sets(rows, tuple(map(len, own)), time, slice_time[rows], differences)
 
 
 def heads_of(channels: int) -> int:

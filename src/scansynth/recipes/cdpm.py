@@ -16,10 +16,10 @@ SMALL = Training(steps=3000, batch_size=2, precision="bfloat16")
 
 _SIZE: dict[str, Any] = {
     "channels": 32,
-    "multipliers": (1, 2, 2),
+    "multipliers": (1, 1, 2, 3),
     "blocks": 1,
-    "attention_levels": (2,),
-    "across_levels": (0, 1),
+    "attention_levels": (3,),
+    "across_levels": (1, 2),
     "output": "velocity",
     "sampler": "ddim",
     "sampling_steps": 25,
