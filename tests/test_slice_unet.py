@@ -146,6 +146,19 @@ def test_levels_with_attention_across_slices_and_inside_them(levels, across, exp
     assert {h: (seen.count((h, SliceAttention)), seen.count((h, SelfAttention))) for h in heights} == expected
 
 
+def test_space_to_depth_is_the_network_on_squares_of_pixels_as_channels():
+    """Channel 4c + 2i + j of a coarse place is the pixel at (2y + i, 2x + j) of channel c."""
+    torch.manual_seed(0)
+    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), across_levels=(0,), space_to_depth=2).double()
+    inner = SliceUNet(8, 4, 8, (1, 2), 1, (1,), across_levels=(0,)).double()
+    inner.load_state_dict(net.state_dict())
+    x = slices()
+    squares = x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).permute(0, 1, 2, 4, 6, 3, 5).flatten(2, 4)
+    made = inner(squares, TIMES, INDEX, DEPTH).unflatten(2, (2, 2))  # (B, n, i, j, H/2, W/2)
+    expected = made.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)[:, :, None]
+    torch.testing.assert_close(net(x, TIMES, INDEX, DEPTH), expected, rtol=0, atol=1e-12)
+
+
 def test_relative_features():
     encoding = RelativeEncoding(4, 2)
     seen = []
@@ -173,5 +186,9 @@ def test_what_does_not_fit_is_refused():
         SliceUNet(2, 1, 8, (1, 2), 1, (), across_levels=(3,))
     with pytest.raises(InputError, match="all > 0"):
         SliceUNet(2, 1, 8, (1, 0), 1, ())
+    with pytest.raises(InputError, match="space_to_depth 0: all > 0"):
+        SliceUNet(2, 1, 8, (1, 2), 1, (), space_to_depth=0)
+    with pytest.raises(InputError, match="8×6: pad both sides to a multiple of 4"):
+        SliceUNet(1, 1, 8, (1, 2), 1, (), space_to_depth=2)(torch.zeros(2, 4, 1, 8, 6), TIMES, INDEX, DEPTH)
     with pytest.raises(InputError, match="7×4: pad both sides to a multiple of 2"):
         unet()(slices()[..., :7, :], TIMES, INDEX, DEPTH)

@@ -146,6 +146,8 @@ class SliceUNet(nn.Module):
         absolute: whether a slice knows its own position in the volume. Otherwise differences of indices alone are
             known, and shifting all indices changes nothing.
         labels: numbers that describe a set's subject (0: none), as another part of the time embedding.
+        space_to_depth: squares of so many pixels a side become channels before the first convolution, and pixels
+            again after the last (Shi et al., CVPR 2016), so that no level computes at the slice's full size.
 
     Raises:
         InputError: if there is no such attention level, or a width is not positive.
@@ -162,6 +164,7 @@ class SliceUNet(nn.Module):
         absolute: bool = True,
         labels: int = 0,
         across_levels: Sequence[int] = (),
+        space_to_depth: int = 1,
     ):
         super().__init__()
         levels, time_width = len(multipliers), 4 * channels
@@ -169,9 +172,13 @@ class SliceUNet(nn.Module):
             raise InputError(
                 f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
             )
-        if levels < 1 or min(channels, blocks, *multipliers) < 1:
-            raise InputError(f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}: all > 0")
-        self.size_multiple = 2 ** (levels - 1)
+        if levels < 1 or min(channels, blocks, space_to_depth, *multipliers) < 1:
+            raise InputError(
+                f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}, space_to_depth "
+                f"{space_to_depth}: all > 0"
+            )
+        self.space_to_depth = space_to_depth
+        self.size_multiple = space_to_depth * 2 ** (levels - 1)
         self.time = TimeEmbedding(time_width)
         self.position = TimeEmbedding(time_width) if absolute else None
 
@@ -184,7 +191,7 @@ class SliceUNet(nn.Module):
                 SelfAttention(2, channels_out, heads_of(channels_out)) if inside else None,
             )
 
-        self.first = convolution(2, in_channels, channels, kernel=3)
+        self.first = convolution(2, in_channels * space_to_depth**2, channels, kernel=3)
         width, kept = channels, [channels]
         self.down = nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
@@ -209,7 +216,7 @@ class SliceUNet(nn.Module):
                 self.up_reads.append(False)
         assert not kept
         self.norm = group_norm(width)
-        self.last = convolution(2, width, out_channels, kernel=3)
+        self.last = convolution(2, width, out_channels * space_to_depth**2, kernel=3)
         self.labels = nn.Linear(labels, time_width, bias=False) if labels else None
         if self.labels is not None:
             nn.init.zeros_(self.labels.weight)  # a class of few subjects then starts as if unknown, not at random
@@ -246,7 +253,7 @@ class SliceUNet(nn.Module):
         batch, n = x.shape[:2]
         valid = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
         sets = self.describe(t, index, depth, valid, labels)
-        h = self.first(x.flatten(0, 1)[sets.rows])
+        h = self.first(functional.pixel_unshuffle(x.flatten(0, 1)[sets.rows], self.space_to_depth))
         kept = [h]
         for layer in self.down:
             h = layer(h, sets)
@@ -255,7 +262,7 @@ class SliceUNet(nn.Module):
             h = layer(h, sets)
         for layer, reads in zip(self.up, self.up_reads, strict=True):
             h = layer(torch.cat([h, kept.pop()], dim=1) if reads else h, sets)
-        h = self.last(functional.silu(self.norm(h)))
+        h = functional.pixel_shuffle(self.last(functional.silu(self.norm(h))), self.space_to_depth)
         return h.new_zeros(batch * n, *h.shape[1:]).index_copy(0, sets.rows, h).unflatten(0, (batch, n))
 
     def describe(self, t: Tensor, index: Tensor, depth: Tensor, valid: Tensor, labels: Tensor | None = None) -> Sets:

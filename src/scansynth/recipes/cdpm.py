@@ -12,14 +12,15 @@ from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import DdpmConfig
 
 PAPER = Training(steps=200_000, batch_size=3)
-SMALL = Training(steps=3000, batch_size=2, precision="bfloat16")
+SMALL = Training(steps=3000, batch_size=4, precision="bfloat16")
 
 _SIZE: dict[str, Any] = {
-    "channels": 32,
-    "multipliers": (1, 1, 2, 3),
+    "channels": 48,
+    "multipliers": (1, 2, 2),
     "blocks": 1,
-    "attention_levels": (3,),
-    "across_levels": (1, 2),
+    "attention_levels": (2,),
+    "across_levels": (0, 1),
+    "space_to_depth": 2,
     "output": "velocity",
     "sampler": "ddim",
     "sampling_steps": 25,
