@@ -80,7 +80,7 @@ SMALL_NORM = 1024
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Group norm that lays small bfloat16 maps out anew, which takes less time than the slow kernel, copies included."""
+    """Group norm that lays small bfloat16 maps out anew: less time than the slow kernel, copies included."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, *S); the memory layout stays."""
