@@ -61,7 +61,9 @@ def tiny():
     """A run of few steps: `tiny(method, settings, **fields of Training)`."""
 
     def make(method="regression", settings=None, **training):
-        training = {"steps": 10, "batch_size": 2, "log_every": 2, "validation_slices": 3} | training
+        training = {
+            "steps": 10, "batch_size": 2, "log_every": 2, "validation_slices": 3, "precision": "float32",
+        } | training  # fmt: skip
         return RunConfig(method, settings or SETTINGS[method], ("T1w", "T2w"), training=Training(**training))
 
     return make

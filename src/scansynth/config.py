@@ -15,9 +15,9 @@ import yaml
 
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.contrasts import standard_name
-from scansynth.engine import Precision
 from scansynth.errors import InputError
 from scansynth.methods import find_method
+from scansynth.precision import AskedPrecision
 
 MethodConfig = TypeVar("MethodConfig")
 
@@ -67,8 +67,9 @@ class Training:
     the run is the same as one by steps. 0: by steps."""
     batch_size: int = 4
     """Samples a step."""
-    precision: Precision = "float32"
-    """What the networks compute in; losses and weights are always float32."""
+    precision: AskedPrecision = "auto"
+    """What the networks compute in; losses and weights are always float32. auto: bfloat16 where the device computes it
+    faster, else float32."""
     gradient_clip: float = 0.0
     """Largest norm of a player's gradient; 0 for no limit."""
     log_every: int = 50

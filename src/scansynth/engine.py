@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth import checkpoint
 from scansynth.method import Method, Progress
+from scansynth.precision import Precision
 from scansynth.processes import Processes
 from scansynth.processes import find_device as find_device  # synthesis.py and benchmarks/ ask for it here
-
-Precision = Literal["float32", "bfloat16"]
 
 
 def _to_float32(value: Any) -> Any:

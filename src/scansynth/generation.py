@@ -81,6 +81,7 @@ def generate(
         **drawn(run, seed, plan, labels),
         "stages": stages,
         "sampling_steps": method.sampling_steps,
+        "precision": run.precision,
         "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
     }
     return Synthesis(array, None, (), provenance, Volume.of(np.zeros(shape, np.float32), affine))

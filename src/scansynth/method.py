@@ -80,11 +80,13 @@ class Progress:
     """Training steps in all."""
     epoch: float
     """Passes over the training samples finished."""
+    share: float | None = None
+    """Share of the training that is done, where its end was moved on the way (`pace.py`); None: step by steps."""
 
     @property
     def fraction(self) -> float:
         """Share of the training that is done, in [0, 1)."""
-        return self.step / max(self.steps, 1)
+        return self.step / max(self.steps, 1) if self.share is None else self.share
 
 
 class Noise:

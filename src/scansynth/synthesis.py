@@ -36,6 +36,7 @@ from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Method, Noise, SharedAlongSlices, Windows
 from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS
+from scansynth.precision import Precision, synthesis_precision
 from scansynth.synthetic_image import NOTICE, Synthesis
 
 Report = Callable[[int, int], None]
@@ -81,6 +82,8 @@ class Run:
     device: torch.device
     weights: Mapping[str, Any]
     """SHA-256 and training step of the weights."""
+    precision: Precision
+    """What the networks compute in here."""
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "Run":
@@ -99,10 +102,11 @@ class Run:
         if method.needs.latent is not None:
             method.first_stage = FirstStage.read(folder / FOLDER)
         place = find_device(device)
-        prepare_synthesis(method, place, config.training.precision)
+        precision = synthesis_precision(config.training.precision, place)
+        prepare_synthesis(method, place, precision)
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
         weights = {"sha256": digest, "training_step": int(source.name.removeprefix("step-"))}
-        return cls(folder, config, method, PreparationRecord.read(folder), place, weights)
+        return cls(folder, config, method, PreparationRecord.read(folder), place, weights, precision)
 
     def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:
         """The contrast to make: the one named, or the only one that is not given.
@@ -373,5 +377,6 @@ class Run:
             "samples": samples,
             "shared_noise": shared_noise,
             "sampling_steps": self.method.sampling_steps,
+            "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }

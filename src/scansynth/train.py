@@ -37,6 +37,7 @@ from scansynth.files import write_text
 from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Noise, Progress
 from scansynth.parts import TrainingData, find_first_stage, make_method, make_parts
+from scansynth.precision import Precision, choose_precision
 from scansynth.processes import Processes
 from scansynth.validation import case_sources, held_out_loss, held_out_samples, synthesise_case, validation_cases
 
@@ -96,7 +97,7 @@ def train(
         resumed, config = open_run(
             config, cohort, run, overwrite, lambda config: measured(config, dataset, processes), processes, stage
         )
-        engine = Engine(method, device, config.training.precision, config.training.gradient_clip, processes)
+        engine = Engine(method, device, computed(config), config.training.gradient_clip, processes)
         start, best = 0, -np.inf
         if resumed:
             with processes.agreeing():
@@ -146,10 +147,24 @@ def open_run(
     """
     stored = processes.from_first(lambda: find_run(run, overwrite))
     if stored is None:
+        config = processes.from_first(lambda: with_precision(config, processes.device))
         config = resolve(config)
         processes.from_first(lambda: make_run(config, cohort, run, processes, stage))
         return None, config
     return processes.from_first(lambda: reopen_run(config, stored, cohort, run))
+
+
+def with_precision(config: RunConfig[Any], device: torch.device) -> RunConfig[Any]:
+    """The settings with the precision that `auto` takes on this device."""
+    choice = choose_precision(config.training.precision, device)
+    log.info("networks compute in %s", choice)
+    return replace(config, training=replace(config.training, precision=choice.precision))
+
+
+def computed(config: RunConfig[Any]) -> Precision:
+    """The precision of a run whose `auto` has been resolved."""
+    assert config.training.precision != "auto"
+    return config.training.precision
 
 
 def find_run(run: Path, overwrite: bool) -> RunConfig[Any] | None:
@@ -192,7 +207,10 @@ def reopen_run(
     # The end may be moved, and how often things are shown; all else would make it another run. By minutes, the end
     # that was measured at the start holds.
     steps = stored.training.steps if config.training.minutes else max(config.training.steps, stored.training.steps)
-    wanted = replace(config, training=replace(config.training, steps=steps, minutes=stored.training.minutes))
+    asked = config.training.precision
+    precision = stored.training.precision if asked == "auto" else asked
+    training = replace(config.training, steps=steps, minutes=stored.training.minutes, precision=precision)
+    wanted = replace(config, training=training)
     movable = {name: getattr(wanted.training, name) for name in MOVABLE}
     if to_yaml(replace(stored, training=replace(stored.training, **movable))) != to_yaml(wanted):
         raise InputError(
@@ -213,7 +231,7 @@ def measured(config: RunConfig[Any], dataset: TrainingData, processes: Processes
     if not minutes:
         return config
     training = config.training
-    engine = Engine(make_method(config), processes.device, training.precision, training.gradient_clip, processes)
+    engine = Engine(make_method(config), processes.device, computed(config), training.gradient_clip, processes)
     seconds: list[float] = []
     begun = time.perf_counter()
     while processes.from_first(lambda: len(seconds) < 5 or time.perf_counter() - begun < 60 * minutes / 20):

@@ -75,7 +75,7 @@ def ldm_small() -> RunConfig[LatentDiffusionConfig]:
 
 
 def _training(steps: int) -> Training:
-    return Training(steps=steps, batch_size=4, precision="bfloat16")
+    return Training(steps=steps, batch_size=4)
 
 
 @dataclass(frozen=True)

@@ -18,5 +18,5 @@ def regression_small() -> RunConfig[RegressionConfig]:
     return RunConfig(
         method="regression",
         settings=RegressionConfig(channels=32, multipliers=(1, 1, 2, 2), blocks=1, learning_rate=1e-3),
-        training=Training(steps=4000, batch_size=4, precision="bfloat16", gradient_clip=1.0),
+        training=Training(steps=4000, batch_size=4, gradient_clip=1.0),
     )

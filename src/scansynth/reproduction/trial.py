@@ -12,6 +12,7 @@ from scansynth.engine import Engine
 from scansynth.evaluation.costs import measured_cost
 from scansynth.method import Method, Progress
 from scansynth.parts import make_method
+from scansynth.precision import choose_precision
 from scansynth.train import step
 
 WARM_UP = 1
@@ -44,7 +45,7 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
     batch = random_batch(method, training.batch_size, size, config.seed)
 
     def work() -> None:
-        engine = Engine(method, device, training.precision, training.gradient_clip)
+        engine = Engine(method, device, choose_precision(training.precision, device).precision, training.gradient_clip)
         for place in (*[0] * WARM_UP, *range(STEPS)):
             number = int((place + 0.5) / STEPS * training.steps)
             begun = time.perf_counter()
