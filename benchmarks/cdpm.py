@@ -28,8 +28,8 @@ from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.reproduction.trial import random_batch
-from scansynth.train import step
+from scansynth.training_loop import step
+from scansynth.trial import random_batch
 
 CPU = torch.device("cpu")
 SIDE, SLICES, SLAB = 128, 128, 32

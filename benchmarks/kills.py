@@ -36,7 +36,7 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.recipes import find_recipe
-from scansynth.train import environment
+from scansynth.run_folder import environment
 
 CASES = ("regression_small", "syndiff_small")
 

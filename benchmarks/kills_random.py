@@ -183,7 +183,7 @@ class Command:
             round(time.perf_counter() - begun, 3),
             f"writing {plan.moment.split()[0]}" if stopped else phase(frames),
             frames[:3],
-            int(newest.name.removeprefix("step-")) if newest else None,
+            checkpoint.step_of(newest) if newest else None,
             last_line(self.run),
             left_over(self.run),
         )

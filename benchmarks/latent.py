@@ -30,7 +30,7 @@ from scansynth.methods.cola_diff import ColaDiff
 from scansynth.methods.latent_diffusion import LatentDiffusion
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import step
+from scansynth.training_loop import step
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T1ce", "T2w", "FLAIR")

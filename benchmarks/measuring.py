@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scansynth.train import environment
+from scansynth.run_folder import environment
 
 
 def timed(work: Callable[[], object], repeats: int, device: torch.device) -> list[float]:

@@ -26,7 +26,7 @@ from scansynth.networks.unet import UNet
 from scansynth.parts import make_method
 from scansynth.physics.wavelet import iwt
 from scansynth.recipes import find_recipe
-from scansynth.train import step
+from scansynth.training_loop import step
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T2w", "FLAIR")

@@ -28,7 +28,7 @@ from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import step
+from scansynth.training_loop import step
 
 PATCH, BATCH, VOLUME = (64, 64, 16), 4, (256, 256, 32)
 VOLUMES = ((128, 128, 32), (256, 128, 32), (256, 256, 32), (256, 256, 64))

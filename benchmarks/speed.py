@@ -28,7 +28,7 @@ from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.method import Noise, Progress
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import step
+from scansynth.training_loop import step
 
 KINDS = (
     ("convolution, backward", ("convolution_backward",)),

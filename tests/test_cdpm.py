@@ -25,8 +25,9 @@ from scansynth.errors import InputError
 from scansynth.method import LABEL_WIDTH, Noise, Progress
 from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
+from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import make_method, train
+from scansynth.train import train
 from scansynth.validation import held_out_loss, held_out_samples
 from test_stages import DEPTH, UnitDraws, autoregressive_field, conditional, implied
 

@@ -24,7 +24,8 @@ from scansynth.errors import InputError
 from scansynth.method import LABEL_WIDTH, Noise
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import Ddpm, DdpmConfig
-from scansynth.train import make_method, train
+from scansynth.parts import make_method
+from scansynth.train import train
 from scansynth.validation import held_out_samples
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task,
 from scansynth.reproduction.plan import plan, text
 from scansynth.reproduction.request import Request, parse_data
 from scansynth.reproduction.run import reproduce
-from scansynth.reproduction.trial import try_steps
+from scansynth.trial import try_steps
 
 CPU = torch.device("cpu")
 STEPS = 4

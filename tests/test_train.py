@@ -16,7 +16,8 @@ from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.methods.regression import RegressionConfig
 from scansynth.processes import Processes
-from scansynth.train import locked, train
+from scansynth.run_folder import locked
+from scansynth.train import train
 
 CPU = torch.device("cpu")
 FILES = ("weights", "averages", "optimizers")
@@ -68,6 +69,10 @@ def assert_equal(a, b):
                 assert torch.equal(tensor, files_b[file][key]), f"{part} {file} {key}"
 
 
+def with_training(config, **changes):
+    return replace(config, training=replace(config.training, **changes))
+
+
 @pytest.fixture(scope="module")
 def finished(cohort, tiny, tmp_path_factory):
     """A run of the regression over ten steps, with a checkpoint and a validation every five; not to be changed."""
@@ -98,7 +103,7 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(case, cohort, tiny, first_
     assert metrics(tmp_path / "resumed")[-1]["step"] == 6
     train(config, cohort, tmp_path / "resumed", CPU)
     whole = contents(tmp_path / "whole")
-    assert [line["step"] for line in whole["metrics"]] == [2, 4, 5, 5, 6, 8, 10, 10]
+    assert [line["step"] for line in whole["metrics"]] == [2, 4, 5, 6, 8, 10, 10]
     assert_equal(whole, contents(tmp_path / "resumed"))
 
 
@@ -153,7 +158,7 @@ def test_metrics_beyond_the_checkpoint_are_cut_back(stopped, cohort):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "G/l1": 0.5}\n{"step": 100, "G/')
     train(config, cohort, run, CPU)
-    assert [line["step"] for line in metrics(run)] == [2, 4, 5, 5, 6, 8, 10, 10]
+    assert [line["step"] for line in metrics(run)] == [2, 4, 5, 6, 8, 10, 10]
 
 
 def test_what_a_kill_leaves_of_a_checkpoint_is_no_hindrance(stopped, cohort, finished):
@@ -194,7 +199,6 @@ def test_a_kill_while_the_folder_is_made_is_no_hindrance(cohort, finished, tmp_p
         {"settings": RegressionConfig(channels=16, multipliers=(1, 2))},
         {"contrasts": ("T2w", "T1w")},
         {"batch_size": 3},
-        {"precision": "bfloat16"},
     ],
 )
 def test_other_settings_are_refused(finished, cohort, change):
@@ -211,10 +215,28 @@ def test_how_often_things_are_shown_may_be_changed(stopped, cohort, finished):
     config, run = stopped
     often = replace(config, training=replace(config.training, log_every=1, checkpoint_every=3, validate_every=20))
     train(often, cohort, run, CPU)
-    assert [line["step"] for line in metrics(run)] == [2, 4, 5, 5, 6, 7, 8, 9, 10, 10]
-    assert read_yaml(run / "config.yaml") == often
+    assert [line["step"] for line in metrics(run)] == [2, 4, 5, 6, 7, 8, 9, 10, 10]
+    assert read_yaml(run / "config.yaml") == with_training(often, threads=1)
     files, expected = (contents(folder)["last"][1] for folder in (run, finished[1]))
     assert all(torch.equal(files[file][key], tensor) for file in FILES for key, tensor in expected[file].items())
+
+
+def test_the_precision_of_a_run_may_be_changed_and_it_is_said(stopped, cohort, caplog):
+    config, run = stopped
+    assert train(with_training(config, precision="auto"), cohort, run, CPU).training.precision == "float32"
+    assert "float32" not in caplog.text
+    longer = with_training(config, precision="bfloat16", steps=12)
+    assert train(longer, cohort, run, CPU).training.precision == "bfloat16"
+    assert "goes on in bfloat16, was in float32" in caplog.text
+
+
+def test_settings_that_cannot_hold_are_named(copied, cohort, caplog):
+    config, run = copied
+    caplog.set_level("INFO")
+    assert train(with_training(config, steps=4), cohort, run, CPU) == config
+    assert "4 steps are asked for, the run has 10 of its 10" in caplog.text
+    assert train(with_training(config, minutes=5.0), cohort, run, CPU) == config
+    assert "finished after 10 steps" in caplog.text
 
 
 def test_another_method_is_refused(finished, cohort, tiny):
@@ -248,7 +270,7 @@ def test_foreign_folders_are_refused_and_runs_overwritten_only_on_demand(copied,
 def test_a_run_that_another_training_writes_to_is_left_alone(copied, cohort, monkeypatch):
     config, run = copied
     before = contents(run)
-    monkeypatch.setattr("scansynth.train.PATIENCE", 0.1)
+    monkeypatch.setattr("scansynth.run_folder.PATIENCE", 0.1)
     with locked(run, Processes(CPU)):
         for overwrite in (False, True):
             with pytest.raises(InputError, match="another training"):
@@ -290,19 +312,6 @@ def test_init_from_what_does_not_fit_is_refused(finished, cohort, tiny, tmp_path
     with pytest.raises(InputError, match="none: no checkpoint there"):
         train(tiny(), cohort, tmp_path / "nothing", CPU, init=tmp_path / "none")
     assert not any((tmp_path / name).exists() for name in ("method", "width", "nothing"))
-
-
-def test_minutes_become_steps_and_the_run_is_one_by_steps(cohort, tiny, tmp_path):
-    by_minutes = tiny(minutes=0.01, steps=7)
-    config = train(by_minutes, cohort, tmp_path / "minutes", CPU)
-    steps = config.training.steps
-    assert config.training.minutes == 0.01
-    assert 1 <= steps < 600  # 0.6 s
-    assert read_yaml(tmp_path / "minutes" / "config.yaml") == config
-    assert metrics(tmp_path / "minutes")[-1]["step"] == steps
-    assert train(by_minutes, cohort, tmp_path / "minutes", CPU) == config
-    train(tiny(steps=steps), cohort, tmp_path / "steps", CPU)
-    assert_equal(contents(tmp_path / "minutes"), contents(tmp_path / "steps"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(cohort, tiny, tmp_path):

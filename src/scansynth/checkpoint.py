@@ -88,6 +88,26 @@ def save(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], sta
     return final
 
 
+def step_of(checkpoint: Path) -> int:
+    """Training steps finished at a checkpoint.
+
+    Raises:
+        InputError: if it is no checkpoint's name.
+    """
+    number = checkpoint.name.removeprefix("step-")
+    if not number.isdigit():
+        raise InputError(f"{checkpoint}: the checkpoint cannot be read (not its name); restore it or train anew")
+    return int(number)
+
+
+def note(folder: Path, **values: Any) -> None:
+    """Change the state of the newest checkpoint under `folder`, by a file that is replaced whole."""
+    newest = current(folder)
+    assert newest is not None
+    path = newest / "state.json"
+    write_text(path, json.dumps({**json.loads(path.read_text()), **values}, indent=1))
+
+
 def load(checkpoint: Path, *names: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Tensors of the files named, and the state, of one checkpoint folder.
 
@@ -140,3 +160,12 @@ def load_weights(run: Path) -> tuple[dict[str, torch.Tensor], Path]:
         files, _ = load(last, "weights", "averages")
         return {**files["weights"], **files["averages"]}, last
     raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")
+
+
+def unvalidated(run: Path, weights: Path) -> int | None:
+    """The step of a run's last weights, where they are newer than `weights` and no validation has seen them."""
+    last = current(run / "last")
+    if last is None or last == weights or step_of(last) <= step_of(weights):
+        return None
+    state = json.loads((last / "state.json").read_text())
+    return step_of(last) if state.get("validated", step_of(last)) < step_of(last) else None

@@ -1,6 +1,6 @@
 """The command line: `scansynth VERB …`. The verbs stand in `commands/`.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments.
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 128 and a signal's number: stopped by it.
 """
 
 import logging
@@ -22,6 +22,7 @@ from scansynth.commands.start import Demo, Methods
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
 from scansynth.errors import InputError, ToldElsewhereError
+from scansynth.stopping import StoppedError
 
 VERBS = {
     "demo": Demo,
@@ -71,8 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         err.print(f"error: {error}", markup=False)
         return 1
+    except StoppedError as stop:
+        err.print(f"{stop}", markup=False)
+        return 128 + stop.by
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from the last checkpoint")
+        err.print("stopped; the same command goes on")
         return 130
     return 0
 

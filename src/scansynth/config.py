@@ -63,8 +63,13 @@ class Training:
     steps: int = 100_000
     """Training steps in all. A finished run trains on when it is started again with more."""
     minutes: float = 0.0
-    """Train for about so many wall minutes instead: the rate is measured first and converted to steps, so that
-    the run is the same as one by steps. 0: by steps."""
+    """Train for so many wall minutes instead, validations included. The rate is measured at the start and on the way,
+    and the steps that fit are written into the run (revisions). 0: by steps."""
+    revisions: tuple[tuple[int, int], ...] = ()
+    """Of a run by minutes, what it came to: from which step on the run was to have how many steps in all. Not to be
+    given, but kept: with minutes 0 they make the same run again."""
+    threads: int = 0
+    """Of PyTorch on the CPU. 0: a few steps are tried at the start, and the run keeps what was fastest."""
     batch_size: int = 4
     """Samples a step."""
     precision: AskedPrecision = "auto"
@@ -74,8 +79,11 @@ class Training:
     """Largest norm of a player's gradient; 0 for no limit."""
     log_every: int = 50
     """Steps between two lines of metrics.jsonl; each gives the mean since the last."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints."""
+    checkpoint_minutes: float = 2.0
+    """Minutes between two checkpoints; longer where writing one takes more than a twentieth of it. One is written too
+    when the training is asked to stop (Ctrl-C, a kill, a queue's USR1)."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints beside those; None: none."""
     validate_every: int = 1000
     """Steps between two validations with pictures."""
     validation_slices: int = 8
@@ -83,11 +91,14 @@ class Training:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "validate_every", "validation_slices"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: must be at least 1")
-        for name in ("minutes", "gradient_clip"):
+        for name in ("minutes", "gradient_clip", "threads", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)}: must not be negative")
+        starts, ends = [start for start, _ in self.revisions], [end for _, end in self.revisions]
+        if self.revisions and (starts != sorted(set(starts)) or starts[0] != 0 or ends[-1] != self.steps):
+            raise InputError(f"revisions {self.revisions}: must begin at step 0, go up, and end with the run's steps")
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,9 @@ class Engine:
             "averages": checkpoint.flatten(dict(self.averages.items())),
             "optimizers": tensors,
         }
-        checkpoint.save(folder, step, files, {"groups": groups, **state})
+        # Losses that no line of metrics.jsonl has yet: a resumed run's next line is the uninterrupted one's.
+        sums = {key: [total.item(), self._counts[key]] for key, total in self._sums.items()}
+        checkpoint.save(folder, step, files, {"groups": groups, "sums": sums, **state})
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Put a saved training back; returns its state."""
@@ -200,6 +202,9 @@ class Engine:
         checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
         checkpoint.restore(dict(self.averages.items()), files["averages"], folder)
         checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state["groups"])
+        sums = state.get("sums", {})  # older runs have none
+        self._sums = {key: torch.tensor(total, device=self.device) for key, (total, _) in sums.items()}
+        self._counts = {key: count for key, (_, count) in sums.items()}
         return state
 
     def start_equal(self) -> None:

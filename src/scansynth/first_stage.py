@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from scansynth.checkpoint import load_weights, restore
+from scansynth.checkpoint import load_weights, restore, step_of
 from scansynth.config import RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, read_image, to_network
@@ -89,7 +89,7 @@ class FirstStage(nn.Module):
         tensors, source = load_weights(run)
         own_nets = Autoencoder(own.settings, own.contrasts).averaged
         needed = {key: tensor for key, tensor in tensors.items() if key.split("/")[0] in own_nets}
-        return cls(own, save(needed), int(source.name.removeprefix("step-")), source)
+        return cls(own, save(needed), step_of(source), source)
 
     @classmethod
     def read(cls, folder: Path) -> "FirstStage":

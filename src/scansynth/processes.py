@@ -24,6 +24,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import Tensor
 
 from scansynth.errors import InputError, ToldElsewhereError
+from scansynth.stopping import StoppedError
 
 Value = TypeVar("Value")
 
@@ -205,7 +206,7 @@ def start_processes(device: str = "auto", devices: int = 1, nodes: int = 1) -> I
         if rank == 0:
             raise
         raise InputError(f"process {rank}: {error}") from error
-    except KeyboardInterrupt as error:  # the terminal sends it to all processes
+    except (KeyboardInterrupt, StoppedError) as error:  # all processes are asked, or hear of it
         if rank == 0:
             raise
         raise ToldElsewhereError("stopped") from error

@@ -10,6 +10,7 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 import scansynth
-from scansynth.checkpoint import load_weights, restore
+from scansynth.checkpoint import load_weights, restore, step_of, unvalidated
 from scansynth.config import RunConfig, read_yaml
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
@@ -38,6 +39,8 @@ from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
 from scansynth.synthetic_image import NOTICE, Synthesis
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 """Called with (network calls done, network calls in all)."""
@@ -97,6 +100,11 @@ class Run:
             raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
         config = read_yaml(folder / "config.yaml")
         tensors, source = load_weights(folder)
+        if newer := unvalidated(folder, source):
+            log.warning(
+                "%s: the weights of step %d are taken, the best that were validated; those of step %d, the last, never "
+                "were (training that goes on validates them)", folder, step_of(source), newer,
+            )  # fmt: skip
         method = make_method(config)
         restore(dict(method.nets.items()), tensors, source)
         if method.needs.latent is not None:
@@ -105,7 +113,7 @@ class Run:
         precision = synthesis_precision(config.training.precision, place)
         prepare_synthesis(method, place, precision)
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
-        weights = {"sha256": digest, "training_step": int(source.name.removeprefix("step-"))}
+        weights = {"sha256": digest, "training_step": step_of(source)}
         return cls(folder, config, method, PreparationRecord.read(folder), place, weights, precision)
 
     def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ A method that makes volumes without a source is watched by its loss on samples o
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +98,16 @@ def held_out_samples(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
 
 @torch.no_grad()
 def held_out_loss(
-    method: Method, samples: SliceSetDataset | PatchDataset, config: RunConfig[Any], device: torch.device
+    method: Method,
+    samples: SliceSetDataset | PatchDataset,
+    config: RunConfig[Any],
+    device: torch.device,
+    before_each: Callable[[], None] = lambda: None,
 ) -> float:
     """Mean training loss of `validation_slices` epochs of samples, with the same ones, times and noise each time.
 
     No volume is sampled: that takes minutes, and there is no image that it should equal.
+    Before each sample `before_each` is called.
     """
     values: list[float] = []
 
@@ -110,6 +115,7 @@ def held_out_loss(
         values.append(sum(loss.item() for loss in losses.values()))
 
     for i in range(config.training.validation_slices * len(samples)):
+        before_each()
         batch = {key: value[None].to(device) for key, value in samples[i].items()}
         method.training_step(batch, record, Progress(0, 1, 0.0), Noise([(config.seed, "held out", i)], device))
     return float(np.mean(values))

@@ -14,7 +14,7 @@ from scansynth.demo import SUBJECTS
 from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
 from scansynth.reproduction.request import Request, needs
 from scansynth.reproduction.table import differences, paper_lines
-from scansynth.reproduction.trial import STEPS, WARM_UP, Trial, try_steps
+from scansynth.trial import STEPS, WARM_UP, Trial, try_steps
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
@@ -94,7 +94,7 @@ def plan(request: Request, device: torch.device, report: Report | None = None) -
             known[recipe] = max(1, round(0.95 * 60 * request.minutes / rate))
         config = request.config(task, row, known.get(recipe))
         newest = checkpoint.current(request.run_folder(task, row) / "last")
-        finished = int(newest.name.removeprefix("step-")) if newest else 0
+        finished = checkpoint.step_of(newest) if newest else 0
         trial = trials.of(config, size) if finished < config.training.steps else None
         runs.append(PlannedRun(task, row, config, finished, trial))
     return Plan(request, device, tuple(runs))

@@ -30,7 +30,8 @@ from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
 from scansynth.synthesis import Run
-from scansynth.train import measured, train
+from scansynth.train import train
+from scansynth.trial import with_steps
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
@@ -118,7 +119,7 @@ def budget(
     given = first_stage if make_method(config).needs.latent else None
     stage = find_first_stage(config, cohort, request.run_folder(task, row), given, False, processes)
     _, dataset = make_parts(config, cohort, processes, stage)
-    return measured(config, dataset, processes).training.steps
+    return with_steps(config, cohort, dataset, processes, stage).training.steps
 
 
 def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.device, tell: Report) -> None:

@@ -224,7 +224,7 @@ def _runs(request: Request) -> Iterator[dict[str, Any]]:
                     "recipe": request.recipe(row) + (f", {row.label}" if row.change else ""),
                     "steps": training.steps,
                     "batch": training.batch_size,
-                    "weights_of_step": int(weights.name.removeprefix("step-")),
+                    "weights_of_step": checkpoint.step_of(weights),
                 }
 
 
