@@ -46,9 +46,18 @@ def reset_peak() -> None:
 
 def peak_gb() -> float:
     """Peak memory of this process since `reset_peak`; NaN where it is not told."""
+    return _status("VmHWM:")
+
+
+def resident_gb() -> float:
+    """Memory of this process now; NaN where it is not told."""
+    return _status("VmRSS:")
+
+
+def _status(name: str) -> float:
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024 / 1e9
     return math.nan
 
