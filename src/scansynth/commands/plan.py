@@ -1,0 +1,47 @@
+"""`plan`: what to train on a prepared cohort here, and why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from scansynth.commands.console import out
+from scansynth.commands.next_step import command
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Choose method, network, batch and precision for a prepared cohort and this machine, and say why."""
+
+    cohort: Positional[Path]
+    """A prepared cohort."""
+    target: Annotated[UseAppendAction[tuple[str, ...]], arg()] = ()
+    """Contrast to make; may be given several times; by default all."""
+    hours: float = 1.0
+    """Of training."""
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("plan.yaml")
+    """Settings file to write, which `train` takes."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    overwrite: bool = False
+    """Replace a settings file that is there."""
+
+    def run(self) -> None:
+        """Plan, print, and write the settings."""
+        from scansynth.data.cohort import Cohort
+        from scansynth.errors import InputError
+        from scansynth.files import write_text
+        from scansynth.plan import facts_of_cohort, plan
+        from scansynth.processes import find_device
+
+        if self.hours <= 0:
+            raise InputError(f"--hours {self.hours:g}: must be above 0")
+        if self.output.exists() and not self.overwrite:
+            raise InputError(f"{self.output} is there already; choose another -o, or --overwrite")
+        device = find_device(self.device)
+        planned = plan(facts_of_cohort(Cohort.open(self.cohort), self.target, device, self.hours), device)
+        write_text(self.output, planned.yaml())
+        out.print("\n".join(planned.lines()), markup=False)
+        words = ("train", self.output, "--cohort", self.cohort, "--run", Path("runs") / self.output.stem)
+        out.print(f"{self.output}: written. Next: {command(*words)}", markup=False)

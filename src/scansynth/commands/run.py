@@ -1,0 +1,65 @@
+"""`run`: a folder of scans into what it lacks, in one command."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from scansynth.commands.console import Input, Output, bars, out
+from scansynth.commands.next_step import command
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Do all of it: look, prepare, choose, train, measure, make what is missing, and report on one page."""
+
+    input: Input
+    """Folder (BIDS, BraTS, IXI) or CSV/TSV table of subject, contrast, path and split."""
+    output: Output
+    """Folder to write into; stopped, the same command goes on in it."""
+    target: Annotated[UseAppendAction[tuple[str, ...]], arg()]
+    """Contrast to make; may be given several times; `all` for every one."""
+    hours: float = 1.0
+    """Wall time for all of it, about."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Train, val and test, drawn by subject where the data gives no split."""
+    skip_bad: bool = False
+    """Leave scans out that cannot be read."""
+    dry_run: bool = False
+    """Print the plan and write it as plan.yaml in the output folder, which `train` takes; do nothing else."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    seed: int = 0
+    """Of splits, weights and noise."""
+
+    def run(self) -> None:
+        """Do all of it, or what is left of it."""
+        from scansynth.data.layouts import find_subjects
+        from scansynth.files import write_text
+        from scansynth.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
+        from scansynth.processes import find_device
+
+        device = find_device(self.device)
+        asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad)
+        listing = find_subjects(self.input)
+        with bars() as move:
+            if begun(self.output, asked):
+                proposal = recall(listing, asked, self.output, self.fractions)
+            else:
+                proposal = propose(listing, asked, device, self.fractions, move)
+        out.print(proposal.text(), markup=False)
+        if self.dry_run:
+            path = self.output.with_name(f"{self.output.name}.yaml")
+            write_text(path, plan_yaml(proposal))
+            out.print(f"Dry run: only {path} was written, which `train` takes.", markup=False)
+            return
+        if not begun(self.output, asked):
+            remember(proposal, self.output)
+        with bars() as move:
+            page, _, _ = carry_out(proposal, self.output, device, self.fractions, move)
+        out.print(f"Report, for a browser: {page}", markup=False)
+        words = ("generate", "--run", self.output / "run", "-n", 10, "-o", self.output / "generated")
+        if proposal.generates:
+            out.print(f"Next: {command(*words)}", markup=False)
+        elif proposal.missing:
+            out.print(f"Synthetic images: {self.output / 'translated'}. They are not scans.", markup=False)

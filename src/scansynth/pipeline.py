@@ -1,0 +1,321 @@
+"""From a folder of scans to what it lacks: looked at, prepared, planned, trained, measured, translated, reported.
+
+    request.json   what was asked: the same command goes on, another one is refused
+    plan.yaml      settings to train with, reasons as comments; decided once
+    cohort/        prepared scans
+    run/           the training
+    evaluation/    figures on held-out subjects, report.html
+    translated/    what was missing, each file with a sidecar
+    report.html    one page that says what was chosen and why, and links the rest
+
+Each stage goes on where it was stopped.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scansynth.cohort_synthesis import Entry, translate_cohort
+from scansynth.config import RunConfig, read_yaml, to_yaml
+from scansynth.data.build_cohort import build_cohort
+from scansynth.data.choose_preparation import Look, choose_preparation, look
+from scansynth.data.cohort import Cohort
+from scansynth.data.contrasts import standard_name
+from scansynth.data.layouts import Listing, chosen_contrasts
+from scansynth.data.prepare import Preparation
+from scansynth.data.splits import SPLITS, choose_splits
+from scansynth.errors import InputError
+from scansynth.evaluate import Evaluation, evaluate
+from scansynth.files import write_text
+from scansynth.plan import memory_there, plan
+from scansynth.plan_rules import Facts
+from scansynth.recipes import find_recipe
+from scansynth.report.report import write_report
+from scansynth.report.summary import write_summary
+from scansynth.synthesis import Run
+from scansynth.train import train
+from scansynth.trial import try_steps
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str, int, int], None]
+"""Called with (what is being done, done, in all)."""
+
+ENOUGH_STEPS = 3000
+"""Training steps that a spacing must leave: fewer learn less than coarser slices would."""
+TRAINING = 0.85
+"""Share of the time that training gets; the rest is for looking, preparing, measuring, translating and the report."""
+BY = (80, 96)
+"""Slice of the trial that says how many voxels are affordable."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a pipeline."""
+
+    data: str
+    targets: tuple[str, ...]
+    """Contrasts to make; empty: all."""
+    hours: float
+    seed: int
+    skip_bad: bool
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a pipeline will do."""
+
+    asked: Asked
+    listing: Listing
+    preparation: Preparation
+    why_so: str
+    """Prepared."""
+    split: dict[str, int]
+    config: RunConfig[Any]
+    lines: tuple[str, ...]
+    """Of the plan."""
+    unreadable: tuple[str, ...]
+    """Of the scans looked at."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether volumes are generated, and nothing translated."""
+        return self.config.method == "cdpm"
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Target → subjects who lack it and have a source; those of targets that nobody lacks are left out."""
+        known = set(self.config.contrasts)
+        counts = {
+            name: sum(
+                name not in subject.scans and bool(known & subject.scans.keys()) for subject in self.listing.subjects
+            )
+            for name in self.asked.targets or self.config.contrasts
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def text(self) -> str:
+        """All of it, for people, before anything is done."""
+        size, spacing = self.preparation.size, self.preparation.spacing
+        lines = [
+            f"scansynth run: {self.asked.data}, {len(self.listing.subjects)} subjects, {self.listing.layout} layout, "
+            f"{', '.join(self.listing.contrasts)}",
+            f"split    {', '.join(f'{self.split[name]} {name}' for name in SPLITS)}",
+            *self._warnings(),
+            f"prepare  size {_axes(size)}, spacing {_axes(spacing)} mm, intensities {self.preparation.intensity}: "
+            f"{self.why_so}",
+            *self.lines,
+            *self._after(),
+        ]
+        return "\n".join(lines)
+
+    def _warnings(self) -> list[str]:
+        lines = [f"problem  {problem}" for problem in self.unreadable]
+        if not self.split["val"]:
+            lines.append("warning  nobody validates: the last weights are taken, not the best")
+        if not self.split["test"]:
+            lines.append("warning  nobody is held out: nothing can be measured, and the images are not to be trusted")
+        return lines
+
+    def _after(self) -> list[str]:
+        if self.generates:
+            return ["then     volumes can be generated; nothing is translated or measured against a truth"]
+        lacking = ", ".join(f"{count} lack {name}" for name, count in self.missing.items())
+        made = f"what is missing is made ({lacking})" if lacking else "nobody lacks a target: nothing is translated"
+        held_out = "measured on held-out subjects" if self.split["test"] or self.split["val"] else "not measured"
+        return [f"then     {held_out}; {made}; one page links it all"]
+
+
+def propose(
+    listing: Listing, asked: Asked, device: torch.device, fractions: tuple[float, float, float], report: Report
+) -> Proposal:
+    """Look at the scans and decide what to do; nothing is written.
+
+    Args:
+        listing: the subjects found.
+        asked: targets and hours.
+        device: where to train.
+        fractions: shares of train, val and test, where the data gives no split.
+        report: told of what is being done.
+
+    Raises:
+        InputError: if nothing can be trained on such scans.
+    """
+    if asked.hours <= 0:
+        raise InputError(f"--hours {asked.hours:g}: must be above 0")
+    contrasts = chosen_contrasts(listing, None)
+    chosen_contrasts(listing, asked.targets)  # somebody must have each
+    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, fractions, asked.seed)
+    seen = look(listing, contrasts, lambda done, total: report("looking at scans", done, total))
+    if seen.unreadable and not asked.skip_bad:
+        raise InputError(
+            f"{len(seen.unreadable)} scans cannot be read: mend or remove them, or --skip-bad; {seen.unreadable[0]}"
+        )
+    one_grid = len(contrasts) == 1
+    report("trying a few training steps", 0, 2)
+    basis = replace(find_recipe("regression_small"), contrasts=contrasts)
+    voxel_step = try_steps(basis, BY, device).seconds / (BY[0] * BY[1])
+    report("trying a few training steps", 1, 2)
+    largest = asked.hours * 3600 * TRAINING / ENOUGH_STEPS / voxel_step
+    preparation, why_so = choose_preparation(seen, min(largest, 2000.0 * 16 if one_grid else largest), one_grid)
+    facts = _facts(listing, asked, contrasts, preparation, seen, splits, device)
+    planned = plan(facts, device)
+    report("trying a few training steps", 2, 2)
+    config = replace(planned.config, seed=asked.seed)
+    return Proposal(
+        asked, listing, preparation, why_so, counted(splits), config, tuple(planned.lines()), seen.unreadable
+    )
+
+
+def carry_out(
+    proposal: Proposal, out: Path, device: torch.device, fractions: tuple[float, float, float], report: Report
+) -> tuple[Path, Evaluation | None, list[Entry]]:
+    """Do what was proposed; what is there already is kept.
+
+    Returns:
+        The report page, the figures, and what was made.
+
+    Raises:
+        InputError: for scans that cannot be read, or a stage that fails.
+    """
+    asked, folder = proposal.asked, out / "run"
+    cohort = build_cohort(
+        proposal.listing, out / "cohort", proposal.preparation, fractions=fractions, seed=asked.seed,
+        progress=lambda done, total, _: report("preparing", done, total), skip_bad=asked.skip_bad,
+    )  # fmt: skip
+    train(
+        proposal.config, cohort, folder, device,
+        report=lambda done, total, _: report("training", done, total),
+    )  # fmt: skip
+    run = Run.load(folder, str(device))
+    evaluation, entries = None, []
+    if not proposal.generates:
+        evaluation = _measure(proposal, run, cohort, out, report)
+        entries = _translate(proposal, run, out, report)
+    page = write_summary(proposal, run, evaluation, entries, out)
+    return page, evaluation, entries
+
+
+def begun(out: Path, asked: Asked) -> bool:
+    """Whether this pipeline was begun in the folder.
+
+    Raises:
+        InputError: if another one was, or the folder holds something else.
+    """
+    path = out / "request.json"
+    if not path.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out}: not empty, and not a folder of `scansynth run`; choose another -o")
+        return False
+    before, now = json.loads(path.read_text("utf-8"))["asked"], json.loads(json.dumps(asdict(asked)))
+    if before != now:
+        differ = [
+            f"{name} {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
+        ]
+        raise InputError(f"{out}: begun with other settings ({'; '.join(differ)}); give the same, or choose another -o")
+    return True
+
+
+def remember(proposal: Proposal, out: Path) -> None:
+    """Write down what was asked and decided, before it is done."""
+    write_text(out / "plan.yaml", plan_yaml(proposal))
+    content = {
+        "asked": asdict(proposal.asked), "preparation": asdict(proposal.preparation), "why_so": proposal.why_so,
+        "lines": list(proposal.lines),
+    }  # fmt: skip
+    write_text(out / "request.json", json.dumps(content, indent=1))
+
+
+def recall(listing: Listing, asked: Asked, out: Path, fractions: tuple[float, float, float]) -> Proposal:
+    """The proposal that a pipeline was begun with: nothing is decided anew, though the machine is busier now."""
+    content = json.loads((out / "request.json").read_text("utf-8"))
+    values = content["preparation"]
+    preparation = Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])
+    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, fractions, asked.seed)
+    config = read_yaml(out / "plan.yaml")
+    return Proposal(
+        asked, listing, preparation, content["why_so"], counted(splits), config, tuple(content["lines"]), ()
+    )
+
+
+def plan_yaml(proposal: Proposal) -> str:
+    """The settings file, reasons as comments."""
+    return "\n".join(f"# {line}".rstrip() for line in proposal.text().splitlines()) + "\n" + to_yaml(proposal.config)
+
+
+def counted(splits: dict[str, str]) -> dict[str, int]:
+    """Subjects by split."""
+    return {split: sum(one == split for one in splits.values()) for split in SPLITS}
+
+
+def asked_of(data: Path, targets: Sequence[str], hours: float, seed: int, skip_bad: bool) -> Asked:
+    """What was asked, in standard names; `all` stands for every contrast."""
+    names = () if "all" in targets else tuple(dict.fromkeys(standard_name(name) for name in targets))
+    return Asked(str(data.absolute()), names, hours, seed, skip_bad)
+
+
+def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Report) -> Evaluation | None:
+    split = "test" if proposal.split["test"] else "val"
+    if not proposal.split[split]:
+        return None
+    try:
+        found = evaluate(
+            [run], cohort, out / "evaluation", split, target=_target(proposal), seed=proposal.asked.seed, kept=out / "kept",
+            report=lambda done, total, _: report("measuring", done, total),
+        )  # fmt: skip
+    except InputError as error:  # what cannot be measured must not keep the images back
+        log.warning("not measured: %s", error)
+        return None
+    write_report(found, [run], out / "evaluation")
+    return found
+
+
+def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[Entry]:
+    if not proposal.missing:
+        return []
+    return translate_cohort(
+        run, proposal.listing, out / "translated", _target(proposal), missing=True, seed=proposal.asked.seed,
+        report=lambda done, total, _: report("making what is missing", done, total),
+    )  # fmt: skip
+
+
+def _target(proposal: Proposal) -> str | None:
+    """The one contrast that is asked for; None: all that the run makes, which are those asked for where it has several."""
+    return proposal.asked.targets[0] if len(proposal.asked.targets) == 1 else None
+
+
+def _facts(
+    listing: Listing, asked: Asked, contrasts: tuple[str, ...], preparation: Preparation, seen: Look,
+    splits: dict[str, str], device: torch.device,
+) -> Facts:  # fmt: skip
+    train = [subject for subject in listing.subjects if splits.get(subject.name) == "train"]
+    having = {name: sum(name in subject.scans for subject in train) for name in contrasts}
+    several = {name: sum(name in subject.scans and len(subject.scans) > 1 for subject in train) for name in contrasts}
+    height, width, _ = preparation.size
+    assert height is not None, preparation
+    assert width is not None, preparation
+    factor = max(seen.spacing[:2])
+    x, y, z = (mm or factor for mm in preparation.spacing)
+    return Facts(
+        contrasts=contrasts,
+        targets=asked.targets,
+        size=(height, width),
+        spacing=(x, y, preparation.spacing[2] or seen.spacing[2]),
+        one_grid=None not in (*preparation.size, *preparation.spacing),
+        subjects=counted(splits),
+        having=having,
+        paired={name: round(count * seen.paired) for name, count in several.items()},
+        slices=round(seen.slices * sum(having.values()) / len(contrasts)),
+        device=device.type,
+        memory_gb=memory_there(device),
+        hours=asked.hours * TRAINING,
+    )
+
+
+def _axes(values: Sequence[Any]) -> str:
+    return "×".join("acquired" if value is None else f"{value:g}" for value in values)
