@@ -140,13 +140,6 @@ def test_wrong_arguments_are_exit_code_2(capfd):
         assert stopped.value.code == 2
 
 
-def test_methods_lists_methods_and_recipes(capfd):
-    assert main(["methods"]) == 0
-    printed = capfd.readouterr().out
-    assert "Özbey" in printed
-    assert "syndiff_small" in printed
-
-
 def test_existing_output_is_kept(tour, folder, capfd):
     before = (folder / "out.nii.gz").read_bytes()
     command = ["translate", "--run", str(folder / "runs/syndiff"), "--t1w", str(folder / "t1.nii.gz")]

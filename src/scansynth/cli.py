@@ -16,9 +16,10 @@ from scansynth.commands.console import err, out
 from scansynth.commands.evaluate import Compare, Evaluate, Spread
 from scansynth.commands.generate import Generate
 from scansynth.commands.measure import Measure
+from scansynth.commands.methods import Methods
 from scansynth.commands.prepare import Prepare
 from scansynth.commands.reproduce import Reproduce
-from scansynth.commands.start import Demo, Methods
+from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
 from scansynth.errors import InputError, ToldElsewhereError
