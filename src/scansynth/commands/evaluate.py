@@ -62,7 +62,7 @@ class _Measured:
         with bars() as move:
             return evaluate(
                 runs, cohort, self.output, split, protocol, self.target, self.seed, self.pictures,
-                lambda done, total, name: move("evaluating", done, total), samples, self.keep, subsets,
+                lambda done, total, name: move("evaluating", done, total, name), samples, self.keep, subsets,
             )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ class Evaluate(_Measured):
         with bars() as move:
             robustness = measure_robustness(
                 runs, cohort, self.noise, self.split, protocol, self.target, self.seed,
-                lambda done, total, _: move("evaluating with noise", done, total), self.keep,
+                lambda done, total, name: move("evaluating with noise", done, total, name), self.keep,
             )  # fmt: skip
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)

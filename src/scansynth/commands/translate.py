@@ -125,7 +125,7 @@ class Translate:
                 run = scansynth.load(self.run_folder, str(processes.device))
             entries = translate_cohort(
                 run, listing, self.output, self.target, self.missing, self.samples, self.seed,
-                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
+                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total, name),
                 processes, self.windows, self.maps, self.moments_only,
             )  # fmt: skip
         for entry in entries if processes.first else ():
