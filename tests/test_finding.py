@@ -133,3 +133,23 @@ def test_an_unknown_recipe_names_those_that_are_close_and_how_to_list_them(capsy
     assert len([name for name in RECIPES if name in printed.replace(",", " ").replace("?", " ").split()]) <= 4
     with pytest.raises(InputError, match=r"^recipe 'cyclegan' is unknown: `scansynth methods --recipes METHOD` lists"):
         find_recipe("cyclegan")
+
+
+def test_flags_that_verbs_share_have_one_name(capsys):
+    flags = {}
+    for verb in (*VERBS, "train regression_small"):
+        with pytest.raises(SystemExit):
+            main([*verb.split(), "--help"])
+        flags[verb] = {word.rstrip(",") for word in capsys.readouterr().out.split() if word.startswith("-")}
+    for verb in ("train", "translate", "generate", "evaluate", "compare"):
+        assert {"--run", "--device"} <= flags[verb]
+    for verb in ("evaluate", "compare"):
+        assert "--split" in flags[verb]
+        assert "--on" not in flags[verb]
+    for verb in set(VERBS) - {"methods", "train"}:
+        assert "-o" in flags[verb], verb
+    for verb in ("prepare", "translate"):
+        assert {"-i", "--overwrite"} <= flags[verb]
+    for verb in ("train regression_small", *(set(VERBS) - {"methods", "train"})):
+        assert "--seed" in flags[verb], verb
+    assert {"--overwrite"} <= flags["train"] & flags["generate"]

@@ -21,6 +21,8 @@ class _Measured:
     """The prepared cohort that all were trained on."""
     output: Output
     """Folder of tables, plots, pictures and the report."""
+    split: str = "test"
+    """train, val or test."""
     target: str | None = None
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
@@ -44,24 +46,22 @@ class _Measured:
         protocol = find_protocol(self.protocol)
         return protocol.with_metric(lpips_metric(self.lpips)) if self.lpips else protocol
 
-    def opened(self, split: str) -> tuple[list[Any], Any]:
+    def opened(self) -> tuple[list[Any], Any]:
         """Loaded runs and the open cohort, which has such a split."""
         from scansynth.data.cohort import SPLITS, Cohort
 
-        if split not in SPLITS:
-            raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
+        if self.split not in SPLITS:
+            raise InputError(f"split {self.split}: choose from {', '.join(SPLITS)}")
         prepared = Cohort.open(self.cohort)
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
-    def evaluated(
-        self, runs: list[Any], cohort: Any, split: str, protocol: Any, samples: int = 1, subsets: bool = False
-    ) -> Any:
+    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, samples: int = 1, subsets: bool = False) -> Any:
         """Measure, with progress bars."""
         from scansynth.evaluate import evaluate
 
         with bars() as move:
             return evaluate(
-                runs, cohort, self.output, split, protocol, self.target, self.seed, self.pictures,
+                runs, cohort, self.output, self.split, protocol, self.target, self.seed, self.pictures,
                 lambda done, total, name: move("evaluating", done, total, name), samples, self.keep, subsets,
             )  # fmt: skip
 
@@ -73,8 +73,6 @@ class Evaluate(_Measured):
     `scansynth evaluate --spread SYNTHESIS TRUTH` shows two NIfTI files under the conventions in use instead.
     """
 
-    split: str = "test"
-    """train, val or test."""
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
     subsets: Literal["given", "all"] = "given"
@@ -93,7 +91,7 @@ class Evaluate(_Measured):
         from scansynth.segmenter import command_segmenter, with_mask
 
         protocol = self.chosen_protocol()
-        runs, cohort = self.opened(self.split)
+        runs, cohort = self.opened()
         # What cannot be done later is said before anything is synthesised.
         if self.noise:
             check_levels(self.noise)
@@ -103,7 +101,7 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, self.split, protocol, self.samples, self.subsets == "all")
+        found = self.evaluated(runs, cohort, protocol, self.samples, self.subsets == "all")
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
@@ -141,8 +139,6 @@ class Evaluate(_Measured):
 class Compare(_Measured):
     """Hold runs against each other on a split: best, differences with tests by subject, time and memory."""
 
-    on: str = "test"
-    """train, val or test."""
     by_slice: bool = False
     """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
@@ -157,8 +153,8 @@ class Compare(_Measured):
         protocol = self.chosen_protocol()
         if self.by_slice:
             check_slices(protocol)
-        runs, cohort = self.opened(self.on)
-        found = self.evaluated(runs, cohort, self.on, protocol)
+        runs, cohort = self.opened()
+        found = self.evaluated(runs, cohort, protocol)
         plot_subjects(found.results, found.protocol, self.output)
         by_subject = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
         write_comparison(by_subject, self.output)
