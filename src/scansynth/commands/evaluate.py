@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 import scansynth
 from scansynth.commands.console import Output, bars, out
+from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
 
 
@@ -45,6 +46,12 @@ class _Measured:
 
         protocol = find_protocol(self.protocol)
         return protocol.with_metric(lpips_metric(self.lpips)) if self.lpips else protocol
+
+    def options(self) -> list[str | Path]:
+        """What was asked for beside runs, cohort and folder, for another command."""
+        given = {"--split": self.split, "--target": self.target, "--protocol": self.protocol, "--keep": self.keep}
+        usual = {"--split": "test", "--protocol": "default"}
+        return [word for pair in given.items() if pair[1] not in (None, usual.get(pair[0])) for word in pair if word]
 
     def opened(self) -> tuple[list[Any], Any]:
         """Loaded runs and the open cohort, which has such a split."""
@@ -108,6 +115,7 @@ class Evaluate(_Measured):
         dice = self.downstream(runs, cohort, self.dice) if self.dice else ()
         path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice)
         out.print(f"Report, for a browser: {path}", markup=False)
+        out.print(after_evaluating(runs, self.cohort, self.options()), markup=False)
 
     def with_noise(self, runs: list[Any], cohort: Any, protocol: Any) -> None:
         """The same with noise in the sources."""
@@ -166,6 +174,9 @@ class Compare(_Measured):
             out.print(markdown(by_slice), markup=False)
         path = write_report(found, runs, self.output, by_subject)
         out.print(f"Report, for a browser: {path}", markup=False)
+        # The run that has the best mean of the most figures.
+        best = [row.label for row in by_subject.rows for _ in row.best]
+        out.print(at_work(max(runs, key=lambda run: best.count(run.folder.name)), self.cohort), markup=False)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Methods:
             out.print(f"{name:{width}}  {entry.description}", markup=False)
             out.print(f"{'':{width}}  needs {entry.needs}", markup=False)
             out.print(f"{'':{width}}  when  {entry.when}", markup=False)
-        out.print("\nrecipes of a method, to train by name: scansynth methods --recipes METHOD")
+        out.print("\nNext, for the recipes of a method: scansynth methods --recipes METHOD")
 
     def recipes_of(self, name: str, entry: Entry) -> None:
         """A line a recipe."""
@@ -47,7 +47,7 @@ class Methods:
         out.print(f"{name}: {entry.description}\n{entry.citation}\n", markup=False)
         for recipe, description in found.items():
             out.print(f"{recipe:{width}}  {description}", markup=False)
-        out.print("\nNext: scansynth train RECIPE --cohort COHORT --run RUN")
+        out.print("\nNext: scansynth train RECIPE --cohort COHORT --run RUN (of scansynth prepare -i DATA -o COHORT)")
 
 
 def told(name: str, entry: Entry) -> dict[str, Any]:

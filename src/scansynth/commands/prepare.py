@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scansynth.commands.console import Input, Output, bars, err, out
+from scansynth.commands.next_step import after_preparing
 from scansynth.errors import InputError
 
 
@@ -89,7 +90,8 @@ class Prepare:
                 tissue=TissueSettings(self.expert_tumour) if self.tissue == "segment" else None,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
-        out.print(f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}")
+        told = f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}"
+        out.print(f"{told}\n{after_preparing(self.output)}", markup=False)
 
     def foreseen(self, report: Any) -> None:
         """Show what would be done.

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import arg
 
 from scansynth.commands.console import bars, err, out
+from scansynth.commands.next_step import after_training
 
 Settings = TypeVar("Settings")
 
@@ -49,13 +50,14 @@ class Train(Generic[Settings]):
     def start(self) -> None:
         """Train to the end."""
         from scansynth.data.cohort import Cohort
+        from scansynth.parts import make_method
         from scansynth.processes import start_processes
         from scansynth.train import train
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
             with processes.agreeing():
                 cohort = Cohort.open(self.cohort)
-            train(
+            config = train(
                 self.chosen(),
                 cohort,
                 self.run,
@@ -67,8 +69,8 @@ class Train(Generic[Settings]):
                 self.first_stage,
             )
         if processes.first:
-            done = f"{self.run}: trained. Next: scansynth evaluate --run {self.run} --cohort {self.cohort} -o FOLDER"
-            out.print(done)
+            out.print(f"{self.run}: trained", markup=False)
+            out.print(after_training(make_method(config), self.run, self.cohort), markup=False)
 
 
 def validation_note(figures: dict[str, float]) -> str:
