@@ -139,8 +139,3 @@ def test_files_that_are_no_text(tmp_path):
     (tmp_path / "image.yaml").write_bytes(bytes(range(256)))
     with pytest.raises(InputError, match=r"image\.yaml: not a YAML"):
         read_yaml(tmp_path / "image.yaml")
-
-
-def test_unknown_recipe():
-    with pytest.raises(InputError, match="choose from"):
-        find_recipe("cyclegan")

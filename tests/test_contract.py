@@ -63,12 +63,12 @@ def translate(engine, cohort):
 
     target = "T1w" if engine.method.reconstructs else "T2w"
 
-    def run(images=sources, available=available, seed=0, at_once=16):
+    def run(images=sources, available=available, seed=0, at_once=16, tick=None):
         given = {"images": images, "available": available}
         if "tissue" in batch:
             given["tissue"] = batch["tissue"].to(images)
         with torch.no_grad():
-            windows = windows_of(engine.method.needs, at_once)
+            windows = windows_of(engine.method.needs, at_once, tick)
             return engine.method.translate(given, target, windows, Like(images, seed))
 
     run.sources = sources
@@ -146,6 +146,13 @@ def test_windows_at_once_do_not_change_the_result(engine, translate, at_once):
     engine.method.double()
     images = translate.sources.double()
     torch.testing.assert_close(translate(images, at_once=at_once), translate(images), rtol=0, atol=1e-9)
+
+
+def test_progress_is_told_as_often_as_was_said(engine, translate):
+    ticks = []
+    translate(at_once=5, tick=lambda: ticks.append(None))
+    through = windows_of(engine.method.needs, 5).ticks(translate.sources.shape[2:])
+    assert len(ticks) == engine.method.passes * through > 0
 
 
 def test_what_is_not_given_is_never_read(translate):

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import tyro
-from rich.logging import RichHandler
 
 import scansynth
-from scansynth.commands.console import err, out
+from scansynth.commands.console import LineHandler, err, out
 from scansynth.commands.evaluate import Compare, Evaluate, Spread
 from scansynth.commands.generate import Generate
 from scansynth.commands.measure import Measure
+from scansynth.commands.methods import Methods
+from scansynth.commands.plan import Plan
 from scansynth.commands.prepare import Prepare
 from scansynth.commands.reproduce import Reproduce
-from scansynth.commands.start import Demo, Methods
+from scansynth.commands.run import Pipeline
+from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
 from scansynth.errors import InputError, ToldElsewhereError
@@ -26,8 +28,10 @@ from scansynth.stopping import StoppedError
 
 VERBS = {
     "demo": Demo,
+    "run": Pipeline,
     "methods": Methods,
     "prepare": Prepare,
+    "plan": Plan,
     "train": Train,
     "translate": Translate,
     "generate": Generate,
@@ -41,8 +45,7 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
     typed, arguments = arguments is None, list(sys.argv[1:] if arguments is None else arguments)
-    handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LineHandler()])
     logging.getLogger("scansynth").setLevel(logging.INFO)
     if arguments[:1] == ["--version"]:
         out.print(scansynth.__version__)
@@ -71,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except InputError as error:
         err.print(f"error: {error}", markup=False)
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.errno is None:
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        err.print(f"error: {what}; what was finished is kept, the same command goes on", markup=False)
         return 1
     except StoppedError as stop:
         err.print(f"{stop}", markup=False)

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +18,18 @@ from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.processes import Processes
+from scansynth.progress import Parts, ReportPart
 from scansynth.synthesis import Run
 from scansynth.synthetic_image import NOTICE, is_made
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[int, int, str], None]
-"""Called with (images made, images that this process has to make, "subject contrast")."""
-
 Image = tuple[str, str]
 """Subject and contrast."""
 
 OTHERS = "from another run, seed or number of samples, or with other --maps"
+USUAL_SIDE = 128
+"""Voxels along an axis that is kept as acquired, for the count of network calls before a scan is opened."""
 REAL, SYNTHETIC, ABSENT = "real", "synthetic", "absent"
 
 
@@ -55,7 +55,7 @@ def translate_cohort(
     seed: int = 0,
     shared_noise: bool = False,
     overwrite: bool = False,
-    report: Report | None = None,
+    report: ReportPart | None = None,
     processes: Processes | None = None,
     windows: int | None = None,
     maps: bool = False,
@@ -76,7 +76,8 @@ def translate_cohort(
         seed: of the noise.
         shared_noise: as in `Run.translate`.
         overwrite: make images again that are there.
-        report: told of every image that this process makes.
+        report: told of the network calls that this process has done, and of which image ("subject contrast"). Volumes
+            whose depth is not known yet count as much as the others.
         processes: that share the images; by default there is only this one.
         windows: as in `Run.translate`.
         maps: as in `Run.translate`.
@@ -94,28 +95,29 @@ def translate_cohort(
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}
     own = plan.left[processes.rank :: processes.count]
-    for done, (subject, name) in enumerate(own, 1):
+    calls = samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], windows)
+    parts = Parts(report, calls * len(own))
+    for subject, name in own:
         path = output_path(out, listing.layout, subject.name, name)
-        try:
-            run.translate(
-                _sources(run, subject, name),
-                name,
-                samples,
-                seed,
-                subject.name,
-                shared_noise,
-                None,
-                windows,
-                maps,
-                moments_only,
-                subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
-            ).write(path)
-            made[subject.name, name] = path
-        except InputError as error:
-            log.warning("%s %s: %s", subject.name, name, error)
-            failures[subject.name, name] = str(error)
-        if report:
-            report(done, len(own), f"{subject.name} {name}")
+        with parts.part(calls, f"{subject.name} {name}") as told:
+            try:
+                run.translate(
+                    _sources(run, subject, name),
+                    name,
+                    samples,
+                    seed,
+                    subject.name,
+                    shared_noise,
+                    told,
+                    windows,
+                    maps,
+                    moments_only,
+                    subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
+                ).write(path)
+                made[subject.name, name] = path
+            except InputError as error:
+                log.warning("%s %s: %s", subject.name, name, error)
+                failures[subject.name, name] = str(error)
     parts = [(plan.there, plan.failures), *processes.gather((made, failures))]
     made = {image: path for part, _ in parts for image, path in part.items()}
     failures = {image: why for _, part in parts for image, why in part.items()}

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from scansynth.data.cohort import Cohort
-from scansynth.evaluate import Report
 from scansynth.evaluation.tables import csv_text
 from scansynth.files import write_text
-from scansynth.segmenter import STEPS, Segment, command_segmenter, train_segmenter, with_mask
+from scansynth.segmenter import STEPS, Report, Segment, command_segmenter, train_segmenter, with_mask
 from scansynth.synthesis import Run
 from scansynth.tasks import Task, choose_work, synthesise
 

@@ -16,6 +16,7 @@ from scansynth.errors import InputError
 from scansynth.evaluation.costs import Cost, measured_cost
 from scansynth.method import Noise
 from scansynth.physics.noise import noisy
+from scansynth.progress import Report
 from scansynth.synthesis import Run
 from scansynth.tasks import Task, synthesise
 
@@ -34,7 +35,30 @@ class Drawing:
     """What drawing it took."""
 
 
-def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None, level: float = 0.0) -> Drawing:
+def kept_at(run: Run, task: Task, sample: int, kept: Path, level: float = 0.0) -> Path:
+    """Where a sample is kept (arguments as in `draw`)."""
+    given = () if task.whole else task.sources
+    disturbed = [f"noise-{level!r}"] if level else []
+    name = "_".join([task.subject, "+".join([*given, task.target]), *disturbed, f"sample-{sample + 1}.npz"])
+    return kept / run.folder.name / name
+
+
+def calls_left(run: Run, task: Task, sample: int, kept: Path | None = None, level: float = 0.0) -> int:
+    """Network calls that drawing a sample takes, all slices counted; none where it is kept (arguments as in `draw`)."""
+    if kept and kept_at(run, task, sample, kept, level).is_file():
+        return 0
+    return run.calls(task.cohort.shape(task.subject, task.target))
+
+
+def draw(
+    run: Run,
+    task: Task,
+    seed: int,
+    sample: int,
+    kept: Path | None = None,
+    level: float = 0.0,
+    report: Report | None = None,
+) -> Drawing:
     """Draw one sample, or read it.
 
     Args:
@@ -44,14 +68,12 @@ def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None,
         sample: number of the sample, from 0.
         kept: folder of samples; one that is there is read, others are put there.
         level: of noise in the sources (`noisy`); every level has the same random numbers.
+        report: told of the network calls that are done.
 
     Raises:
         InputError: if the folder holds this sample of another run, seed or cohort, or it cannot be read.
     """
-    given = () if task.whole else task.sources
-    disturbed = [f"noise-{level!r}"] if level else []
-    name = "_".join([task.subject, "+".join([*given, task.target]), *disturbed, f"sample-{sample + 1}.npz"])
-    path = kept and kept / run.folder.name / name
+    path = kept and kept_at(run, task, sample, kept, level)
     of = {
         "weights": run.weights["sha256"],
         "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
@@ -62,9 +84,10 @@ def draw(run: Run, task: Task, seed: int, sample: int, kept: Path | None = None,
         return _read(path, of)
     noise = Noise([(seed, task.subject, "noise in the sources")])
     change = partial(noisy, level=level, noise=noise) if level else None  # unchanged scans keep their stored tissue
+    given = None if task.whole else task.sources
     parameters = sum(parameter.numel() for parameter in run.method.parameters())
     (images, sources), cost = measured_cost(
-        lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), change, given or None),
+        lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), change, given, report),
         run.device,
         parameters,
     )

@@ -1,5 +1,8 @@
 """The error that a user can mend."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Wrong input: the message is one line that says what is wrong, in which file, and what to do.
@@ -11,3 +14,9 @@ class InputError(ValueError):
 
 class ToldElsewhereError(InputError):
     """An `InputError` that all processes of a command have and only the first one prints."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names what is nearly written so, for a message; nothing where nothing is."""
+    close = get_close_matches(name, list(known), n=3)
+    return f"did you mean {', '.join(close)}? " if close else ""

@@ -1,13 +1,13 @@
 """Runs on a prepared cohort's split: synthesis against truth, under a protocol, as tables and pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from scansynth.data.cohort import Cohort
-from scansynth.drawings import draw
+from scansynth.drawings import calls_left, draw
 from scansynth.errors import InputError
 from scansynth.evaluation.cases import Case, brain
 from scansynth.evaluation.consistency import Consistency, consistency, write_consistency
@@ -20,13 +20,11 @@ from scansynth.evaluation.regions import RegionResult, measure_regions, write_re
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, write_tables, write_uncertainty
 from scansynth.evaluation.uncertainty import Uncertainty, uncertainty
+from scansynth.progress import Parts, ReportPart
 from scansynth.synthesis import Run
 from scansynth.tasks import choose_work
 
 MS_SSIM = "ms_ssim_percent"
-
-Report = Callable[[int, int, str], None]
-"""Called with (images done, images in all, "run subject contrast")."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def evaluate(
     target: str | None = None,
     seed: int = 0,
     pictures: int = 3,
-    report: Report | None = None,
+    report: ReportPart | None = None,
     samples: int = 1,
     kept: Path | None = None,
     subsets: bool = False,
@@ -89,7 +87,7 @@ def evaluate(
         target: one contrast, or None for all that the runs make.
         seed: of the noise.
         pictures: for how many subjects montages are made.
-        report: told of every image.
+        report: told of the network calls that are done, and of which image ("run subject contrast").
         samples: to draw for each image of a stochastic method.
         kept: folder of samples: those that are there are read, others are put there. A stopped evaluation goes on.
         subsets: each target from every set of its sources, not only from all of them.
@@ -114,8 +112,15 @@ def evaluate(
     costs: dict[str, list[Cost]] = {}
     pictured = list(dict.fromkeys(task.subject for task in work))[:pictures]
     shown: list[Shown] = []
-    done, total = 0, sum(len(task.runs) for task in work)
-    for task in work:
+    counts = {run.folder: samples if run.method.stochastic else 1 for run in runs}
+    calls = {
+        (number, run.folder, sample): calls_left(run, task, sample, kept)
+        for number, task in enumerate(work)
+        for run in task.runs
+        for sample in range(counts[run.folder])
+    }
+    parts = Parts(report, sum(calls.values()))
+    for number, task in enumerate(work):
         subject, name = task.subject, task.target
         syntheses: dict[str, np.ndarray] = {}
         deviations: dict[str, np.ndarray] = {}
@@ -126,15 +131,17 @@ def evaluate(
             regions += measure_regions(results[-1], copied, truth, masks)
         for run in task.runs:
             label = run.folder.name
-            count = samples if run.method.stochastic else 1
-            drawn = [draw(run, task, seed, sample, kept) for sample in range(count)]
+            drawn = []
+            for sample in range(counts[run.folder]):
+                with parts.part(calls[number, run.folder, sample], f"{label} {subject} {name}") as told:
+                    drawn.append(draw(run, task, seed, sample, kept, report=told))
             costs.setdefault(label, []).extend(drawing.cost for drawing in drawn)
             drawings, sources = np.stack([drawing.image for drawing in drawn]), drawn[0].sources
             direction = f"{'+'.join(sources)}→{name}"
             if drawn[0].observed:
                 observed[label, direction, subject] = [drawing.observed for drawing in drawn]
             synthesis = syntheses[label] = drawings.mean(0)
-            if count > 1:
+            if len(drawn) > 1:
                 deviations[label] = drawings.std(0, ddof=1)
                 mask = brain(Case(synthesis, truth, masks))
                 spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
@@ -145,9 +152,6 @@ def evaluate(
                     )
             results.append(Result(label, sources, name, subject, take(synthesis)))
             regions += measure_regions(results[-1], synthesis, truth, masks)
-            done += 1
-            if report:
-                report(done, total, f"{label} {subject} {name}")
         if subject in pictured and task.whole:
             images = {source: task.read(source) for source in task.sources}
             shown.append(Shown(subject, name, cohort.affine(subject, name), truth, images, syntheses, deviations))

@@ -24,7 +24,8 @@ from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
 from scansynth.method import Noise
 from scansynth.processes import Processes
-from scansynth.synthesis import Report, Run, report_part
+from scansynth.progress import Report, report_part
+from scansynth.synthesis import Run
 from scansynth.synthetic_image import NOTICE, Synthesis, is_made
 
 UNIT = "prepared intensity, 0 to 1"

@@ -64,6 +64,8 @@ class Asked:
     hours: float
     seed: int
     skip_bad: bool
+    fractions: tuple[float, float, float]
+    """Of train, val and test, where the data gives no split."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,13 @@ class Proposal:
         return [f"then     {held_out}; {made}; one page links it all"]
 
 
-def propose(
-    listing: Listing, asked: Asked, device: torch.device, fractions: tuple[float, float, float], report: Report
-) -> Proposal:
+def propose(listing: Listing, asked: Asked, device: torch.device, report: Report) -> Proposal:
     """Look at the scans and decide what to do; nothing is written.
 
     Args:
         listing: the subjects found.
         asked: targets and hours.
         device: where to train.
-        fractions: shares of train, val and test, where the data gives no split.
         report: told of what is being done.
 
     Raises:
@@ -150,7 +149,7 @@ def propose(
         raise InputError(f"--hours {asked.hours:g}: must be above 0")
     contrasts = chosen_contrasts(listing, None)
     chosen_contrasts(listing, asked.targets)  # somebody must have each
-    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, fractions, asked.seed)
+    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, asked.fractions, asked.seed)
     seen = look(listing, contrasts, lambda done, total: report("looking at scans", done, total))
     if seen.unreadable and not asked.skip_bad:
         raise InputError(
@@ -158,11 +157,11 @@ def propose(
         )
     one_grid = len(contrasts) == 1
     report("trying a few training steps", 0, 2)
-    basis = replace(find_recipe("regression_small"), contrasts=contrasts)
+    basis = replace(find_recipe("cdpm_small" if one_grid else "regression_small"), contrasts=contrasts)
     voxel_step = try_steps(basis, BY, device).seconds / (BY[0] * BY[1])
     report("trying a few training steps", 1, 2)
     largest = asked.hours * 3600 * TRAINING / ENOUGH_STEPS / voxel_step
-    preparation, why_so = choose_preparation(seen, min(largest, 2000.0 * 16 if one_grid else largest), one_grid)
+    preparation, why_so = choose_preparation(seen, largest, one_grid)
     facts = _facts(listing, asked, contrasts, preparation, seen, splits, device)
     planned = plan(facts, device)
     report("trying a few training steps", 2, 2)
@@ -173,7 +172,7 @@ def propose(
 
 
 def carry_out(
-    proposal: Proposal, out: Path, device: torch.device, fractions: tuple[float, float, float], report: Report
+    proposal: Proposal, out: Path, device: torch.device, report: Report
 ) -> tuple[Path, Evaluation | None, list[Entry]]:
     """Do what was proposed; what is there already is kept.
 
@@ -185,7 +184,7 @@ def carry_out(
     """
     asked, folder = proposal.asked, out / "run"
     cohort = build_cohort(
-        proposal.listing, out / "cohort", proposal.preparation, fractions=fractions, seed=asked.seed,
+        proposal.listing, out / "cohort", proposal.preparation, fractions=asked.fractions, seed=asked.seed,
         progress=lambda done, total, _: report("preparing", done, total), skip_bad=asked.skip_bad,
     )  # fmt: skip
     train(
@@ -231,12 +230,12 @@ def remember(proposal: Proposal, out: Path) -> None:
     write_text(out / "request.json", json.dumps(content, indent=1))
 
 
-def recall(listing: Listing, asked: Asked, out: Path, fractions: tuple[float, float, float]) -> Proposal:
+def recall(listing: Listing, asked: Asked, out: Path) -> Proposal:
     """The proposal that a pipeline was begun with: nothing is decided anew, though the machine is busier now."""
     content = json.loads((out / "request.json").read_text("utf-8"))
     values = content["preparation"]
     preparation = Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])
-    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, fractions, asked.seed)
+    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, asked.fractions, asked.seed)
     config = read_yaml(out / "plan.yaml")
     return Proposal(
         asked, listing, preparation, content["why_so"], counted(splits), config, tuple(content["lines"]), ()
@@ -253,10 +252,12 @@ def counted(splits: dict[str, str]) -> dict[str, int]:
     return {split: sum(one == split for one in splits.values()) for split in SPLITS}
 
 
-def asked_of(data: Path, targets: Sequence[str], hours: float, seed: int, skip_bad: bool) -> Asked:
+def asked_of(
+    data: Path, targets: Sequence[str], hours: float, seed: int, skip_bad: bool, fractions: tuple[float, float, float]
+) -> Asked:
     """What was asked, in standard names; `all` stands for every contrast."""
     names = () if "all" in targets else tuple(dict.fromkeys(standard_name(name) for name in targets))
-    return Asked(str(data.absolute()), names, hours, seed, skip_bad)
+    return Asked(str(data.absolute()), names, hours, seed, skip_bad, fractions)
 
 
 def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Report) -> Evaluation | None:
@@ -265,8 +266,8 @@ def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Re
         return None
     try:
         found = evaluate(
-            [run], cohort, out / "evaluation", split, target=_target(proposal), seed=proposal.asked.seed, kept=out / "kept",
-            report=lambda done, total, _: report("measuring", done, total),
+            [run], cohort, out / "evaluation", split, target=_target(proposal), seed=proposal.asked.seed,
+            report=lambda done, total, _: report("measuring", done, total), kept=out / "kept",
         )  # fmt: skip
     except InputError as error:  # what cannot be measured must not keep the images back
         log.warning("not measured: %s", error)
@@ -285,7 +286,7 @@ def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[
 
 
 def _target(proposal: Proposal) -> str | None:
-    """The one contrast that is asked for; None: all that the run makes, which are those asked for where it has several."""
+    """The one contrast that is asked for; None: all that the run makes, those asked for if several were."""
     return proposal.asked.targets[0] if len(proposal.asked.targets) == 1 else None
 
 
@@ -300,7 +301,7 @@ def _facts(
     assert height is not None, preparation
     assert width is not None, preparation
     factor = max(seen.spacing[:2])
-    x, y, z = (mm or factor for mm in preparation.spacing)
+    x, y = (mm or factor for mm in preparation.spacing[:2])
     return Facts(
         contrasts=contrasts,
         targets=asked.targets,

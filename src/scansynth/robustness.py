@@ -12,13 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from scansynth.data.cohort import Cohort
-from scansynth.drawings import draw
+from scansynth.drawings import calls_left, draw
 from scansynth.errors import InputError
-from scansynth.evaluate import Report
 from scansynth.evaluation.plots import COLUMNS, MARKERS
 from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.tables import Result, Summary, csv_text, spread_text, summarise
 from scansynth.files import write_text
+from scansynth.progress import Parts, ReportPart
 from scansynth.synthesis import Run
 from scansynth.tasks import choose_work
 
@@ -44,7 +44,7 @@ def measure_robustness(
     protocol: str | Protocol = "default",
     target: str | None = None,
     seed: int = 0,
-    report: Report | None = None,
+    report: ReportPart | None = None,
     kept: Path | None = None,
 ) -> Robustness:
     """Synthesise every target of a split from sources with noise, one sample each, and measure it.
@@ -57,7 +57,7 @@ def measure_robustness(
         protocol: how to measure: a name, or a protocol with a further figure.
         target: one contrast, or None for all that the runs make.
         seed: of the noise, in the sources and in the sampling.
-        report: told of every image.
+        report: told of the network calls that are done, and of which image.
         kept: folder of samples; those that are there are read, others put there.
 
     Raises:
@@ -67,16 +67,21 @@ def measure_robustness(
     protocol = find_protocol(protocol)
     work = choose_work(runs, cohort, split, protocol, target)
     results: dict[float, list[Result]] = {level: [] for level in (0.0, *sorted(set(levels)))}
-    done, total = 0, len(results) * sum(len(task.runs) for task in work)
-    for task in work:
+    calls = {
+        (number, run.folder, level): calls_left(run, task, 0, kept, level)
+        for number, task in enumerate(work)
+        for run in task.runs
+        for level in results
+    }
+    parts = Parts(report, sum(calls.values()))
+    for number, task in enumerate(work):
         take = task.measuring()
         for run in task.runs:
             for level, found in results.items():
-                drawing = draw(run, task, seed, 0, kept, level)
+                what = f"{run.folder.name} {task.subject} {task.target} noise {level:g}"
+                with parts.part(calls[number, run.folder, level], what) as told:
+                    drawing = draw(run, task, seed, 0, kept, level, told)
                 found.append(Result(run.folder.name, drawing.sources, task.target, task.subject, take(drawing.image)))
-                done += 1
-                if report:
-                    report(done, total, f"{run.folder.name} {task.subject} {task.target} noise {level:g}")
     return Robustness(protocol, results)
 
 

@@ -11,7 +11,7 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -38,12 +38,10 @@ from scansynth.method import Method, Noise, SharedAlongSlices, Windows
 from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
+from scansynth.progress import Report, report_part
 from scansynth.synthetic_image import NOTICE, Synthesis
 
 log = logging.getLogger(__name__)
-
-Report = Callable[[int, int], None]
-"""Called with (network calls done, network calls in all)."""
 
 
 class Moments:
@@ -67,11 +65,6 @@ class Moments:
     def deviation(self) -> np.ndarray | None:
         """(X, Y, Z) float32, with n − 1 in the denominator; None for one image."""
         return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
-
-
-def report_part(report: Report, part: int, parts: int, done: int, total: int) -> None:
-    """Tell of the network calls of one of several equal parts."""
-    report(part * total + done, parts * total)
 
 
 @dataclass(frozen=True)
@@ -343,8 +336,12 @@ class Run:
         needs = self.method.needs
         if report is None:
             return windows_of(needs, at_once)
-        total, done = self.method.passes * windows_of(needs, at_once).ticks(shape), count(1)
+        total, done = self.calls(shape, at_once), count(1)
         return windows_of(needs, at_once, lambda: report(next(done), total))
+
+    def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
+        """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""
+        return self.method.passes * windows_of(self.method.needs, at_once).ticks(shape)
 
     def check_size(self, shape: tuple[int, ...]) -> None:
         """Raise InputError if the networks cannot take a prepared volume (X, Y, Z)."""

@@ -14,6 +14,7 @@ from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol, measure
 from scansynth.method import Noise
+from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run
 
 
@@ -138,6 +139,7 @@ def synthesise(
     samples: Sequence[int] = (0,),
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
     given: Sequence[str] | None = None,
+    report: Report | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A prepared subject's target from its other contrasts, or, by a run that reconstructs, from itself.
 
@@ -150,6 +152,7 @@ def synthesise(
         samples: numbers of the samples to draw.
         change: what is done first to the contrasts (1, K, X, Y, Z) in [0, 1].
         given: the contrasts that may be read, None for all.
+        report: told of the network calls that are done.
 
     Returns:
         Samples (S, X, Y, Z) in [0, 1], and the contrasts that they are made from.
@@ -169,6 +172,9 @@ def synthesise(
     tissue = batch.get("tissue")
     if wants_tissue and tissue is None:  # of the changed images, which are all that the run may know
         tissue = run.segmented(images, available, cohort.affine(subject, sources[0]))
-    keys = [(seed, subject, sample) for sample in samples]
-    made = [run.make(images, available, target, Noise([key], run.device), tissue=tissue) for key in keys]
+    made = []
+    for part, sample in enumerate(samples):
+        noise = Noise([(seed, subject, sample)], run.device)
+        told = partial(report_part, report, part, len(samples)) if report else None
+        made.append(run.make(images, available, target, noise, report=told, tissue=tissue))
     return np.stack(made), sources

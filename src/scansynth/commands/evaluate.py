@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 import scansynth
 from scansynth.commands.console import Output, bars, out
+from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
 
 
@@ -21,6 +22,8 @@ class _Measured:
     """The prepared cohort that all were trained on."""
     output: Output
     """Folder of tables, plots, pictures and the report."""
+    split: str = "test"
+    """train, val or test."""
     target: str | None = None
     """One contrast; by default all that the runs make."""
     protocol: str = "default"
@@ -44,25 +47,29 @@ class _Measured:
         protocol = find_protocol(self.protocol)
         return protocol.with_metric(lpips_metric(self.lpips)) if self.lpips else protocol
 
-    def opened(self, split: str) -> tuple[list[Any], Any]:
+    def options(self) -> list[str | Path]:
+        """What was asked for beside runs, cohort and folder, for another command."""
+        given = {"--split": self.split, "--target": self.target, "--protocol": self.protocol, "--keep": self.keep}
+        usual = {"--split": "test", "--protocol": "default"}
+        return [word for pair in given.items() if pair[1] not in (None, usual.get(pair[0])) for word in pair if word]
+
+    def opened(self) -> tuple[list[Any], Any]:
         """Loaded runs and the open cohort, which has such a split."""
         from scansynth.data.cohort import SPLITS, Cohort
 
-        if split not in SPLITS:
-            raise InputError(f"split {split}: choose from {', '.join(SPLITS)}")
+        if self.split not in SPLITS:
+            raise InputError(f"split {self.split}: choose from {', '.join(SPLITS)}")
         prepared = Cohort.open(self.cohort)
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
-    def evaluated(
-        self, runs: list[Any], cohort: Any, split: str, protocol: Any, samples: int = 1, subsets: bool = False
-    ) -> Any:
+    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, samples: int = 1, subsets: bool = False) -> Any:
         """Measure, with progress bars."""
         from scansynth.evaluate import evaluate
 
         with bars() as move:
             return evaluate(
-                runs, cohort, self.output, split, protocol, self.target, self.seed, self.pictures,
-                lambda done, total, name: move("evaluating", done, total), samples, self.keep, subsets,
+                runs, cohort, self.output, self.split, protocol, self.target, self.seed, self.pictures,
+                lambda done, total, name: move("evaluating", done, total, name), samples, self.keep, subsets,
             )  # fmt: skip
 
 
@@ -73,8 +80,6 @@ class Evaluate(_Measured):
     `scansynth evaluate --spread SYNTHESIS TRUTH` shows two NIfTI files under the conventions in use instead.
     """
 
-    split: str = "test"
-    """train, val or test."""
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
     subsets: Literal["given", "all"] = "given"
@@ -93,7 +98,7 @@ class Evaluate(_Measured):
         from scansynth.segmenter import command_segmenter, with_mask
 
         protocol = self.chosen_protocol()
-        runs, cohort = self.opened(self.split)
+        runs, cohort = self.opened()
         # What cannot be done later is said before anything is synthesised.
         if self.noise:
             check_levels(self.noise)
@@ -103,13 +108,14 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, self.split, protocol, self.samples, self.subsets == "all")
+        found = self.evaluated(runs, cohort, protocol, self.samples, self.subsets == "all")
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
         dice = self.downstream(runs, cohort, self.dice) if self.dice else ()
         path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice)
         out.print(f"Report, for a browser: {path}", markup=False)
+        out.print(after_evaluating(runs, self.cohort, self.options()), markup=False)
 
     def with_noise(self, runs: list[Any], cohort: Any, protocol: Any) -> None:
         """The same with noise in the sources."""
@@ -118,7 +124,7 @@ class Evaluate(_Measured):
         with bars() as move:
             robustness = measure_robustness(
                 runs, cohort, self.noise, self.split, protocol, self.target, self.seed,
-                lambda done, total, _: move("evaluating with noise", done, total), self.keep,
+                lambda done, total, name: move("evaluating with noise", done, total, name), self.keep,
             )  # fmt: skip
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
@@ -141,8 +147,6 @@ class Evaluate(_Measured):
 class Compare(_Measured):
     """Hold runs against each other on a split: best, differences with tests by subject, time and memory."""
 
-    on: str = "test"
-    """train, val or test."""
     by_slice: bool = False
     """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
@@ -157,8 +161,8 @@ class Compare(_Measured):
         protocol = self.chosen_protocol()
         if self.by_slice:
             check_slices(protocol)
-        runs, cohort = self.opened(self.on)
-        found = self.evaluated(runs, cohort, self.on, protocol)
+        runs, cohort = self.opened()
+        found = self.evaluated(runs, cohort, protocol)
         plot_subjects(found.results, found.protocol, self.output)
         by_subject = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
         write_comparison(by_subject, self.output)
@@ -170,6 +174,9 @@ class Compare(_Measured):
             out.print(markdown(by_slice), markup=False)
         path = write_report(found, runs, self.output, by_subject)
         out.print(f"Report, for a browser: {path}", markup=False)
+        # The run that has the best mean of the most figures.
+        best = [row.label for row in by_subject.rows for _ in row.best]
+        out.print(at_work(max(runs, key=lambda run: best.count(run.folder.name)), self.cohort), markup=False)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 import scansynth
 from scansynth.commands.console import Output, bars, out
+from scansynth.commands.next_step import after_generating
 from scansynth.errors import InputError
 
 
@@ -52,6 +53,7 @@ class Generate:
             )  # fmt: skip
         if processes.first:
             out.print(f"{len(paths)} volumes in {self.output}. Synthetic, for research: not scans.", markup=False)
+            out.print(after_generating(self.output), markup=False)
 
     def labels(self) -> dict[str, str]:
         """Values by name.

@@ -48,3 +48,5 @@ class Measure:
         for label, one in found.memorisation.items():
             out.print(f"{label}: {one.verdict()}", markup=False)
         out.print(f"Report, for a browser: {write_set_report(found, self.output)}", markup=False)
+        pairs = "look at the closest pairs in the report" if self.memorisation else "the same without --no-memorisation"
+        out.print(f"Next: {pairs}, before a volume is shared")

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from scansynth.commands.console import Input, Output, bars, out
+from scansynth.commands.console import Input, Output, bars, err, out
+from scansynth.commands.next_step import after_preparing
 from scansynth.errors import InputError
 
 
@@ -65,10 +66,14 @@ class Prepare:
         )
         listing = find_subjects(self.input)
         contrasts = [standard_name(name) for name in self.contrasts] or None
+        report = dry_run(listing, settings, contrasts, self.fractions, self.seed)
         if self.dry_run:
-            report = dry_run(listing, settings, contrasts)
-            out.print(report.text, markup=False)
+            self.foreseen(report)
             return
+        if report.splits:
+            out.print(report.splits, markup=False)
+        for warning in (*report.warnings, *report.unreadable):
+            err.print(f"warning: {warning}", markup=False)
         acquisitions = read_table(self.acquisition) if self.acquisition else None
         with bars() as move:
             cohort = build_cohort(
@@ -85,4 +90,18 @@ class Prepare:
                 tissue=TissueSettings(self.expert_tumour) if self.tissue == "segment" else None,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
-        out.print(f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}")
+        told = f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}"
+        out.print(f"{told}\n{after_preparing(self.output)}", markup=False)
+
+    def foreseen(self, report: Any) -> None:
+        """Show what would be done.
+
+        Raises:
+            InputError: if there are problems that preparing would stop at.
+        """
+        out.print(report.text, markup=False)
+        left = len(report.problems) - (len(report.unreadable) if self.skip_bad else 0)
+        if left:
+            what = f"{left} problem{'s' if left > 1 else ''}, named above"
+            raise InputError(f"{what}: mend them{'' if self.skip_bad else ', or leave bad scans out with --skip-bad'}")
+        out.print("Next: the same command without --dry-run")

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from scansynth.commands.console import bars, out
+from scansynth.commands.next_step import command
 from scansynth.errors import InputError
 
 
@@ -42,7 +43,7 @@ class Reproduce:
         from scansynth.reproduction.run import reproduce
 
         if self.list:
-            out.print(listing(TABLES), markup=False)
+            out.print(f"{listing(TABLES)}\nNext: scansynth reproduce NAME --dry-run", markup=False)
             return
         if not self.name:
             raise InputError(f"reproduce: name a table ({', '.join(TABLES)}), or --list")
@@ -53,9 +54,14 @@ class Reproduce:
         if self.dry_run:
             with bars() as move:
                 planned = plan(request, device, move)
-            out.print(text(planned), markup=False)
+            out.print(f"{text(planned)}\nNext: the same command without --dry-run", markup=False)
             return
         with bars() as move:
             written = reproduce(request, device, move)
         out.print(written.read_text(encoding="utf-8"), markup=False)
         out.print(f"Tables: {written.parent}", markup=False)
+        if self.small:
+            data = ["--data", *(self.data or ["FOLDER"])]
+            out.print(f"Next, at the paper's size: {command('reproduce', self.name, *data)}", markup=False)
+        else:
+            out.print(f"Next: open the reports in {written.parent / 'evaluation'}", markup=False)

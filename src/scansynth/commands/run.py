@@ -40,13 +40,13 @@ class Pipeline:
         from scansynth.processes import find_device
 
         device = find_device(self.device)
-        asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad)
+        asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad, self.fractions)
         listing = find_subjects(self.input)
         with bars() as move:
             if begun(self.output, asked):
-                proposal = recall(listing, asked, self.output, self.fractions)
+                proposal = recall(listing, asked, self.output)
             else:
-                proposal = propose(listing, asked, device, self.fractions, move)
+                proposal = propose(listing, asked, device, move)
         out.print(proposal.text(), markup=False)
         if self.dry_run:
             path = self.output.with_name(f"{self.output.name}.yaml")
@@ -56,7 +56,7 @@ class Pipeline:
         if not begun(self.output, asked):
             remember(proposal, self.output)
         with bars() as move:
-            page, _, _ = carry_out(proposal, self.output, device, self.fractions, move)
+            page, _, _ = carry_out(proposal, self.output, device, move)
         out.print(f"Report, for a browser: {page}", markup=False)
         words = ("generate", "--run", self.output / "run", "-n", 10, "-o", self.output / "generated")
         if proposal.generates:

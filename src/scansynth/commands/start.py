@@ -1,4 +1,4 @@
-"""`demo` and `methods`: a first look."""
+"""`demo`: a first look."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,19 +41,3 @@ class Demo:
         out.print(f"Synthetic NIfTI files: {self.output / 'translated'}. Synthetic images are not scans.")
         if not outcome.beats_copied_source:
             raise InputError("a run is not better than its copied source: give it more --minutes")
-
-
-@dataclass(frozen=True)
-class Methods:
-    """List methods and recipes."""
-
-    def run(self) -> None:
-        """Print both lists."""
-        from scansynth.methods import METHODS
-        from scansynth.recipes import RECIPES
-
-        for name, entry in METHODS.items():
-            out.print(f"{name}: {entry.description}\n    {entry.citation}", markup=False)
-        out.print("\nRecipes (scansynth train RECIPE …):")
-        for name, recipe in RECIPES.items():
-            out.print(f"{name}: {(recipe.__doc__ or '').splitlines()[0]}", markup=False)

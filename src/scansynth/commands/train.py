@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import tyro
 from tyro.conf import arg
 
 from scansynth.commands.console import bars, err, out
+from scansynth.commands.next_step import after_training
 
 Settings = TypeVar("Settings")
 
@@ -49,13 +50,14 @@ class Train(Generic[Settings]):
     def start(self) -> None:
         """Train to the end."""
         from scansynth.data.cohort import Cohort
+        from scansynth.parts import make_method
         from scansynth.processes import start_processes
         from scansynth.train import train
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
             with processes.agreeing():
                 cohort = Cohort.open(self.cohort)
-            train(
+            config = train(
                 self.chosen(),
                 cohort,
                 self.run,
@@ -67,8 +69,8 @@ class Train(Generic[Settings]):
                 self.first_stage,
             )
         if processes.first:
-            done = f"{self.run}: trained. Next: scansynth evaluate --run {self.run} --cohort {self.cohort} -o FOLDER"
-            out.print(done)
+            out.print(f"{self.run}: trained", markup=False)
+            out.print(after_training(make_method(config), self.run, self.cohort), markup=False)
 
 
 def validation_note(figures: dict[str, float]) -> str:
@@ -79,17 +81,40 @@ def validation_note(figures: dict[str, float]) -> str:
     return f"(validation {psnr:.2f} dB)" if psnr is not None else ""
 
 
+@dataclass(frozen=True)
+class NoRecipe:
+    """In place of a recipe's settings, where none is named."""
+
+
+LISTS = "`scansynth methods --recipes METHOD` lists the recipes of a method, `scansynth methods` the methods."
+
+
 def parse_train(arguments: Sequence[str]) -> Train[Any]:
     """`train RECIPE …` or `train FILE.yaml …`: the recipe says which settings there are."""
+    if not arguments or arguments[0].startswith("-"):
+        without_recipe("--help" in arguments or "-h" in arguments)
     from scansynth.config import RunConfig, read_yaml
     from scansynth.methods import find_method
-    from scansynth.recipes import RECIPES, find_recipe
+    from scansynth.recipes import find_recipe
 
-    if not arguments or arguments[0].startswith("-"):
-        err.print(f"usage: scansynth train RECIPE|FILE.yaml --cohort COHORT --run RUN …\nrecipes: {', '.join(RECIPES)}")
-        raise SystemExit(0 if "--help" in arguments or "-h" in arguments else 2)
     name = arguments[0]
     config = read_yaml(Path(name)) if name.endswith((".yaml", ".yml")) else find_recipe(name)
     kind = RunConfig[find_method(config.method).Config]
     default = Train(cohort=tyro.MISSING, run=tyro.MISSING, config=config)
     return tyro.cli(Train[kind], default=default, args=list(arguments[1:]), prog=f"scansynth train {name}")
+
+
+def without_recipe(help_asked: bool) -> NoReturn:
+    """What `train` has to say before there is a recipe; torch is not loaded for it."""
+    if not help_asked:
+        err.print(f"usage: scansynth train RECIPE|FILE.yaml --cohort COHORT --run RUN …\n{LISTS}", markup=False)
+        raise SystemExit(2)
+    tyro.cli(
+        Train[NoRecipe],
+        default=Train(cohort=tyro.MISSING, run=tyro.MISSING, config=NoRecipe()),
+        args=["--help"],
+        prog="scansynth train RECIPE|FILE.yaml",
+        description=f"{Train.__doc__}\n\n{LISTS} A recipe has settings of its own beside these options: "
+        "`scansynth train RECIPE --help` shows them. FILE.yaml is the config.yaml of a run, or one like it.",
+    )
+    raise SystemExit(0)

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 import scansynth
 from scansynth.commands.console import Output, bars, out
+from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
 
 
@@ -110,6 +111,7 @@ class Translate:
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
         out.print("Synthetic, for research: not a scan.")
+        out.print(after_translating(self.run_folder), markup=False)
 
     def many(self, folder: Path) -> None:
         """A cohort."""
@@ -125,8 +127,10 @@ class Translate:
                 run = scansynth.load(self.run_folder, str(processes.device))
             entries = translate_cohort(
                 run, listing, self.output, self.target, self.missing, self.samples, self.seed,
-                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total),
+                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total, name),
                 processes, self.windows, self.maps, self.moments_only,
             )  # fmt: skip
         for entry in entries if processes.first else ():
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)
+        if processes.first:
+            out.print(after_translating(self.run_folder), markup=False)

@@ -23,7 +23,7 @@ from scansynth.data.cohort import FORMAT, Cohort
 from scansynth.data.intensity import NORMALISATIONS, Scaling, background, foreground_threshold
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on, to_grid
-from scansynth.data.splits import choose_splits
+from scansynth.data.splits import FRACTIONS, choose_splits, without_training
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
@@ -46,7 +46,7 @@ def build_cohort(
     settings: Preparation,
     contrasts: Sequence[str] | None = None,
     *,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
     progress: Progress | None = None,
     overwrite: bool = False,
@@ -79,6 +79,8 @@ def build_cohort(
     if strangers := sorted({name for name, _ in table if name} - {subject.name for subject in subjects}):
         raise InputError(f"the table of acquisitions names {strangers[0]}, of whom there is no scan")
     splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
+    if untrained := without_training({subject.name: subject.scans for subject in subjects}, splits, contrasts):
+        raise InputError(untrained[0])
     _claim(folder, settings, overwrite)
 
     segmented = with_tissue(contrasts) if tissue else []
@@ -247,6 +249,8 @@ def _grids(volumes: Mapping[str, Volume], settings: Preparation) -> dict[str, Gr
 
 def _statistics(entries: Mapping[str, Any], splits: Mapping[str, str], contrasts: Sequence[str], intensity: str):
     """Training statistics by contrast, from the records."""
+    if untrained := without_training({name: entry["scans"] for name, entry in entries.items()}, splits, contrasts):
+        raise InputError(untrained[0])  # bad scans that were left out were all that there was
     statistics = {}
     for contrast in contrasts:
         records = [
@@ -254,8 +258,6 @@ def _statistics(entries: Mapping[str, Any], splits: Mapping[str, str], contrasts
             for name, entry in entries.items()
             if splits[name] == "train" and contrast in entry["scans"]
         ]
-        if not records:
-            raise InputError(f"no training subject has {contrast}: leave that contrast out or change the split")
         own = [Scaling(**record["own"]) for record in records]
         statistics[contrast] = asdict(NORMALISATIONS[intensity].fit(contrast, own, [r["range"] for r in records]))
     return statistics

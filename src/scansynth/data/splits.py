@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from scansynth.data.text_table import UNKNOWN, read_rows
 from scansynth.errors import InputError
 
 SPLITS = ("train", "val", "test")
+FRACTIONS = (0.7, 0.1, 0.2)
+"""Shares of people who train, validate and test, where the data states no split and nobody asks for others."""
 
 # Sessions (BIDS) and time points (BraTS 2023) of one person.
 _VISIT = re.compile(r"(?P<person>sub-[^_]+)_ses-.+|(?P<case>BraTS-[A-Za-z]+-\d+)-\d+")
@@ -60,6 +64,57 @@ def choose_splits(stated: Mapping[str, str | None], fractions: tuple[float, floa
     names = np.repeat(SPLITS, counts)
     drawn = {people[person]: str(names[place]) for place, person in enumerate(order)}
     return {name: drawn[person_of(name)] for name in stated}
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What subjects will be split into."""
+
+    splits: dict[str, str]
+    line: str
+    """The numbers, and where they come from."""
+    warnings: tuple[str, ...]
+    """What follows from a split that is empty, and what to do."""
+
+
+WITHOUT = {
+    "val": "no subject validates, so that synthesis later uses the last weights, not the best",
+    "test": "no subject tests, so that `evaluate` and `compare` have nothing to measure",
+}
+
+
+def foresee(stated: Mapping[str, str | None], fractions: tuple[float, float, float], seed: int) -> Foreseen:
+    """What subjects will be split into (arguments and errors of `choose_splits`)."""
+    splits = choose_splits(stated, fractions, seed)
+    counts = Counter(splits.values())
+    numbers = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+    people = len({person_of(name) for name in splits})
+    if any(split is not None for split in stated.values()):
+        origin, cure = "as the data states them", "name some where the data states its splits"
+    else:
+        shares = " ".join(f"{share:g}" for share in fractions)
+        origin = f"drawn by person: --fractions {shares}, --seed {seed}"
+        one = round(1 / max(people, 1), 2)
+        cure = f"give --fractions {1 - 2 * one:.2f} {one:.2f} {one:.2f} (one of each)"
+        if people < 3:
+            cure = "three people are needed: add subjects"
+    warnings = tuple(f"{text}; {cure}" for split, text in WITHOUT.items() if not counts[split])
+    return Foreseen(splits, f"splits: {numbers} ({origin})", warnings)
+
+
+def without_training(
+    scans: Mapping[str, Collection[str]], splits: Mapping[str, str], contrasts: Sequence[str]
+) -> list[str]:
+    """A message for each contrast that no training subject has: nothing could be fitted to it.
+
+    Args:
+        scans: subject → the contrasts that it has.
+        splits: subject → its split.
+        contrasts: that are wanted.
+    """
+    trained = {contrast for name, found in scans.items() if splits[name] == "train" for contrast in found}
+    missing = [contrast for contrast in contrasts if contrast not in trained]
+    return [f"no training subject has {name}: leave that contrast out or change the split" for name in missing]
 
 
 def exact_splits(stated: Mapping[str, str | None], counts: tuple[int, int, int], seed: int) -> dict[str, str]:

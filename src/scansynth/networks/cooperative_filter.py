@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
-from scipy import linalg
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -100,6 +99,8 @@ class BlockMatching(nn.Module):
 
     def lost(self, x: Tensor) -> Tensor:
         """What the filter takes away, (B, C, H, W)."""
+        from scipy import linalg  # slow to load, and every recipe would wait for it
+
         batch, channels, height, width = x.shape
         side = min(self.patch, height, width)
         padded = grown(x, side)

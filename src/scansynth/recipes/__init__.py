@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scansynth.config import RunConfig
-from scansynth.errors import InputError
+from scansynth.errors import InputError, did_you_mean
 from scansynth.recipes import cdpm, cg_ddpm, cola_diff, mrdiff, regression, syndiff
 
 Recipe = Callable[[], RunConfig[Any]]
@@ -45,7 +45,15 @@ def find_recipe(name: str) -> RunConfig[Any]:
     Raises:
         InputError: if there is none of that name.
     """
-    recipe = RECIPES.get(name.replace("-", "_"))
-    if recipe is None:
-        raise InputError(f"recipe {name!r} is unknown: choose from {', '.join(RECIPES)}")
-    return recipe()
+    known = name.replace("-", "_")
+    if known not in RECIPES:
+        raise InputError(
+            f"recipe {name!r} is unknown: {did_you_mean(known, RECIPES)}`scansynth methods --recipes METHOD` lists "
+            "those of a method, `scansynth methods` the methods"
+        )
+    return RECIPES[known]()
+
+
+def recipes_of(method: str) -> dict[str, Recipe]:
+    """The recipes of a method, by name."""
+    return {name: recipe for name, recipe in RECIPES.items() if recipe().method == method}
