@@ -7,6 +7,7 @@ Plan.yaml             settings that `train` takes, reasons as comments
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from scansynth.data.splits import SPLITS
 from scansynth.errors import InputError
 from scansynth.memory import predicted_gb
 from scansynth.parts import make_method
-from scansynth.plan_rules import MEMORY, Decision, Facts, adjusted_width, decide
+from scansynth.plan_rules import GENERATOR_STEPS, MEMORY, Decision, Facts, adjusted_width, decide
 from scansynth.precision import choose_precision
 from scansynth.recipes import find_recipe
 from scansynth.trial import random_batch, try_steps
@@ -77,6 +78,12 @@ def plan(facts: Facts, device: torch.device) -> Plan:
     config = configured(decided, facts)
     seconds = try_steps(config, facts.size, device).seconds
     steps = facts.hours * 3600 / seconds
+    if decided["method"].value == "cdpm" and steps < GENERATOR_STEPS:
+        raise InputError(
+            f"there is one contrast, {facts.contrasts[0]}: nothing can be translated, and to generate volumes needs "
+            f"{GENERATOR_STEPS} training steps and more, of which {steps:,.0f} fit into {_time(facts.hours)} here: "
+            f"give --hours {math.ceil(GENERATOR_STEPS * seconds / 3600 * 1.2)}, or train on a GPU"
+        )
     if "width" in decided:
         width, why = adjusted_width(decided["width"].value, steps, facts.device)
         decided["width"] = replace(decided["width"], why=f"{decided['width'].why}; {why}")

@@ -16,6 +16,8 @@ FEW_STEPS = 1500
 """Steps below which a training is too short for its network: a narrower one learns more in the time."""
 MANY_STEPS = 24_000
 """Steps above which a wider network uses the time better."""
+GENERATOR_STEPS = 1500
+"""Steps below which a generator's volumes are heads in outline at best (docs/results/cdpm.md)."""
 MEMORY = 0.7
 """Share of the memory that a plan may take: others work on the machine too."""
 

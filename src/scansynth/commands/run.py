@@ -17,7 +17,7 @@ class Pipeline:
     """Folder (BIDS, BraTS, IXI) or CSV/TSV table of subject, contrast, path and split."""
     output: Output
     """Folder to write into; stopped, the same command goes on in it."""
-    target: Annotated[UseAppendAction[tuple[str, ...]], arg()]
+    target: Annotated[UseAppendAction[tuple[str, ...]], arg()] = ()
     """Contrast to make; may be given several times; `all` for every one."""
     hours: float = 1.0
     """Wall time for all of it, about."""
@@ -26,7 +26,7 @@ class Pipeline:
     skip_bad: bool = False
     """Leave scans out that cannot be read."""
     dry_run: bool = False
-    """Print the plan and write it as plan.yaml in the output folder, which `train` takes; do nothing else."""
+    """Print the plan and write it beside the output folder, as OUT.yaml, which `train` takes; do nothing else."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
@@ -35,13 +35,19 @@ class Pipeline:
     def run(self) -> None:
         """Do all of it, or what is left of it."""
         from scansynth.data.layouts import find_subjects
+        from scansynth.errors import InputError
         from scansynth.files import write_text
         from scansynth.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
         from scansynth.processes import find_device
 
+        listing = find_subjects(self.input)
+        if not self.target:
+            found = ", ".join(listing.contrasts)
+            raise InputError(
+                f"run: name the --target to make, several times for several, or --target all (found: {found})"
+            )
         device = find_device(self.device)
         asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad, self.fractions)
-        listing = find_subjects(self.input)
         with bars() as move:
             if begun(self.output, asked):
                 proposal = recall(listing, asked, self.output)
