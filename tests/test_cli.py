@@ -56,9 +56,11 @@ def tour(folder):
         patch.chdir(folder)
         for command in commands:
             arguments = shlex.split(command)[1:]
-            with contextlib.redirect_stdout(io.StringIO()) as stream:
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 assert main(arguments + shortened(arguments)) == 0, command
-            printed[command] = stream.getvalue()
+            told = [line for line in err.getvalue().splitlines() if line.startswith("Next")]
+            printed[command] = "\n".join([*out.getvalue().splitlines(), *told])
         for block in re.findall(r"```python\n(.*?)```", text, re.S):
             exec(compile(block, "README.md", "exec"), {})
     return printed

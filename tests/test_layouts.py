@@ -326,5 +326,5 @@ def test_describe(tmp_path):
         "patient-1  ✓    ✓    ✓      ✓     –",
         "3 in all   2    2    1      1",
         "",
-        "splits: 2 train, 1 no split",
+        "stated splits: 2 train, 1 without",
     ]

@@ -36,7 +36,7 @@ CASES = {
     "two cores' width": (PAIRS, 32),
     "batch on a GPU": (GPU, 8),
     "batch": (PAIRS, 4),
-    "augmentation": (PAIRS, True),
+    "augmentation": (PAIRS, "mirror images"),
     "learning rate, narrow": (PAIRS, 1e-3),
     "learning rate, wide": (GPU, 5e-4),
 }

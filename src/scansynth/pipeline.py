@@ -28,7 +28,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.contrasts import standard_name
 from scansynth.data.layouts import Listing, chosen_contrasts
 from scansynth.data.prepare import Preparation
-from scansynth.data.splits import SPLITS, choose_splits
+from scansynth.data.splits import SPLITS, choose_splits, person_of
 from scansynth.errors import InputError
 from scansynth.evaluate import Evaluation, evaluate
 from scansynth.files import write_text
@@ -107,9 +107,9 @@ class Proposal:
         lines = [
             f"scansynth run: {self.asked.data}, {len(self.listing.subjects)} subjects, {self.listing.layout} layout, "
             f"{', '.join(self.listing.contrasts)}",
-            f"split    {', '.join(f'{self.split[name]} {name}' for name in SPLITS)}",
+            f"{\'split\':14} {', '.join(f'{self.split[name]} {name}' for name in SPLITS)}",
             *self._warnings(),
-            f"prepare  size {_axes(size)}, spacing {_axes(spacing)} mm, intensities {self.preparation.intensity}: "
+            f"{'prepare':14} size {_axes(size)}, spacing {_axes(spacing)} mm, intensities {self.preparation.intensity}: "
             f"{self.why_so}",
             *self.lines,
             *self._after(),
@@ -117,20 +117,20 @@ class Proposal:
         return "\n".join(lines)
 
     def _warnings(self) -> list[str]:
-        lines = [f"problem  {problem}" for problem in self.unreadable]
+        lines = [f"{'problem':14} {problem}" for problem in self.unreadable]
         if not self.split["val"]:
-            lines.append("warning  nobody validates: the last weights are taken, not the best")
+            lines.append(f"{'warning':14} nobody validates: the last weights are taken, not the best")
         if not self.split["test"]:
-            lines.append("warning  nobody is held out: nothing can be measured, and the images are not to be trusted")
+            lines.append(f"{'warning':14} nobody is held out: nothing can be measured, and the images are not to be trusted")
         return lines
 
     def _after(self) -> list[str]:
         if self.generates:
-            return ["then     volumes can be generated; nothing is translated or measured against a truth"]
+            return [f"{'then':14} volumes can be generated; nothing is translated or measured against a truth"]
         lacking = ", ".join(f"{count} lack {name}" for name, count in self.missing.items())
         made = f"what is missing is made ({lacking})" if lacking else "nobody lacks a target: nothing is translated"
         held_out = "measured on held-out subjects" if self.split["test"] or self.split["val"] else "not measured"
-        return [f"then     {held_out}; {made}; one page links it all"]
+        return [f"{'then':14} {held_out}; {made}; one page links it all"]
 
 
 def propose(listing: Listing, asked: Asked, device: torch.device, report: Report) -> Proposal:
@@ -149,7 +149,8 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
         raise InputError(f"--hours {asked.hours:g}: must be above 0")
     contrasts = chosen_contrasts(listing, None)
     chosen_contrasts(listing, asked.targets)  # somebody must have each
-    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, asked.fractions, asked.seed)
+    listing = with_split(listing, asked)
+    splits = {subject.name: subject.split or "train" for subject in listing.subjects}
     seen = look(listing, contrasts, lambda done, total: report("looking at scans", done, total))
     if seen.unreadable and not asked.skip_bad:
         raise InputError(
@@ -200,6 +201,23 @@ def carry_out(
     return page, evaluation, entries
 
 
+def with_split(listing: Listing, asked: Asked) -> Listing:
+    """The subjects with a split: as the data states it, else drawn among those who have all targets and a source.
+
+    Who lacks a target can hold out nothing: there is no truth. So the others train, with what they have.
+    """
+    subjects = listing.subjects
+    targets = set(asked.targets or listing.contrasts)
+    whole = {person_of(one.name) for one in subjects if targets <= one.scans.keys() and len(one.scans) > 1}
+    if any(subject.split is not None for subject in subjects) or not whole:
+        drawn = choose_splits({one.name: one.split for one in subjects}, asked.fractions, asked.seed)
+    else:
+        complete = {one.name: None for one in subjects if person_of(one.name) in whole}
+        drawn = dict.fromkeys((one.name for one in subjects), "train")
+        drawn |= choose_splits(complete, asked.fractions, asked.seed)
+    return replace(listing, subjects=tuple(replace(one, split=drawn[one.name]) for one in subjects))
+
+
 def begun(out: Path, asked: Asked) -> bool:
     """Whether this pipeline was begun in the folder.
 
@@ -235,7 +253,8 @@ def recall(listing: Listing, asked: Asked, out: Path) -> Proposal:
     content = json.loads((out / "request.json").read_text("utf-8"))
     values = content["preparation"]
     preparation = Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])
-    splits = choose_splits({subject.name: subject.split for subject in listing.subjects}, asked.fractions, asked.seed)
+    listing = with_split(listing, asked)
+    splits = {subject.name: subject.split or "train" for subject in listing.subjects}
     config = read_yaml(out / "plan.yaml")
     return Proposal(
         asked, listing, preparation, content["why_so"], counted(splits), config, tuple(content["lines"]), ()

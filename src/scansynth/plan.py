@@ -53,8 +53,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """A line a decision, and what it will take."""
-        width = max(len(decision.topic) for decision in self.decisions)
-        lines = [f"{one.topic:{width}}  {_shown(one.value)}: {one.why}" for one in self.decisions]
+        lines = [f"{one.topic:14} {_shown(one.value)}: {one.why}" for one in self.decisions]
         low, high = (round(self.steps * factor, -2) for factor in (1 - UNCERTAINTY, 1 + UNCERTAINTY))
         return [
             *lines,

@@ -69,7 +69,7 @@ class Train(Generic[Settings]):
                 self.first_stage,
             )
         if processes.first:
-            out.print(f"{self.run}: trained", markup=False)
+            out.print(f"{self.run}: trained.", markup=False)
             out.print(after_training(make_method(config), self.run, self.cohort), markup=False)
 
 

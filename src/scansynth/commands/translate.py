@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 import scansynth
-from scansynth.commands.console import Output, bars, out
+from scansynth.commands.console import Output, bars, err, out
 from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
 
@@ -132,5 +132,5 @@ class Translate:
             )  # fmt: skip
         for entry in entries if processes.first else ():
             out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)
-        if processes.first:
-            out.print(after_translating(self.run_folder), markup=False)
+        if processes.first:  # beside the list, which other programs may read
+            err.print(after_translating(self.run_folder), markup=False)

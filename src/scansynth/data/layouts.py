@@ -119,11 +119,12 @@ def describe(listing: Listing) -> str:
     rows.append([f"{len(listing.subjects)} in all", *(str(counts[contrast]) for contrast in listing.contrasts), ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    sizes = Counter(subject.split or "no split" for subject in listing.subjects)
-    splits = ", ".join(f"{sizes[split]} {split}" for split in (*SPLITS, "no split") if sizes[split])
+    sizes = Counter(subject.split or "without" for subject in listing.subjects)
+    stated = ", ".join(f"{sizes[split]} {split}" for split in (*SPLITS, "without") if sizes[split])
+    splits = f"stated splits: {stated if any(subject.split for subject in listing.subjects) else 'none'}"
     known = Counter(label for subject in listing.subjects for label in subject.labels)
     labels = [f"labels: {', '.join(f'{count} {label}' for label, count in known.items())}"] if known else []
-    return "\n".join([f"{listing.layout} layout in {listing.root}", "", *lines, "", f"splits: {splits}", *labels])
+    return "\n".join([f"{listing.layout} layout in {listing.root}", "", *lines, "", splits, *labels])
 
 
 def chosen_contrasts(listing: Listing, contrasts: Sequence[str] | None) -> tuple[str, ...]:
