@@ -39,7 +39,7 @@ def test_a_planned_run_trains(cohort, tmp_path, capfd, monkeypatch):
     told = capfd.readouterr().out
     assert "method" in told
     assert "regression: " in told
-    assert "the clock decides" in told
+    assert "s a step in a trial just now" in told
     assert f"Next: scansynth train {settings} --cohort {cohort.folder}" in told
     config = read_yaml(settings)
     assert config.settings.targets == ("T2w",)

@@ -32,7 +32,7 @@ from scansynth.data.splits import SPLITS, choose_splits, person_of
 from scansynth.errors import InputError
 from scansynth.evaluate import Evaluation, evaluate
 from scansynth.files import write_text
-from scansynth.plan import memory_there, plan
+from scansynth.plan import memory_there, plan, topic_line
 from scansynth.plan_rules import Facts
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
@@ -103,34 +103,32 @@ class Proposal:
 
     def text(self) -> str:
         """All of it, for people, before anything is done."""
-        size, spacing = self.preparation.size, self.preparation.spacing
+        where = f"{self.asked.data}, {len(self.listing.subjects)} subjects, {self.listing.layout} layout"
+        prepared = self.preparation
+        how = f"size {_axes(prepared.size)}, spacing {_axes(prepared.spacing)} mm, intensities {prepared.intensity}"
         lines = [
-            f"scansynth run: {self.asked.data}, {len(self.listing.subjects)} subjects, {self.listing.layout} layout, "
-            f"{', '.join(self.listing.contrasts)}",
-            f"{\'split\':14} {', '.join(f'{self.split[name]} {name}' for name in SPLITS)}",
+            ("scans", f"{where}, {', '.join(self.listing.contrasts)}"),
+            ("split", ", ".join(f"{self.split[name]} {name}" for name in SPLITS)),
             *self._warnings(),
-            f"{'prepare':14} size {_axes(size)}, spacing {_axes(spacing)} mm, intensities {self.preparation.intensity}: "
-            f"{self.why_so}",
-            *self.lines,
-            *self._after(),
+            ("prepare", f"{how}: {self.why_so}"),
         ]
-        return "\n".join(lines)
+        return "\n".join([*(topic_line(*line) for line in lines), *self.lines, topic_line("then", self._after())])
 
-    def _warnings(self) -> list[str]:
-        lines = [f"{'problem':14} {problem}" for problem in self.unreadable]
+    def _warnings(self) -> list[tuple[str, str]]:
+        lines = [("problem", problem) for problem in self.unreadable]
         if not self.split["val"]:
-            lines.append(f"{'warning':14} nobody validates: the last weights are taken, not the best")
+            lines.append(("warning", "nobody validates: the last weights are taken, not the best"))
         if not self.split["test"]:
-            lines.append(f"{'warning':14} nobody is held out: nothing can be measured, and the images are not to be trusted")
+            lines.append(("warning", "nobody is left for the test: figures are of the validation, or there are none"))
         return lines
 
-    def _after(self) -> list[str]:
+    def _after(self) -> str:
         if self.generates:
-            return [f"{'then':14} volumes can be generated; nothing is translated or measured against a truth"]
+            return "volumes can be generated; nothing is translated or measured against a truth"
         lacking = ", ".join(f"{count} lack {name}" for name, count in self.missing.items())
         made = f"what is missing is made ({lacking})" if lacking else "nobody lacks a target: nothing is translated"
         held_out = "measured on held-out subjects" if self.split["test"] or self.split["val"] else "not measured"
-        return [f"{'then':14} {held_out}; {made}; one page links it all"]
+        return f"{held_out}; {made}; one page links it all"
 
 
 def propose(listing: Listing, asked: Asked, device: torch.device, report: Report) -> Proposal:

@@ -48,18 +48,19 @@ class Plan:
     """Of a training step, in a trial here."""
     memory_gb: float
     """Peak of the training, predicted."""
+    there_gb: float
+    """Memory of the device."""
     device: torch.device
     hours: float
 
     def lines(self) -> list[str]:
         """A line a decision, and what it will take."""
-        lines = [f"{one.topic:14} {_shown(one.value)}: {one.why}" for one in self.decisions]
-        low, high = (round(self.steps * factor, -2) for factor in (1 - UNCERTAINTY, 1 + UNCERTAINTY))
+        low, high = (float(f"{self.steps * factor:.2g}") for factor in (1 - UNCERTAINTY, 1 + UNCERTAINTY))
+        rate = f"{self.seconds:.3g} s a step in a trial just now"
         return [
-            *lines,
-            "",
-            f"training: {_time(self.hours)} on {self.device} ({self.seconds:.3g} s a step in a trial just now), "
-            f"{low:,.0f} to {high:,.0f} steps: the clock decides; about {self.memory_gb:.1f} GB of memory",
+            *(topic_line(one.topic, f"{_shown(one.value)}: {one.why}") for one in self.decisions),
+            topic_line("training", f"{_time(self.hours)} on {self.device}: {low:,.0f} to {high:,.0f} steps ({rate})"),
+            topic_line("memory", f"about {self.memory_gb:.1f} GB of {self.there_gb:.1f} for the training"),
         ]
 
     def yaml(self) -> str:
@@ -105,7 +106,7 @@ def plan(facts: Facts, device: torch.device) -> Plan:
     every = max(1, round(steps / VALIDATIONS))
     training = replace(config.training, minutes=60 * facts.hours, steps=max(1, round(steps)), validate_every=every)
     config = replace(config, training=training)
-    return Plan(config, tuple(decided.values()), training.steps, seconds, needed, device, facts.hours)
+    return Plan(config, tuple(decided.values()), training.steps, seconds, needed, facts.memory_gb, device, facts.hours)
 
 
 def configured(decided: Mapping[str, Decision], facts: Facts) -> RunConfig[Any]:
@@ -201,6 +202,11 @@ def _validation(facts: Facts) -> tuple[str, str, str]:
     if not count:
         return "none", "no validation subject", "no subject validates: the last averages are taken, not the best"
     return f"{count} subjects", "validation subjects", f"about {VALIDATIONS} times; the best weights are kept"
+
+
+def topic_line(topic: str, text: str) -> str:
+    """A topic and what is said of it, as a line of a plan."""
+    return f"{topic:14} {text}"
 
 
 def _shown(value: Any) -> str:
