@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from measuring import counted, in_own_process, peak, save, timed
+from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.config import RunConfig
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import windows_of
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", type=int, default=[4, 10, 20], help="τ_max; 0 leaves cDPM out")
     parser.add_argument("--no-3d", action="store_true", help="leave the 3D U-Net out")
     parser.add_argument("--steps", type=int, default=4, help="of sampling")
-    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--precision", default=precisions()[-1])
     parser.add_argument("--repeats", type=int, default=3, help="training steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from measuring import in_own_process, peak, save, timed
+from measuring import in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, prepare_synthesis
@@ -90,7 +90,7 @@ def main() -> None:
     filters = [
         {"work": "filter", "channels": width, "precision": precision}
         for width in FILTER_WIDTHS
-        for precision in ("float32", "bfloat16")
+        for precision in precisions()
     ]
     for case in cases if arguments.work == "spaces" else filters:
         results.append(in_own_process(case))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from scansynth.precision import automatic
 from scansynth.run_folder import environment
 
 
@@ -51,6 +52,11 @@ def in_own_process(case: Mapping[str, Any]) -> dict[str, Any]:
     if run.returncode:
         raise SystemExit(f"{case}:\n{run.stderr}")
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def precisions(device: torch.device = torch.device("cpu")) -> list[str]:  # noqa: B008
+    """What is measured where nobody asks: bfloat16 only where the device has it; elsewhere one step takes minutes."""
+    return ["float32", "bfloat16"] if automatic(device).precision == "bfloat16" else ["float32"]
 
 
 def save(path: Path | None, content: Mapping[str, Any]) -> None:

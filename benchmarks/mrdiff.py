@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from measuring import save
+from measuring import precisions, save
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="mrdiff_small")
     parser.add_argument("--size", nargs=2, type=int, default=(96, 112), help="pixels of a slice")
-    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--precision", nargs="+", default=precisions())
     parser.add_argument("--repeats", type=int, default=20, help="training steps")
     parser.add_argument("--samplings", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from measuring import counted, in_own_process, peak, save, timed
+from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.windows import PatchWindows
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Noise, Progress
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", choices=["training", "volume", "memory"], required=True)
     parser.add_argument("--recipes", nargs="+", default=["cg_ddpm", "iddpm"])
-    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--precision", nargs="+", default=precisions())
     parser.add_argument("--windows", nargs="+", type=int, default=[4], help="windows at once")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from measuring import counted, in_own_process, peak, save, timed
+from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.method import Noise, Progress
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=8, help="slices of a volume")
     parser.add_argument("--channels", type=int, help="base channels of the generators, if not the recipe's")
     parser.add_argument("--batch", type=int, help="slices an iteration, if not the recipe's")
-    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--precision", nargs="+", default=precisions())
     parser.add_argument("--work", nargs="+", default=["iteration", "slice"], choices=["iteration", "slice", "volume"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=20, help="measured, after some that are not")
@@ -87,8 +87,8 @@ def shown(result: dict) -> dict:
 def plain_rates(device: torch.device) -> dict[str, float]:
     """GFLOP/s of a 2048×2048 matrix product and of a 3×3 convolution of 256 channels on 64×64 pixels."""
     rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
+    for name in precisions(device):
+        dtype = getattr(torch, name)
         a = torch.randn(2048, 2048, device=device, dtype=dtype)
         x = torch.randn(1, 256, 64, 64, device=device, dtype=dtype)
         weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)

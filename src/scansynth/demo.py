@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from scansynth import checkpoint
 from scansynth.cohort_synthesis import translate_cohort
+from scansynth.config import RunConfig
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing, Subject, find_subjects
@@ -29,6 +32,7 @@ from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
 from scansynth.synthesis import Run
 from scansynth.train import train
+from scansynth.trial import try_steps
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +44,11 @@ SUBJECTS = 12
 SPACING = 2.5
 """In plane, mm: coarse, so that minutes are enough."""
 SIZE = (64, 80, None)
-MINUTES = {"regression_small": 1.0, "syndiff_small_supervised": 2.5}
-"""Training time on two cores: small, because the demo shows the way and not what the methods can reach."""
+STEPS = {"regression_small": 300, "syndiff_small_supervised": 700}
+"""Training steps, the same on every machine, so that it makes the same images. Few, because the demo shows the way and
+not what the methods can reach: six minutes on two cores without bfloat16, of which the rest takes one and a half."""
+REST = 90.0
+"""Seconds of all that is not training, about, on two cores."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def demo(
         device: where to train.
         data: the user's own scans; None for phantoms.
         contrasts: the two contrasts to translate between, both ways.
-        minutes: training time of both runs together; None for three and a half.
+        minutes: training time of both runs together, in place of the steps that the demo is made for.
         seed: of phantoms, splits, weights and noise.
         report: told of every step.
 
@@ -105,13 +112,9 @@ def demo(
         seed=seed,
         progress=lambda done, total, _: tell("preparing scans", done, total),
     )
-    share = minutes / sum(MINUTES.values()) if minutes else 1.0
     runs = []
-    for name, budget in MINUTES.items():
-        recipe = find_recipe(name)
-        # One validation, at the end: at this length it would cost a good part of the time.
-        training = replace(recipe.training, minutes=budget * share, validate_every=1_000_000, checkpoint_every=200)
-        config = replace(recipe, contrasts=contrasts, training=training, seed=seed)
+    for name in STEPS:
+        config = settings(name, contrasts, seed, minutes)
         folder = out / "runs" / name
         train(
             config,
@@ -132,6 +135,39 @@ def demo(
     )
     write_report(measured, runs, out / "evaluation")
     return Outcome(out, summarise(measured.results), time.perf_counter() - begun)
+
+
+def settings(name: str, contrasts: tuple[str, str], seed: int, minutes: float | None) -> RunConfig[Any]:
+    """How the demo trains a recipe."""
+    recipe = find_recipe(name)
+    # One validation, at the end: at this length it would cost a good part of the time.
+    training = replace(recipe.training, steps=STEPS[name], validate_every=1_000_000)
+    if minutes:
+        training = replace(training, minutes=minutes / len(STEPS))
+    return replace(recipe, contrasts=contrasts, training=training, seed=seed)
+
+
+def announcement(
+    out: Path, device: torch.device, data: Path | None, contrasts: tuple[str, str], minutes: float | None
+) -> str:
+    """What the demo will do, and how long that takes here, by a trial of a few steps."""
+    height, width, _ = SIZE
+    what = f"scans of {data}" if data else f"{SUBJECTS} phantom heads (no data is needed)"
+    names = " and ".join(f"{name} ({steps} steps)" for name, steps in STEPS.items())
+    if minutes:
+        time_there = f"{minutes:g} minutes of training"
+    elif any(checkpoint.current(out / "runs" / name / "last") for name in STEPS):
+        time_there = "what is there already is kept"
+    else:
+        seconds = REST + sum(
+            steps * try_steps(settings(name, contrasts, 0, None), (height, width), device).seconds
+            for name, steps in STEPS.items()
+        )
+        time_there = f"about {max(1, round(seconds / 60))} minutes here, by a trial just now"
+    return (
+        f"The demo prepares {what}, trains {names} on {contrasts[0]} and {contrasts[1]}, translates and measures "
+        f"held-out subjects, and writes a report: {time_there}."
+    )
 
 
 def phantoms(folder: Path, contrasts: tuple[str, ...], seed: int, tell: Report) -> Listing:
