@@ -1,4 +1,4 @@
-"""A training step of the small recipes in float32 and bfloat16, with each capability of the processor, and what `auto` took.
+"""A training step of the small recipes in float32 and bfloat16, by the processor's capability, and what `auto` took.
 
     python benchmarks/small_recipes.py -o benchmarks/results/small-recipes.json
 

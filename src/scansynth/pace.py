@@ -108,7 +108,10 @@ def choose_threads(step: Callable[[], None], most: int) -> int:
         return 1
     with threads(most):
         timed(step)  # kernels are chosen and memory is laid out
-        if timed(step) > LARGE:
+        if (seconds_one := timed(step)) > LARGE:
+            log.info(
+                "threads: all %d, as a step takes %.2f s; --training.threads sets another number", most, seconds_one
+            )
             return most
         seconds = {most: rate(step)}
     number = most
