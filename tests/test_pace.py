@@ -9,7 +9,7 @@ import torch
 from scansynth import pace
 from scansynth.config import Training, read_yaml, to_yaml
 from scansynth.errors import InputError
-from scansynth.pace import Budget, choose_threads, progress_at, threads
+from scansynth.pace import Budget, Crowding, choose_threads, progress_at, threads
 from scansynth.train import train
 from test_train import assert_equal, contents, interrupted, metrics, with_training
 
@@ -118,12 +118,34 @@ def test_the_fastest_number_of_threads_is_taken(clock, monkeypatch, caplog):
     def steps_of(seconds):
         return lambda: setattr(clock, "now", clock.now + seconds[now[0]])
 
-    assert choose_threads(steps_of({8: 0.08, 4: 0.04, 2: 0.05, 1: 0.1}), 8) == 4
-    assert "threads: 4 (a step takes 0.050 s with 2, 0.040 s with 4, 0.080 s with 8)" in caplog.text
-    assert choose_threads(steps_of({2: 0.01, 1: 0.0095}), 2) == 2  # no gain worth another result
-    assert choose_threads(steps_of({2: 0.5}), 2) == 2  # a large network is not tried for long
+    free, busy = (lambda number: False), (lambda number: True)
+    assert choose_threads(steps_of({8: 0.08, 4: 0.04, 2: 0.05, 1: 0.1}), 8, free) == 4
+    assert "threads: 4 (a step takes 0.100 s with 1, 0.050 s with 2, 0.040 s with 4, 0.080 s with 8)" in caplog.text
+    assert choose_threads(steps_of({2: 0.01, 1: 0.0095}), 2, free) == 2  # no gain worth another result
+    assert choose_threads(steps_of({2: 0.1, 1: 0.05}), 2, free) == 1
+    assert choose_threads(steps_of({2: 9.0, 1: 0.3}), 2, busy) == 1  # the nine seconds are not waited for
+    assert choose_threads(steps_of({2: 9.0, 1: 1.0}), 2, busy) == 2  # a large network is not tried
     assert choose_threads(steps_of({}), 1) == 1
     assert now == [1]
+
+
+def test_whether_others_are_busy_is_measured(monkeypatch, clock):
+    """Twenty additions that take a time slice each, or none."""
+    for seconds, busy in ((0.0001, False), (0.006, True)):
+        monkeypatch.setattr(pace.time, "perf_counter", Ticking(clock))
+        monkeypatch.setattr(torch, "add", lambda *_, s=seconds, **__: setattr(clock, "now", clock.now + s))
+        assert pace.others_are_busy(1) is busy
+
+
+class Ticking:
+    """A clock that goes on by half a millisecond whenever it is looked at."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def __call__(self):
+        self.clock.now += 0.0005
+        return self.clock.now
 
 
 def test_a_run_keeps_its_number_of_threads(cohort, tiny, tmp_path):
@@ -138,3 +160,20 @@ def test_a_run_keeps_its_number_of_threads(cohort, tiny, tmp_path):
     assert train(longer, cohort, tmp_path / "run", CPU).training.threads == 2
     with threads(0):
         assert torch.get_num_threads() == before
+
+
+def test_steps_that_become_many_times_as_slow_are_noted():
+    crowding = Crowding()
+    assert not any(crowding.found(seconds) for seconds in [0.1] * 8 + [2.0] * 4 + [0.1] + [0.5] * 20 + [2.0] * 4)
+    assert crowding.found(2.0)
+
+
+def test_a_training_goes_on_with_one_thread_when_another_program_comes(cohort, tiny, tmp_path, monkeypatch, caplog):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(Crowding, "found", lambda self, seconds: len(seen) == 3)
+    config = tiny(threads=2, steps=6)
+    found = train(config, cohort, tmp_path / "run", CPU, report=lambda *_: seen.append(torch.get_num_threads()))
+    assert seen == [2, 2, 2, 1, 1, 1]
+    assert found.training.threads == read_yaml(tmp_path / "run" / "config.yaml").training.threads == 1
+    assert "going on with one thread" in caplog.text
+    assert torch.get_num_threads() == before

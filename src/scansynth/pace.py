@@ -23,10 +23,16 @@ log = logging.getLogger(__name__)
 
 TRIAL = 0.4
 """Seconds that steps are timed with one number of threads, about."""
-LARGE = 0.3
-"""Seconds: a network with longer steps gains by all threads, and is not tried with fewer; the whole trial takes two."""
+LARGE = 0.8
+"""Seconds of a step with one thread: larger ones gain by all threads, and are not tried; the whole trial takes two."""
+SLICE = 1.5e-3
+"""Seconds of an addition that takes a tenth of a millisecond where the processors are free."""
 GAIN = 0.9
 """Fewer threads are taken where a step takes at most this share of the time that all take."""
+CROWDED = 6.0
+"""Times as long as at first that steps take when threads wait for each other; no phase of a training is so much slower."""
+CROWDED_STEPS = 5
+"""Steps in a row that say so."""
 LAST_REVISION = 0.02
 """Share of the time within which the end is not moved any more."""
 
@@ -97,36 +103,75 @@ class Budget:
         return step + max(1, left // (3 if step else 16))
 
 
-def choose_threads(step: Callable[[], None], most: int) -> int:
+def choose_threads(step: Callable[[], None], most: int, busy: Callable[[int], bool] | None = None) -> int:
     """The number of threads with which a training step is fastest here: all, or half of them again and again.
 
     Args:
         step: a training step, on a copy of what is trained.
         most: threads that there are.
+        busy: whether other programs hold the processors that so many threads need; by default `others_are_busy`.
     """
     if most == 1:
         return 1
-    with threads(most):
+    with threads(1):
         timed(step)  # kernels are chosen and memory is laid out
-        if (seconds_one := timed(step)) > LARGE:
-            log.info(
-                "threads: all %d, as a step takes %.2f s; --training.threads sets another number", most, seconds_one
-            )
-            return most
-        seconds = {most: rate(step)}
-    number = most
+        alone = timed(step)
+    if alone > LARGE:
+        log.info("threads: all %d, as a step takes %.2f s with one; --training.threads sets another", most, alone)
+        return most
+    if (busy or others_are_busy)(most):
+        log.info("threads: 1, as other programs use the processors; --training.threads sets another number")
+        return 1
+    seconds, number = dict[int, float](), most
     while number > 1:
-        number //= 2
         with threads(number):
             timed(step)
             seconds[number] = rate(step)
         if seconds[number] > min(seconds.values()):
             break
+        number //= 2
+    with threads(1):
+        seconds[1] = rate(step)
     best = min(seconds, key=lambda number: seconds[number])
     chosen = best if seconds[best] <= GAIN * seconds[most] else most
     told = ", ".join(f"{seconds[number]:.3f} s with {number}" for number in sorted(seconds))
     log.info("threads: %d (a step takes %s); --training.threads sets another number", chosen, told)
     return chosen
+
+
+class Crowding:
+    """Notes when steps become so slow that threads must be waiting for each other: another program has come."""
+
+    def __init__(self) -> None:
+        self._first: list[float] = []
+        self._slow = 0
+
+    def found(self, seconds: float) -> bool:
+        """Take note of a step; whether the last ones all took many times as long as the first ones."""
+        if len(self._first) < CROWDED_STEPS:
+            self._first.append(seconds)
+            return False
+        self._slow = self._slow + 1 if seconds > CROWDED * statistics.median(self._first) else 0
+        return self._slow >= CROWDED_STEPS
+
+
+def others_are_busy(number: int) -> bool:
+    """Whether threads wait for each other, as other programs hold their processors.
+
+    Small operations that are shared by threads then take a time slice of the system each, some milliseconds, and a
+    training step takes up to 60 times as long. Twenty additions are timed, with pauses in which threads fall asleep.
+    """
+    a, sums = torch.ones(2**18), torch.empty(2**18)
+    taken = []
+    with threads(number):
+        for _ in range(20):
+            pause = time.perf_counter() + 0.002
+            while time.perf_counter() < pause:
+                pass
+            begun = time.perf_counter()
+            torch.add(a, a, out=sums)
+            taken.append(time.perf_counter() - begun)
+    return statistics.median(taken) > SLICE
 
 
 def timed(step: Callable[[], object]) -> float:

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from scansynth.evaluation.montage import validation_picture
 from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
 from scansynth.method import Noise, Progress
-from scansynth.pace import Budget, progress_at
+from scansynth.pace import Budget, Crowding, progress_at
 from scansynth.parts import TrainingData
 from scansynth.stopping import Request, StoppedError
 from scansynth.validation import case_sources, held_out_loss, held_out_samples, synthesise_case, validation_cases
@@ -92,6 +93,7 @@ class Loop:
         if first and not self.validates:
             log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
         self.budget = Budget(config, self.start, state.get("seconds", 0.0) + seconds)
+        self.crowding = Crowding()
         self.figures: dict[str, float] = {}
 
     @property
@@ -120,8 +122,10 @@ class Loop:
         while done < self.end:
             training = self.config.training
             epoch = done * training.batch_size / len(self.dataset)
-            step(self.engine, next(batches), self.config, done, progress_at(training, done, epoch))
+            batch, begun = next(batches), time.perf_counter()
+            step(self.engine, batch, self.config, done, progress_at(training, done, epoch))
             done += 1
+            self.make_room(time.perf_counter() - begun)
             self.revise(done)
             yield done
 
@@ -134,6 +138,20 @@ class Loop:
             self.config = self.budget.config = revised
             if self.engine.processes.first:
                 write_text(self.run / "config.yaml", to_yaml(revised))
+
+    def make_room(self, seconds: float) -> None:
+        """Go on with one thread where several wait for each other, up to 60 times as long as one takes alone."""
+        training = self.config.training
+        alone = self.engine.processes.count == 1 and self.engine.device.type == "cpu"
+        if not alone or training.threads < 2 or not self.crowding.found(seconds):
+            return
+        log.warning(
+            "other programs use the processors (a step took %.2f s): going on with one thread; a later "
+            "--training.threads %d takes them all again", seconds, training.threads,
+        )  # fmt: skip
+        torch.set_num_threads(1)
+        self.config = self.budget.config = replace(self.config, training=replace(training, threads=1))
+        write_text(self.run / "config.yaml", to_yaml(self.config))
 
     def stopping(self) -> bool:
         """Whether any process was asked to stop."""
