@@ -4,20 +4,38 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test clean
+# What changes mathematics: fast files, and one short training.
+QUICK := $(patsubst %,tests/test_%.py,schedule gaussian samplers variational windows stages losses networks slice_unet \
+	window_attention wavelet kspace signal acquisitions metrics structural_similarity feature_similarity engine) \
+	tests/test_train.py::test_a_kill_before_the_first_checkpoint_starts_anew
+
+.PHONY: help install demo lint types test test-quick test-slow test-all clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## make phantom scans, train on them, translate and measure; results in demo/
 	$(VENV)/bin/scansynth demo -o demo
 
-# pyright's wrapper would ask PyPI for a newer version; the pinned one is meant.
-test: $(STAMP)  ## lint, format, types, tests
+test: lint types  ## lint, format, types, tests: what must pass
+	$(VENV)/bin/pytest
+
+test-quick: lint  ## lint, format, and the tests of what changes mathematics: in a minute
+	$(VENV)/bin/pytest $(QUICK)
+
+test-slow: $(STAMP)  ## the tests that are marked slow, which `make test` leaves out
+	$(VENV)/bin/pytest -m slow
+
+test-all: lint types  ## what `make test` does, slow tests included
+	$(VENV)/bin/pytest -m 'slow or not slow'
+
+lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# pyright's wrapper would ask PyPI for a newer version; the pinned one is meant.
+types: $(STAMP)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
-	$(VENV)/bin/pytest
 
 install: $(STAMP)  ## only make .venv and install into it
 

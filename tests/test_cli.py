@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import tyro
 
 import scansynth
@@ -40,6 +41,10 @@ def shortened(arguments):
         return ["--size", "32", "32", "16", "--spacing", "6", "6", "6", "--fractions", "0.4", "0.2", "0.4"]
     if arguments[0] in ("run", "plan"):
         return ["--hours", "0.001"]
+    if arguments[0] == "prepare":
+        return ["--size", "32", "32", "None", "--spacing", "6", "6", "None"]
+    if arguments[:2] == ["train", "cdpm_small"]:
+        return [*FEW_STEPS, "--settings.sampling-steps", "3"]
     return {"train": FEW_STEPS, "generate": ["-n", "2"], "measure": ["--no-memorisation"]}.get(arguments[0], [])
 
 
@@ -174,6 +179,24 @@ def test_bad_input_is_one_line_and_exit_code_1(tour, folder, tmp_path, capfd):
         assert printed.count("\n") == 1, printed
     assert not out.exists()
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_on_a_machine_without_it_is_one_line_and_exit_code_1(tour, folder, tmp_path, capfd):
+    run, cohort, out = str(folder / "runs/syndiff"), str(folder / "cohort"), tmp_path / "out.nii.gz"
+    for command in (
+        ["translate", "--run", run, "--t1w", str(folder / "t1.nii.gz"), "-o", str(out)],
+        ["translate", "--run", run, "-i", str(folder / "BIDS"), "-o", str(tmp_path / "OUT")],
+        ["train", "regression_small", "--cohort", cohort, "--run", str(tmp_path / "run")],
+        ["generate", "--run", str(folder / "runs/cdpm"), "-n", "1", "-o", str(tmp_path / "generated")],
+        ["evaluate", "--run", run, "--cohort", cohort, "-o", str(tmp_path / "evaluation")],
+    ):
+        assert main([*command, "--device", "cuda"]) == 1, command
+        printed = capfd.readouterr().err
+        assert printed.startswith("error: device 'cuda' is not available here"), command
+        assert "use --device cpu or auto" in printed
+        assert printed.count("\n") == 1, printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_arguments_are_exit_code_2(capfd):

@@ -32,14 +32,18 @@ def trained(case, cohort, tiny, first_stage, tmp_path_factory):
     return train(config, cohort, run, CPU, first_stage=first_stage_if(case[0], first_stage)), run
 
 
-@pytest.fixture
-def engine(trained):
-    config, run = trained
+def engine_of(config, run):
+    """The run's weights, in an engine of its own."""
     method = make_method(config)
     restore(dict(method.nets.items()), *load_weights(run))
     if method.needs.latent:
         method.first_stage = FirstStage.read(run / FOLDER)
     return Engine(method, CPU, "float32")
+
+
+@pytest.fixture
+def engine(trained):
+    return engine_of(*trained)
 
 
 class Like(Noise):
@@ -53,26 +57,46 @@ class Like(Noise):
         return super().normal(name, shape).to(self.dtype)
 
 
-@pytest.fixture
-def translate(engine, cohort):
-    """`translate(...)` of the test subject's T1w to T2w, or to itself."""
-    engine.method.eval()
-    batch = whole_subject(cohort, cohort.subjects("test")[0], ("T1w", "T2w"), tissue=engine.method.needs.tissue)
+def translation(method, cohort, part=()):
+    """`translate(...)` of the test subject's T1w to T2w, or to itself; of a part of the image plane if one is given."""
+    method.eval()
+    batch = whole_subject(cohort, cohort.subjects("test")[0], ("T1w", "T2w"), tissue=method.needs.tissue)
+    part = (..., *part, slice(None)) if part else ...
     available = torch.tensor([[True, False]])
-    sources = batch["images"] * available[..., None, None, None]
+    sources = batch["images"][part] * available[..., None, None, None]
+    target = "T1w" if method.reconstructs else "T2w"
 
-    target = "T1w" if engine.method.reconstructs else "T2w"
-
-    def run(images=sources, available=available, seed=0, at_once=16, tick=None):
+    def translate(images=sources, available=available, seed=0, at_once=16, tick=None):
         given = {"images": images, "available": available}
         if "tissue" in batch:
-            given["tissue"] = batch["tissue"].to(images)
+            given["tissue"] = batch["tissue"][part].to(images)
         with torch.no_grad():
-            windows = windows_of(engine.method.needs, at_once, tick)
-            return engine.method.translate(given, target, windows, Like(images, seed))
+            return method.translate(given, target, windows_of(method.needs, at_once, tick), Like(images, seed))
 
-    run.sources = sources
-    return run
+    translate.sources = sources
+    return translate
+
+
+@pytest.fixture
+def translate(engine, cohort):
+    return translation(engine.method, cohort)
+
+
+@pytest.fixture(scope="module")
+def made(trained, cohort):
+    """What `translate()` makes; each test has nets of its own."""
+    return translation(engine_of(*trained).method, cohort)()
+
+
+@pytest.fixture(scope="module")
+def exact(trained, cohort):
+    """`translate` in float64 on a part of the image that has several windows, and what it makes.
+
+    A sampler that predicts noise divides by √ᾱ_T, which makes single precision's rounding visible.
+    """
+    translate = translation(engine_of(*trained).method.double(), cohort, (slice(8, 24), slice(4, 28)))
+    images = translate.sources.double()
+    return lambda **how: translate(images, **how), translate(images)
 
 
 def test_trains_with_finite_losses(trained):
@@ -125,8 +149,7 @@ def test_an_update_changes_its_own_players_nets_only(engine, trained, cohort):
     assert set(updated) == set(method.players)
 
 
-def test_translate_makes_the_whole_volume(translate):
-    made = translate()
+def test_translate_makes_the_whole_volume(translate, made):
     assert made.shape == (1, 1, *translate.sources.shape[2:])
     assert made.dtype == torch.float32
     assert torch.isfinite(made).all()
@@ -134,18 +157,15 @@ def test_translate_makes_the_whole_volume(translate):
     assert made.std() > 0
 
 
-def test_noise_keys_decide_the_sample(translate, engine):
-    made = translate()
+def test_noise_keys_decide_the_sample(translate, made, engine):
     assert torch.equal(made, translate())
     assert torch.equal(made, translate(seed=1)) != engine.method.stochastic
 
 
 @pytest.mark.parametrize("at_once", [1, 5, 64])
-def test_windows_at_once_do_not_change_the_result(engine, translate, at_once):
-    # In float64: a sampler that predicts noise divides by √ᾱ_T, which makes single precision's rounding visible.
-    engine.method.double()
-    images = translate.sources.double()
-    torch.testing.assert_close(translate(images, at_once=at_once), translate(images), rtol=0, atol=1e-9)
+def test_windows_at_once_do_not_change_the_result(exact, at_once):
+    translate, made = exact
+    torch.testing.assert_close(translate(at_once=at_once), made, rtol=0, atol=1e-9)
 
 
 def test_progress_is_told_as_often_as_was_said(engine, translate):
@@ -155,14 +175,14 @@ def test_progress_is_told_as_often_as_was_said(engine, translate):
     assert len(ticks) == engine.method.passes * through > 0
 
 
-def test_what_is_not_given_is_never_read(translate):
+def test_what_is_not_given_is_never_read(translate, made):
     images = translate.sources.clone()
     images[:, 1] = 100 * torch.randn(images[:, 1].shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(translate(images), translate())
+    assert torch.equal(translate(images), made)
 
 
-def test_the_source_is_read(translate):
-    assert not torch.equal(translate(-translate.sources), translate())
+def test_the_source_is_read(translate, made):
+    assert not torch.equal(translate(-translate.sources), made)
 
 
 def test_a_missing_source_is_the_users_fault(translate):

@@ -65,6 +65,7 @@ def test_the_loss_is_zero_for_the_truth_and_near_two_for_its_opposite():
     assert segmentation_loss(sure.flip(1), truth).item() > 40
 
 
+@pytest.mark.slow
 def test_a_segmenter_learns_the_tumour_and_needs_the_contrast_that_shows_it(tumours):
     segmenter = train_segmenter(tumours, ("T1w", "FLAIR"), "seg", steps=80)
     assert segmenter.labels == (1, 2, 4)

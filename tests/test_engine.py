@@ -46,6 +46,7 @@ def watch(engine):
     return seen
 
 
+@pytest.mark.processor
 def test_averages_follow_their_closed_form():
     engine = make_engine()
     engine.method.average_decay = 0.3  # reached after a few steps
@@ -67,6 +68,7 @@ def test_averages_follow_their_closed_form():
     assert (expected - weights[-1]).abs().max() > 1e-4
 
 
+@pytest.mark.processor
 def test_averaged_weights_are_put_in_and_taken_out_again():
     engine = make_engine()
     for number in range(3):
@@ -79,6 +81,7 @@ def test_averaged_weights_are_put_in_and_taken_out_again():
     assert engine.method.training
 
 
+@pytest.mark.processor
 def test_gradients_are_clipped_to_the_norm_and_keep_their_direction():
     free, clipped = make_engine(), make_engine(gradient_clip=1e-3)
     seen_free, seen_clipped = watch(free), watch(clipped)
@@ -90,6 +93,7 @@ def test_gradients_are_clipped_to_the_norm_and_keep_their_direction():
     torch.testing.assert_close(cut / cut.norm(), whole / whole.norm(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.processor
 def test_small_gradients_are_not_clipped():
     free, loose = make_engine(), make_engine(gradient_clip=1e6)
     seen_free, seen_loose = watch(free), watch(loose)
@@ -98,6 +102,7 @@ def test_small_gradients_are_not_clipped():
     assert torch.equal(seen_free[0][0], seen_loose[0][0])
 
 
+@pytest.mark.processor
 def test_a_gradient_of_another_memory_layout_moves_its_own_weights():
     """`torch.autograd.grad` may return one, and fused optimisers pair numbers by their place in memory."""
     engine = make_engine()
@@ -122,6 +127,7 @@ def test_the_learning_rate_is_the_base_rate_times_the_methods_factor():
     assert seen[3][1] < base / 1000
 
 
+@pytest.mark.processor
 def test_bfloat16_stays_inside_the_networks():
     exact, rounded = make_engine(), make_engine("bfloat16")
     y, is_source, is_target = random_batch()["images"], torch.tensor([[True, False]]), torch.tensor([[False, True]])
@@ -153,6 +159,7 @@ def test_losses_are_means_since_the_last_call():
     assert engine.mean_losses() == {}
 
 
+@pytest.mark.processor
 def test_a_loss_that_is_not_finite_changes_nothing():
     engine = make_engine()
     before = copy.deepcopy(engine.method.state_dict())
@@ -176,6 +183,7 @@ def test_a_device_that_is_not_there():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.processor
 def test_synthesis_on_a_cpu_has_weights_channels_last_and_the_same_result():
     torch.manual_seed(0)
     method = Regression(RegressionConfig.tiny(), ("T1w", "T2w")).eval()

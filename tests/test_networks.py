@@ -168,6 +168,7 @@ def test_groups_of_group_norm():
     assert groups == {2: 1, 4: 1, 16: 4, 20: 5, 36: 9, 64: 16, 128: 32, 192: 32, 256: 32}
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("side", [8, 48])  # a small map, and one above the bound
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -238,6 +239,7 @@ def test_shortcut_of_a_resampling_block():
     torch.testing.assert_close(block(x), block.shortcut(fir_downsample(x)) / 2**0.5, rtol=0, atol=0.1)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 1, 1), (1, 2, 2), (2, 4, 3), (1, 8, 8)])
 def test_wide_convolutions_of_small_maps_are_the_same_convolutions(batch, height, width):
     """Value, gradients and second gradient, in float64, against PyTorch's own."""
@@ -303,6 +305,7 @@ def test_fir_can_be_differentiated_twice(function: Callable[[Tensor], Tensor], s
     assert torch.autograd.gradgradcheck(function, (x,))
 
 
+@pytest.mark.processor
 def test_fir_keeps_the_number_format():
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -331,6 +334,7 @@ def test_attention_is_that_of_the_paper_and_moves_with_its_places():
     torch.testing.assert_close(net(permuted).flatten(2), net(x).flatten(2)[..., order])
 
 
+@pytest.mark.processor
 def test_attention_without_all_weights_at_once_is_the_same(monkeypatch):
     net, x = SelfAttention(2, 8, heads=2), torch.randn(2, 8, 3, 5, requires_grad=True)
     shake(net)

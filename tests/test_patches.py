@@ -17,6 +17,7 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.method import Noise
+from scansynth.methods.ddpm import DdpmConfig
 from scansynth.train import train
 
 SIZE = (16, 12, 8)
@@ -87,7 +88,7 @@ def test_settings_of_slices_are_refused_with_patches(cohort, tiny, tmp_path):
 
 
 def test_a_volume_smaller_than_a_patch_is_not_translated(cohort, tiny, tmp_path):
-    train(tiny("ddpm", steps=2), cohort, tmp_path / "run", torch.device("cpu"))
+    train(tiny("ddpm", DdpmConfig.tiny(), steps=2), cohort, tmp_path / "run", torch.device("cpu"))
     run = scansynth.load(tmp_path / "run", "cpu")
     available = torch.tensor([[True, False]])
     with pytest.raises(InputError, match="less than the run's patches of 16×16×8"):

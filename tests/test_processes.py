@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import scansynth
-from conftest import CASES, first_stage_if
+from conftest import CASES, find_case, first_stage_if, toy_settings
 from scansynth import checkpoint
 from scansynth.cli import main
 from scansynth.config import RunConfig, Training, to_yaml
@@ -62,7 +62,7 @@ def watched_steps(name, cohort, processes, folder, first_stage):
     One process saves the training after each step. Several go on from what one has saved, so that each step is
     compared from an equal start: what rounding grows to in the course of an adversarial training is not measured.
     """
-    method_name, settings = CASES[name]
+    method_name, settings = find_case(name)
     config = RunConfig(method_name, settings, ("T1w", "T2w"), training=Training(batch_size=BATCH))
     stage = find_first_stage(
         config, cohort, folder / "none", first_stage_if(method_name, first_stage), False, processes
@@ -122,7 +122,7 @@ def facts(processes, cohort):
 
     seen["agreed"] = told(lambda: fail_in(1))
     seen["failed first"] = told(lambda: processes.from_first(fail))
-    engine = Engine(make_method(RunConfig("regression", CASES["regression"][1], ("T1w", "T2w"))), CPU, "float32")
+    engine = Engine(make_method(RunConfig("regression", toy_settings("regression"), ("T1w", "T2w"))), CPU, "float32")
     engine.processes = processes
     used, partly, unused = engine.parameters_of("G")[:3]
     before = [parameter.detach().clone() for parameter in (used, partly, unused)]
@@ -184,7 +184,7 @@ def test_two_processes_equal_one(one, two, name):
         assert losses
         for key in losses:
             assert first[key].item() == pytest.approx(alone[key].item(), rel=1e-4), key
-        for player in make_method(RunConfig(*CASES[name], ("T1w", "T2w"))).players:
+        for player in make_method(RunConfig(*find_case(name), ("T1w", "T2w"))).players:
             own, shared = (joined(seen, f"step {number} gradient {player}/") for seen in (alone, first))
             assert (own - shared).norm() <= gradient_tolerance * own.norm(), f"gradient of {player}, step {number}"
         before, own, shared = (
@@ -224,7 +224,7 @@ def write_settings(folder):
     """Settings files of toy runs, by method."""
     training = Training(steps=3, batch_size=BATCH, log_every=1, validate_every=3, validation_slices=2)
     for name in ("syndiff", "regression"):
-        config = RunConfig(*CASES[name], ("T1w", "T2w"), training=training)
+        config = RunConfig(*find_case(name), ("T1w", "T2w"), training=training)
         (folder / f"{name}.yaml").write_text(to_yaml(config))
     return folder
 
@@ -279,9 +279,12 @@ def assert_close_losses(some, others):
     ("arguments", "message"),
     [
         (["regression.yaml"], "holds a run of 'syndiff', not 'regression'"),
-        (["syndiff.yaml", "--training.batch-size", 3], "give --training.batch-size 2 or a multiple of it"),
+        pytest.param(
+            ["syndiff.yaml", "--training.batch-size", 3], "give --training.batch-size 2 or a multiple of it",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_bad_input_ends_all_with_one_message(finished, settings, cohort, arguments, message):
     before = (finished[0] / "config.yaml").read_text()
     options = ["--cohort", cohort.folder, "--run", finished[0], "--device", "cpu", "--devices", 2]
@@ -294,10 +297,37 @@ def test_bad_input_ends_all_with_one_message(finished, settings, cohort, argumen
     assert (finished[0] / "config.yaml").read_text() == before
 
 
+def translating(run_folder, phantoms, out):
+    """The command that translates the phantoms' folder by two processes."""
+    command = [*COMMAND, "translate", "--run", run_folder, "-i", phantoms.root / "table.csv", "-o", out]
+    return [str(part) for part in [*command, "--device", "cpu", "--samples", 2, "--devices", 2]]
+
+
+def assert_shared(done, run_folder, out):
+    """All 12 images are there and listed, and each process made what one process alone would."""
+    assert done.returncode == 0, done.stderr
+    images = whole_images(out)
+    assert len(images) == 12
+    listed = (out / "contrasts.tsv").read_text().splitlines()
+    assert [line.split() for line in done.stdout.splitlines()] == [line.split() for line in listed[1:]]
+    assert sorted(str(path) for path in images) == sorted(line.split("\t")[3] for line in listed if "synthetic" in line)
+    assert sum("\treal\t" in line for line in listed) == 12
+    run_ = scansynth.load(run_folder, "cpu")
+    for path in (images[0], images[-1]):
+        sidecar = json.loads(sidecar_of(path).read_text())
+        alone = run_.translate(sidecar["sources"], sidecar["target"], samples=2, subject=sidecar["subject"])
+        np.testing.assert_allclose(nib.load(path).get_fdata(dtype=np.float32), alone.array, rtol=1e-5, atol=1e-5)
+
+
+def test_a_folder_is_shared(finished, phantoms, tmp_path):
+    done = run(*translating(finished[0], phantoms, tmp_path / "out"))
+    assert_shared(done, finished[0], tmp_path / "out")
+
+
+@pytest.mark.slow
 def test_a_folder_is_shared_killed_and_finished(finished, phantoms, tmp_path):
     out = tmp_path / "out"
-    command = [*COMMAND, "translate", "--run", finished[0], "-i", phantoms.root / "table.csv", "-o", out]
-    command = [str(part) for part in [*command, "--device", "cpu", "--samples", 2, "--devices", 2]]
+    command = translating(finished[0], phantoms, out)
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
         try:
             wait_for(lambda: whole_images(out), started)
@@ -310,20 +340,9 @@ def test_a_folder_is_shared_killed_and_finished(finished, phantoms, tmp_path):
     assert 0 < len(kept) < 12
     assert not (out / "contrasts.tsv").exists()
     done = run(*command)
-    assert done.returncode == 0, done.stderr
     images = whole_images(out)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in images if path in kept} == kept
-    assert len(images) == 12
-    listed = (out / "contrasts.tsv").read_text().splitlines()
-    assert [line.split() for line in done.stdout.splitlines()] == [line.split() for line in listed[1:]]
-    assert sorted(str(path) for path in images) == sorted(line.split("\t")[3] for line in listed if "synthetic" in line)
-    assert sum("\treal\t" in line for line in listed) == 12
-    # Each process makes what one process alone would.
-    run_ = scansynth.load(finished[0], "cpu")
-    for path in (images[0], images[-1]):
-        sidecar = json.loads(sidecar_of(path).read_text())
-        alone = run_.translate(sidecar["sources"], sidecar["target"], samples=2, subject=sidecar["subject"])
-        np.testing.assert_allclose(nib.load(path).get_fdata(dtype=np.float32), alone.array, rtol=1e-5, atol=1e-5)
+    assert_shared(done, finished[0], out)
 
 
 def whole_images(out):

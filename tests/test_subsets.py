@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
+from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.regression import RegressionConfig
 from scansynth.synthesis import Moments
 from scansynth.tasks import subsets_of
@@ -81,7 +83,8 @@ def test_moments_are_those_of_all_images():
 
 
 def test_many_samples_leave_their_moments_alone(cohort, tiny, phantoms, tmp_path, capsys):
-    train(tiny("ddpm", steps=2, validate_every=9), cohort, tmp_path / "run", torch.device("cpu"))
+    slices = replace(DdpmConfig.tiny(), patch=None)
+    train(tiny("ddpm", slices, steps=2, validate_every=9), cohort, tmp_path / "run", torch.device("cpu"))
     scan = str(phantoms.subjects[-1].scans["T1w"])
     arguments = ["translate", "--run", str(tmp_path / "run"), "--t1w", scan, "--target", "T2w", "--samples", "3"]
     assert main([*arguments, "-o", str(tmp_path / "a.nii.gz"), "--device", "cpu"]) == 0

@@ -37,9 +37,9 @@ SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
 def runs(cohort, tiny, tmp_path_factory):
     """A trained run folder for each method."""
     folders = {}
-    for method in ("regression", "syndiff"):
+    for method, steps in (("regression", 30), ("syndiff", 10)):
         folders[method] = tmp_path_factory.mktemp("runs") / method
-        train(tiny(method, steps=30), cohort, folders[method], torch.device("cpu"))
+        train(tiny(method, steps=steps), cohort, folders[method], torch.device("cpu"))
     return folders
 
 

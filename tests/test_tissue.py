@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 
 import nibabel as nib
 import numpy as np
@@ -35,9 +36,24 @@ def phantom():
 
 
 @pytest.fixture(scope="module")
+def coarse():
+    """The same, where how good densities are does not matter."""
+    return cohort_phantom(1, **COARSE)
+
+
+@pytest.fixture(scope="module")
 def maps(phantom):
-    """Contrast → densities."""
-    return {contrast: segment(phantom.contrast(contrast), contrast, VOXEL) for contrast in LOOKS}
+    """`maps(contrast)`: its densities, made once."""
+    return cache(lambda contrast: segment(phantom.contrast(contrast), contrast, VOXEL))
+
+
+SHOWN = ("T1w", "FLAIR")
+"""What is segmented in the fast tests; the others are segmented in the slow ones."""
+
+
+def contrasts_with(*values):
+    """Parameters (contrast, …) of a test, those of contrasts that are not `SHOWN` marked slow."""
+    return [pytest.param(*some, marks=() if some[0] in SHOWN else pytest.mark.slow) for some in values]
 
 
 def truth(phantom):
@@ -54,9 +70,9 @@ def dice(densities, phantom):
     return 2 * (found & true).sum((1, 2, 3)) / np.maximum(found.sum((1, 2, 3)) + true.sum((1, 2, 3)), 1)
 
 
-@pytest.mark.parametrize("contrast", LOOKS)
+@pytest.mark.parametrize("contrast", contrasts_with(*((name,) for name in LOOKS)))
 def test_densities_are_probabilities_and_zero_outside(maps, phantom, contrast):
-    densities = maps[contrast]
+    densities = maps(contrast)
     assert densities.shape == (len(TISSUES), *SHAPE)
     assert densities.dtype == np.float32
     assert densities.min() >= 0
@@ -69,41 +85,51 @@ def test_densities_are_probabilities_and_zero_outside(maps, phantom, contrast):
 
 @pytest.mark.parametrize(
     ("contrast", "least"),
-    [("T1w", (0.85, 0.75, 0.6)), ("T1ce", (0.85, 0.75, 0.6)), ("T2w", (0.85, 0.7, 0.6)), ("PDw", (0.7, 0.6, 0)),
-     ("FLAIR", (0.6, 0.5, 0.7))],
+    contrasts_with(
+        ("T1w", (0.85, 0.75, 0.6)), ("T1ce", (0.85, 0.75, 0.6)), ("T2w", (0.85, 0.7, 0.6)), ("PDw", (0.7, 0.6, 0)),
+        ("FLAIR", (0.6, 0.5, 0.7)),
+    ),
 )  # fmt: skip
 def test_each_contrast_has_its_own_order_of_tissues(maps, phantom, contrast, least):
-    assert (dice(maps[contrast], phantom)[:3] >= least).all(), dice(maps[contrast], phantom)
+    assert (dice(maps(contrast), phantom)[:3] >= least).all(), dice(maps(contrast), phantom)
 
 
+@pytest.mark.slow
 def test_sources_together_are_better_than_alone(maps, phantom):
-    together = dice(combine({c: maps[c] for c in ("T1w", "T1ce", "T2w")}), phantom)[:3]
+    together = dice(combine({c: maps(c) for c in ("T1w", "T1ce", "T2w")}), phantom)[:3]
     assert (together >= (0.9, 0.85, 0.75)).all(), together
-    assert together.mean() > max(dice(maps[c], phantom)[:3].mean() for c in ("T1w", "T1ce", "T2w"))
+    assert together.mean() > max(dice(maps(c), phantom)[:3].mean() for c in ("T1w", "T1ce", "T2w"))
 
 
+@pytest.mark.slow
 def test_only_contrasts_that_show_a_tumour_find_one(maps, phantom):
-    found = {contrast: masks(densities)[3].sum() for contrast, densities in maps.items()}
+    found = {contrast: masks(densities)[3].sum() for contrast, densities in ((name, maps(name)) for name in LOOKS)}
     assert not any(found[contrast] for contrast in ("T1w", "T2w", "PDw"))
-    assert dice(maps["FLAIR"], phantom)[3] > 0.5
-    assert (masks(maps["T1ce"])[3] & truth(phantom)[3]).sum() > 0.6 * found["T1ce"] > 0
+    assert dice(maps("FLAIR"), phantom)[3] > 0.5
+    assert (masks(maps("T1ce"))[3] & truth(phantom)[3]).sum() > 0.6 * found["T1ce"] > 0
     healthy = cohort_phantom(0, shape=SHAPE, spacing=SPACING)
     for contrast in ("FLAIR", "T1ce"):
         assert not masks(segment(healthy.contrast(contrast), contrast, VOXEL))[3].any()
 
 
-def test_a_known_tumour_stands_in_place_of_the_one_that_is_found(phantom):
-    known = phantom.tumour_mask() > 0
-    densities = segment(phantom.contrast("T1w"), "T1w", VOXEL, known)
+def test_a_tumour_is_found_where_flair_shows_it_and_not_in_t1w(maps, phantom):
+    assert dice(maps("FLAIR"), phantom)[3] > 0.5
+    assert not masks(maps("T1w"))[3].any()
+
+
+def test_a_known_tumour_stands_in_place_of_the_one_that_is_found(coarse):
+    known = coarse.tumour_mask() > 0
+    assert known.any()
+    densities = segment(coarse.contrast("T1w"), "T1w", (4.0,) * 3, known)
     np.testing.assert_array_equal(densities[3] > 0, known & (densities.sum(0) > 0))
     assert densities[:3, known].max() == 0
 
 
-def test_the_same_image_gives_the_same_bytes_at_any_brightness(phantom):
-    image = phantom.contrast("T1w")
-    first = segment(image, "T1w", VOXEL)
-    np.testing.assert_array_equal(first, segment(image, "T1w", VOXEL))
-    brighter = segment(4 * image + 8, "T1w", VOXEL)
+def test_the_same_image_gives_the_same_bytes_at_any_brightness(coarse):
+    image, voxel = coarse.contrast("T1w"), (4.0,) * 3
+    first = segment(image, "T1w", voxel)
+    np.testing.assert_array_equal(first, segment(image, "T1w", voxel))
+    brighter = segment(4 * image + 8, "T1w", voxel)
     assert np.abs(first - brighter).mean() < 1e-4
 
 
@@ -247,6 +273,7 @@ def test_white_and_grey_matter_do_not_end_in_one_peak():
     assert (found >= 0.85).all(), found
 
 
+@pytest.mark.slow
 def test_means_keep_to_what_the_sequence_gives(phantom):
     image = phantom.contrast("T1w").astype(float)
     brain, faint = image > 0, image**0.3  # grey matter at nine tenths of white matter, CSF at six

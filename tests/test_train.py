@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import first_stage_if
+from conftest import CASES, first_stage_if
 from scansynth import checkpoint
 from scansynth.checkpoint import load_weights
 from scansynth.config import read_yaml
@@ -21,6 +21,8 @@ from scansynth.train import train
 
 CPU = torch.device("cpu")
 FILES = ("weights", "averages", "optimizers")
+LONG = ("cg_ddpm", "cola_diff", "syndiff unpaired", "ddpm on slices")
+"""Cases that train as long as the others together; each has a sister among these: `ddpm`, `ldm`, `syndiff`, `ddpm`."""
 
 
 class Killed(BaseException):
@@ -96,6 +98,9 @@ def stopped(cohort, tiny, tmp_path):
     return config, tmp_path / "run"
 
 
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in CASES], indirect=True
+)
 def test_resumed_equals_uninterrupted_to_the_last_bit(case, cohort, tiny, first_stage, tmp_path):
     config, stage = tiny(*case, checkpoint_every=5, validate_every=5), first_stage_if(case[0], first_stage)
     train(config, cohort, tmp_path / "whole", CPU, first_stage=stage)
@@ -118,6 +123,7 @@ def test_a_finished_run_trains_on_when_it_gets_more_steps(cohort, tiny, tmp_path
     assert_equal(contents(tmp_path / "whole"), contents(tmp_path / "both"))
 
 
+@pytest.mark.processor
 def test_starting_a_finished_run_again_changes_nothing(copied, cohort):
     config, run = copied
     before = contents(run)
@@ -176,6 +182,7 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_no_hindrance(stopped, cohort, fin
     assert [path.name for path in (run / "last").glob("step-*")] == ["step-00000010"]
 
 
+@pytest.mark.processor
 def test_a_kill_before_the_first_checkpoint_starts_anew(cohort, finished, tmp_path):
     config, run = finished
     interrupted(config, cohort, tmp_path / "run", 3)

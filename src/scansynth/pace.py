@@ -30,7 +30,7 @@ SLICE = 1.5e-3
 GAIN = 0.9
 """Fewer threads are taken where a step takes at most this share of the time that all take."""
 CROWDED = 6.0
-"""Times as long as at first that steps take when threads wait for each other; no phase of a training is so much slower."""
+"""Times as long as at first that steps take when threads wait for each other; no phase of a training is so slow."""
 CROWDED_STEPS = 5
 """Steps in a row that say so."""
 LAST_REVISION = 0.02
