@@ -44,7 +44,7 @@ SUBJECTS = 12
 SPACING = 2.5
 """In plane, mm: coarse, so that minutes are enough."""
 SIZE = (64, 80, None)
-STEPS = {"regression_small": 300, "syndiff_small_supervised": 700}
+STEPS = {"regression_small": 250, "syndiff_small_supervised": 600}
 """Training steps, the same on every machine, so that it makes the same images. Few, because the demo shows the way and
 not what the methods can reach: six minutes on two cores without bfloat16, of which the rest takes one and a half."""
 REST = 90.0
