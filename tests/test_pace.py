@@ -121,10 +121,12 @@ def test_the_fastest_number_of_threads_is_taken(clock, monkeypatch, caplog):
     free, busy = (lambda number: False), (lambda number: True)
     assert choose_threads(steps_of({8: 0.08, 4: 0.04, 2: 0.05, 1: 0.1}), 8, free) == 4
     assert "threads: 4 (a step takes 0.100 s with 1, 0.050 s with 2, 0.040 s with 4, 0.080 s with 8)" in caplog.text
-    assert choose_threads(steps_of({2: 0.01, 1: 0.0095}), 2, free) == 2  # no gain worth another result
+    assert choose_threads(steps_of({2: 0.0095, 1: 0.01}), 2, free) == 1  # no gain worth suffering from others
     assert choose_threads(steps_of({2: 0.1, 1: 0.05}), 2, free) == 1
     assert choose_threads(steps_of({2: 9.0, 1: 0.3}), 2, busy) == 1  # the nine seconds are not waited for
-    assert choose_threads(steps_of({2: 9.0, 1: 1.0}), 2, busy) == 2  # a large network is not tried
+    assert choose_threads(steps_of({2: 9.0, 1: 1.0}), 2, busy) == 1
+    assert choose_threads(steps_of({2: 0.7, 1: 1.0}), 2, free) == 2  # a large network is not tried for long
+    assert choose_threads(steps_of({2: 9.0, 1: 6.0}), 2, busy) == 2  # nor a huge one slowed for others' sake
     assert choose_threads(steps_of({}), 1) == 1
     assert now == [1]
 
@@ -164,13 +166,17 @@ def test_a_run_keeps_its_number_of_threads(cohort, tiny, tmp_path):
 
 def test_steps_that_become_many_times_as_slow_are_noted():
     crowding = Crowding()
-    assert not any(crowding.found(seconds) for seconds in [0.1] * 8 + [2.0] * 4 + [0.1] + [0.5] * 20 + [2.0] * 4)
-    assert crowding.found(2.0)
+    assert not any(
+        crowding.found(seconds, seconds, 2) for seconds in [0.1] * 8 + [2.0] * 4 + [0.1] + [0.2] * 20 + [2.0] * 4
+    )
+    assert crowding.found(2.0, 2.0, 2)
+    later = Crowding()  # a phase that computes more: both threads are at work
+    assert not any(later.found(seconds, 1.9 * seconds, 2) for seconds in [0.1] * 5 + [2.0] * 20)
 
 
 def test_a_training_goes_on_with_one_thread_when_another_program_comes(cohort, tiny, tmp_path, monkeypatch, caplog):
     before, seen = torch.get_num_threads(), []
-    monkeypatch.setattr(Crowding, "found", lambda self, seconds: len(seen) == 3)
+    monkeypatch.setattr(Crowding, "found", lambda self, *_: len(seen) == 3)
     config = tiny(threads=2, steps=6)
     found = train(config, cohort, tmp_path / "run", CPU, report=lambda *_: seen.append(torch.get_num_threads()))
     assert seen == [2, 2, 2, 1, 1, 1]

@@ -25,12 +25,16 @@ TRIAL = 0.4
 """Seconds that steps are timed with one number of threads, about."""
 LARGE = 0.8
 """Seconds of a step with one thread: larger ones gain by all threads, and are not tried; the whole trial takes two."""
+HUGE = 5.0
+"""Seconds of a step with one thread: its operations are so long that threads gain though others are busy."""
 SLICE = 1.5e-3
 """Seconds of an addition that takes a tenth of a millisecond where the processors are free."""
-GAIN = 0.9
-"""Fewer threads are taken where a step takes at most this share of the time that all take."""
-CROWDED = 6.0
-"""Times as long as at first that steps take when threads wait for each other; no phase of a training is so slow."""
+GAIN = 0.93
+"""More threads are taken where a step takes at most this share of the time that fewer take: they suffer from others."""
+CROWDED = 3.0
+"""Times as long as at first that steps take when threads wait for each other. A later phase of a training may, too, but
+then the threads are at work: they have at least `AT_WORK` of their processors."""
+AT_WORK = 0.75
 CROWDED_STEPS = 5
 """Steps in a row that say so."""
 LAST_REVISION = 0.02
@@ -116,12 +120,12 @@ def choose_threads(step: Callable[[], None], most: int, busy: Callable[[int], bo
     with threads(1):
         timed(step)  # kernels are chosen and memory is laid out
         alone = timed(step)
+    if alone < HUGE and (busy or others_are_busy)(most):
+        log.info("threads: 1, as other programs use the processors; --training.threads sets another number")
+        return 1
     if alone > LARGE:
         log.info("threads: all %d, as a step takes %.2f s with one; --training.threads sets another", most, alone)
         return most
-    if (busy or others_are_busy)(most):
-        log.info("threads: 1, as other programs use the processors; --training.threads sets another number")
-        return 1
     seconds, number = dict[int, float](), most
     while number > 1:
         with threads(number):
@@ -132,8 +136,10 @@ def choose_threads(step: Callable[[], None], most: int, busy: Callable[[int], bo
         number //= 2
     with threads(1):
         seconds[1] = rate(step)
-    best = min(seconds, key=lambda number: seconds[number])
-    chosen = best if seconds[best] <= GAIN * seconds[most] else most
+    chosen = 1
+    for number in sorted(seconds)[1:]:
+        if seconds[number] <= GAIN * seconds[chosen]:
+            chosen = number
     told = ", ".join(f"{seconds[number]:.3f} s with {number}" for number in sorted(seconds))
     log.info("threads: %d (a step takes %s); --training.threads sets another number", chosen, told)
     return chosen
@@ -146,12 +152,19 @@ class Crowding:
         self._first: list[float] = []
         self._slow = 0
 
-    def found(self, seconds: float) -> bool:
-        """Take note of a step; whether the last ones all took many times as long as the first ones."""
+    def found(self, seconds: float, processor: float, number: int) -> bool:
+        """Take note of a step; whether the last ones all took many times as long as the first ones.
+
+        Args:
+            seconds: that it took.
+            processor: seconds of all processors that this process had meanwhile.
+            number: of its threads.
+        """
         if len(self._first) < CROWDED_STEPS:
             self._first.append(seconds)
             return False
-        self._slow = self._slow + 1 if seconds > CROWDED * statistics.median(self._first) else 0
+        slow = seconds > CROWDED * statistics.median(self._first) and processor < AT_WORK * number * seconds
+        self._slow = self._slow + 1 if slow else 0
         return self._slow >= CROWDED_STEPS
 
 

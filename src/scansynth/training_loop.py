@@ -122,10 +122,10 @@ class Loop:
         while done < self.end:
             training = self.config.training
             epoch = done * training.batch_size / len(self.dataset)
-            batch, begun = next(batches), time.perf_counter()
+            batch, begun, used = next(batches), time.perf_counter(), time.process_time()
             step(self.engine, batch, self.config, done, progress_at(training, done, epoch))
             done += 1
-            self.make_room(time.perf_counter() - begun)
+            self.make_room(time.perf_counter() - begun, time.process_time() - used)
             self.revise(done)
             yield done
 
@@ -139,11 +139,11 @@ class Loop:
             if self.engine.processes.first:
                 write_text(self.run / "config.yaml", to_yaml(revised))
 
-    def make_room(self, seconds: float) -> None:
+    def make_room(self, seconds: float, processor: float) -> None:
         """Go on with one thread where several wait for each other, up to 60 times as long as one takes alone."""
         training = self.config.training
         alone = self.engine.processes.count == 1 and self.engine.device.type == "cpu"
-        if not alone or training.threads < 2 or not self.crowding.found(seconds):
+        if not alone or training.threads < 2 or not self.crowding.found(seconds, processor, training.threads):
             return
         log.warning(
             "other programs use the processors (a step took %.2f s): going on with one thread; a later "

@@ -11,6 +11,7 @@ from scansynth import checkpoint
 from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
 from scansynth.demo import SUBJECTS
+from scansynth.precision import choose_precision
 from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
 from scansynth.reproduction.request import Request, needs
 from scansynth.reproduction.table import differences, paper_lines
@@ -165,8 +166,7 @@ def _run_lines(plan: Plan) -> list[str]:
         "kind, on random images. Preparation, validation and evaluation come on top; other work on the machine counts.",
         f"In the folder: {request.out}",
     ]
-    if first.config.training.precision != "float32":
-        lines.append(f"Networks compute in {first.config.training.precision}.")
+    lines.append(f"Networks compute in {choose_precision(first.config.training.precision, plan.device)}.")
     return lines
 
 
