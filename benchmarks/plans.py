@@ -45,7 +45,8 @@ def main() -> None:
                 trained = train(replace(config, seed=seed), cohort, run, CPU)
                 rows.append({
                     "cohort": folder.name, "target": target, "arm": arm, "seed": seed, "method": config.method,
-                    "steps": trained.training.steps, **figures(run, cohort, target, run.with_name(f"{run.name}-figures")),
+                    "steps": trained.training.steps,
+                    **figures(run, cohort, target, run.with_name(f"{run.name}-figures")),
                 })  # fmt: skip
                 print(json.dumps(rows[-1]), flush=True)
                 save(arguments.output, {"minutes": arguments.minutes, "results": rows})
