@@ -44,4 +44,4 @@ class Plan:
         write_text(self.output, planned.yaml())
         out.print("\n".join(planned.lines()), markup=False)
         words = ("train", self.output, "--cohort", self.cohort, "--run", Path("runs") / self.output.stem)
-        out.print(f"{self.output}: written. Next: {command(*words)}", markup=False)
+        out.print(f"Next: {command(*words)}", markup=False)

@@ -64,8 +64,11 @@ class Pipeline:
         with bars() as move:
             page, _, _ = carry_out(proposal, self.output, device, move)
         out.print(f"Report, for a browser: {page}", markup=False)
-        words = ("generate", "--run", self.output / "run", "-n", 10, "-o", self.output / "generated")
-        if proposal.generates:
-            out.print(f"Next: {command(*words)}", markup=False)
-        elif proposal.missing:
+        run = self.output / "run"
+        if proposal.missing and not proposal.generates:
             out.print(f"Synthetic images: {self.output / 'translated'}. They are not scans.", markup=False)
+        if proposal.generates:
+            words = ("generate", "--run", run, "-n", 10, "-o", self.output / "generated")
+        else:
+            words = ("translate", "--run", run, "-i", "MORE_DATA", "-o", "translated", "--missing")
+        out.print(f"Next: {command(*words)}", markup=False)
