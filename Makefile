@@ -17,6 +17,9 @@ help:  ## show this list
 demo: $(STAMP)  ## make phantom scans, train on them, translate and measure; results in demo/
 	$(VENV)/bin/scansynth demo -o demo
 
+# Threads of the processes that tests start must not spin while they wait: on a busy machine steps take 60 times as long.
+test test-quick test-slow test-all: export OMP_WAIT_POLICY = passive
+
 test: lint types  ## lint, format, types, tests: what must pass
 	$(VENV)/bin/pytest
 
