@@ -1,4 +1,4 @@
-"""Devices, and the processes that share a command: what Lightning Fabric finds and starts.
+"""Devices, and the processes that share a command, which Lightning Fabric starts.
 
 On one machine the command starts itself again, once for each further device. `torchrun` and SLURM's `srun` start all
 processes themselves. What the processes do together stands in `Processes`; with one process all of it is nothing.
@@ -12,19 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
 from scansynth.errors import InputError, ToldElsewhereError
 from scansynth.stopping import StoppedError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 Value = TypeVar("Value")
 
@@ -48,12 +46,14 @@ def find_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind not in ACCELERATORS or (number and not number.isdigit()):
         raise InputError(f"device {name!r}: use auto, cpu, cuda or mps")
-    devices = [int(number)] if number else 1
-    try:
-        # The environment is named, so that Fabric does not look for a cluster where only a device is asked for.
-        return Fabric(accelerator=ACCELERATORS[kind], devices=devices, plugins=LightningEnvironment()).device
-    except Exception as error:
-        raise InputError(f"device {name!r} is not available here ({error}); use --device cpu or auto") from error
+    gpus, mac = torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.backends.mps.is_available()
+    wanted = ACCELERATORS[kind]
+    if wanted == "auto":
+        wanted = "cuda" if gpus else "mps" if mac else "cpu"
+    there = {"cpu": "no CPU has a number", "cuda": f"GPUs that PyTorch finds: {gpus}", "mps": "no GPU of a Mac"}
+    if int(number or 0) >= {"cpu": 1, "cuda": gpus, "mps": int(mac)}[wanted]:
+        raise InputError(f"device {name!r} is not available here ({there[wanted]}); use --device cpu or auto")
+    return torch.device("cpu") if wanted == "cpu" else torch.device(wanted, int(number or 0))
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,14 @@ def _check(devices: int, nodes: int, outside: int, rank: int) -> None:
         raise error(f"--nodes {nodes}: start the command by torchrun or srun, see docs/clusters.md")
 
 
-def _launch(device: str, devices: int, nodes: int, outside: int, rank: int) -> Fabric:
+def _launch(device: str, devices: int, nodes: int, outside: int, rank: int) -> "Fabric":
+    # Importing it takes seconds, and a single process needs none of it.
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     error = InputError if rank == 0 else ToldElsewhereError
     if device not in ACCELERATORS:
         raise error(f"device {device!r}: use auto, cpu, cuda or mps with several --devices")
