@@ -22,8 +22,8 @@ Precision = Literal["float32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
 """`auto`: whichever the device computes faster (`choose_precision`)."""
 
-WITH_BFLOAT16 = "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "AVX10_1_512"
-"""Values of oneDNN's ONEDNN_MAX_CPU_ISA that leave it its bfloat16 instructions; `ALL` and `DEFAULT` do, too."""
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from its bfloat16 instructions; names it does not know do nothing."""
 WORTH = 1.1
 """bfloat16 must be so many times as fast in a trial: it is coarser."""
 
@@ -95,7 +95,7 @@ def of_processor() -> Choice:
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return Choice("float32", "the processor has AVX-512, but no bfloat16 instructions")
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if limit not in ("ALL", "DEFAULT", *WITH_BFLOAT16):
+    if limit in WITHOUT_BFLOAT16:
         return Choice("float32", f"ONEDNN_MAX_CPU_ISA={limit} leaves oneDNN no bfloat16 instructions")
     return Choice("bfloat16", "the processor has bfloat16 instructions")
 
