@@ -10,6 +10,7 @@ from scansynth import pace
 from scansynth.config import Training, read_yaml, to_yaml
 from scansynth.errors import InputError
 from scansynth.pace import Budget, Crowding, choose_threads, progress_at, threads
+from scansynth.synthesis import Run
 from scansynth.train import train
 from test_train import assert_equal, contents, interrupted, metrics, with_training
 
@@ -136,7 +137,8 @@ def test_whether_others_are_busy_is_measured(monkeypatch, clock):
     for seconds, busy in ((0.0001, False), (0.006, True)):
         monkeypatch.setattr(pace.time, "perf_counter", Ticking(clock))
         monkeypatch.setattr(torch, "add", lambda *_, s=seconds, **__: setattr(clock, "now", clock.now + s))
-        assert pace.others_are_busy(1) is busy
+        assert pace.others_are_busy(2) is busy
+        assert pace.others_are_busy(1) is False
 
 
 class Ticking:
@@ -183,3 +185,14 @@ def test_a_training_goes_on_with_one_thread_when_another_program_comes(cohort, t
     assert found.training.threads == read_yaml(tmp_path / "run" / "config.yaml").training.threads == 1
     assert "going on with one thread" in caplog.text
     assert torch.get_num_threads() == before
+
+
+def test_synthesis_takes_one_thread_where_others_are_busy(cohort, tiny, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    train(tiny(steps=1), cohort, tmp_path / "run", CPU)
+    for busy, number in ((False, 2), (True, 1)):
+        monkeypatch.setattr("scansynth.synthesis.others_are_busy", lambda _, busy=busy: busy)
+        with threads(2):
+            Run.load(tmp_path / "run", "cpu")
+            assert torch.get_num_threads() == number
+    assert "threads: 1, as other programs" in caplog.text

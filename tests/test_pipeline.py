@@ -128,8 +128,12 @@ def test_stopped_at_any_stage_it_goes_on(stage, done, data, tmp_path, monkeypatc
         return real(proposal, out, device, told)
 
     monkeypatch.setattr(pipeline, "carry_out", stop_there)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit that it is ignored
     assert verb.Pipeline  # the verb looks carry_out up when it runs
-    assert main(command(data, out)) == 130
+    try:
+        assert main(command(data, out)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "the same command goes on" in capfd.readouterr().err
     assert not (out / "report.html").exists()
     assert main(command(data, out)) == 0

@@ -35,6 +35,7 @@ from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Method, Noise, SharedAlongSlices, Windows
+from scansynth.pace import others_are_busy
 from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
@@ -105,6 +106,9 @@ class Run:
         place = find_device(device)
         precision = synthesis_precision(config.training.precision, place)
         prepare_synthesis(method, place, precision)
+        if place.type == "cpu" and others_are_busy(torch.get_num_threads()):
+            torch.set_num_threads(1)
+            log.info("threads: 1, as other programs use the processors, and several would wait for each other")
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
         weights = {"sha256": digest, "training_step": step_of(source)}
         return cls(folder, config, method, PreparationRecord.read(folder), place, weights, precision)
