@@ -34,7 +34,7 @@ def test_facts_are_those_of_the_training_subjects(cohort, gridded):
 
 def test_a_planned_run_trains(cohort, tmp_path, capfd, monkeypatch):
     settings = tmp_path / "plan.yaml"
-    command = ["plan", str(cohort.folder), "--target", "T2w", "--hours", "0.002", "-o", str(settings)]
+    command = ["plan", str(cohort.folder), "--target", "T2w", "--hours", "0.002", "-o", str(settings), "--seed", "3"]
     assert main(command) == 0
     told = capfd.readouterr().out
     assert "method" in told
@@ -43,6 +43,7 @@ def test_a_planned_run_trains(cohort, tmp_path, capfd, monkeypatch):
     assert f"Next: scansynth train {settings} --cohort {cohort.folder}" in told
     config = read_yaml(settings)
     assert config.settings.targets == ("T2w",)
+    assert config.seed == 3
     assert config.training.minutes == pytest.approx(0.12)
     assert settings.read_text().startswith("# method")
     assert main(["train", str(settings), "--cohort", str(cohort.folder), "--run", str(tmp_path / "run")]) == 0

@@ -1,6 +1,6 @@
 """`plan`: what to train on a prepared cohort here, and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,8 @@ class Plan:
     """Settings file to write, which `train` takes."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    seed: int = 0
+    """Of weights, order of the data and noise, in the settings."""
     overwrite: bool = False
     """Replace a settings file that is there."""
 
@@ -41,6 +43,7 @@ class Plan:
             raise InputError(f"{self.output} is there already; choose another -o, or --overwrite")
         device = find_device(self.device)
         planned = plan(facts_of_cohort(Cohort.open(self.cohort), self.target, device, self.hours), device)
+        planned = replace(planned, config=replace(planned.config, seed=self.seed))
         write_text(self.output, planned.yaml())
         out.print("\n".join(planned.lines()), markup=False)
         words = ("train", self.output, "--cohort", self.cohort, "--run", Path("runs") / self.output.stem)
