@@ -22,9 +22,9 @@ STATES = 4
 """Numbers kept a weight: itself, its gradient, and the two moments of Adam."""
 AROUND = 2.0
 """Largest kept tensors that are there beside what is kept: gradients on the way back, and a kernel's workspace."""
-ALLOCATOR = 1.1
+ALLOCATOR = 1.15
 """What is taken from the system over what is used: blocks of other sizes than before (`benchmarks/memory.py`)."""
-LIBRARIES = 0.06
+LIBRARIES = 0.1
 """GB that kernels take on a CPU when they first compute, likewise."""
 
 
