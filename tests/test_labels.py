@@ -1,7 +1,6 @@
 """Labels of subjects: read, described, encoded, kept with a run, and what a generator makes by them."""
 
 import json
-import logging
 from dataclasses import asdict, replace
 
 import nibabel as nib
@@ -104,13 +103,11 @@ def test_sessions_have_the_labels_of_their_participant(tmp_path):
         ([("sub-01", "3"), ("sub-01", "4")], ("participant_id", "age"), "line 3 says something else of sub-01"),
     ],
 )
-def test_a_flawed_table_costs_the_labels_alone(tmp_path, caplog, rows, columns, wrong):
+def test_a_flawed_table_is_refused(tmp_path, rows, columns, wrong):
     write_bids(tmp_path)
     write_table(tmp_path, rows, columns)
-    with caplog.at_level(logging.WARNING):
-        assert not any(subject.labels for subject in find_subjects(tmp_path).subjects)
-    assert "no labels are read" in caplog.text
-    assert wrong in caplog.text
+    with pytest.raises(InputError, match=wrong):
+        find_subjects(tmp_path)
 
 
 def test_a_cohort_keeps_labels_and_its_fingerprint_does_not_know_them(bids, labelled, tmp_path):
@@ -140,13 +137,14 @@ def test_labels_are_encoded_exactly(labelled):
     expected[:2] = 0
     torch.testing.assert_close(encode({"head": "small", "age": "n/a"}, (age, head)), expected)
     torch.testing.assert_close(encode({"head": "small"}, (age, head)), expected)
+    torch.testing.assert_close(encode({"head": "small", "age": "N/A"}, (age, head)), expected)
     assert not encode({}, (age, head)).any()
     assert encode({}, ()).shape == (0,)
 
 
 def test_two_numbers_are_a_class_and_three_are_none():
     assert Label.of("sex", ["0", "1", "1"]).classes == ("0", "1")
-    assert Label.of("site", ["1", "2", "3"]) == Label("site", 2.0, np.std([1, 2, 3]))
+    assert Label.of("site", ["1", "2", "3"]) == Label("site", 2.0, float(np.std([1, 2, 3])))
     assert Label.of("site", ["s1", "s2", "s3"]).classes == ("s1", "s2", "s3")
     classes = [f"c{number:02}" for number in range(LABEL_WIDTH - 1)]
     assert encode({"group": classes[-1]}, [Label.of("group", classes)])[-1] == 1
@@ -158,6 +156,8 @@ def test_two_numbers_are_a_class_and_three_are_none():
         (["60", "61", "89+", "62"], "label x has numbers and '89\\+'"),
         (["60", "61", "nan", "62"], "has numbers and 'nan'"),
         (["F", "F"], "label x is 'F' wherever"),
+        (["F", "M", "NA"], "label x is 'NA' for some: where it is not known, write n/a"),
+        (["1", "2", "NaN"], "label x is 'NaN' for some"),
         ([f"c{number}" for number in range(LABEL_WIDTH)], f"{LABEL_WIDTH} classes, more than {LABEL_WIDTH - 1}"),
     ],
 )

@@ -201,12 +201,20 @@ BAD_TABLES = {
     "no rows": ([HEADER], "lists no scans"),
     "empty cell": ([HEADER, "p1,,images/a.nii.gz,"], "line 2 has no contrast"),
     "ragged": ([HEADER, "p1,T1,images/a.nii.gz"], "line 2 has 3 cells, its first line 4"),
+    "folder": ([HEADER, "p1,T1,images,"], "{root}/images is a folder: name an image file in it (a folder of DICOM"),
+    "two spellings": ([HEADER, "P1,T1,images/a.nii.gz,train", "p1,T2,images/b.nii.gz,test"],
+                      "names p1, another line P1: write one subject in one way"),
+    "nameless column": (["subject,contrast,path,", "p1,T1,images/a.nii.gz,test"], "line 2: 'test' stands in a column"),
+    "open quote": ([HEADER, 'p1,T1,images/a.nii.gz,"train', "p2,T1,images/b.nii.gz,test"], "mend the quotes"),
+    "quote over lines": ([HEADER, 'p1,T1,images/a.nii.gz,"', 'p2,T1,images/b.nii.gz,"'], "goes on in the next line"),
+    "ambiguous contrast": ([HEADER, "p1,SPACE,images/a.nii.gz,"], "may be T1w, T2w, PDw or FLAIR: write which it is"),
+    "mask alone": ([HEADER, "p1,Seg,images/a.nii.gz,"], "lists a seg mask of p1 and no scan"),
     "missing file": ([HEADER, "p1,T1,images/none.nii.gz,"], "images/none.nii.gz does not exist"),
     "same contrast": ([HEADER, "p1,T1,images/a.nii.gz,", "p1,t1n,images/b.nii.gz,"], "both T1w of one subject"),
     "same file": ([HEADER, "p1,T1,images/a.nii.gz,", "p2,T1,images/../images/a.nii.gz,"], "the file of line 2"),
     "bad contrast": ([HEADER, "p1,T1/2,images/a.nii.gz,"], "line 2: contrast name 'T1/2'"),
     "bad subject": ([HEADER, "../p1,T1,images/a.nii.gz,"], "subject name '../p1'"),
-    "bad split": ([HEADER, "p1,T1,images/a.nii.gz,training"], "names the split 'training': use train, val, test"),
+    "bad split": ([HEADER, "p1,T1,images/a.nii.gz,held-out"], "names the split 'held-out': use train, val, test"),
     "two splits": ([HEADER, "p1,T1,images/a.nii.gz,train", "p1,T2,images/b.nii.gz,val"], "puts p1 into train and val"),
 }  # fmt: skip
 
@@ -214,13 +222,26 @@ BAD_TABLES = {
 @pytest.mark.parametrize("fault", BAD_TABLES)
 def test_wrong_tables_are_refused(tmp_path, fault):
     lines, reason = BAD_TABLES[fault]
-    assert reason in refused(write_table(tmp_path, *lines))
+    assert reason.format(root=tmp_path) in refused(write_table(tmp_path, *lines))
+
+
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path):
+    """Headers, splits and masks in any case, lines that end in CR LF, an empty column at the end."""
+    lines = ["Subject,CONTRAST,Path,Split,", "p1,t1,images/a.nii.gz,Train,", "p1,SEG,images/b.nii.gz,,",
+             "p2,T1w,images/c.nii.gz,VALIDATION,", "p3,T1w,images/d.nii.gz,N/A,"]  # fmt: skip
+    table = write_table(tmp_path, *(f"{line}\r" for line in lines))
+    assert splits(table) == {"p1": "train", "p2": "val", "p3": None}
+    assert set(find_subjects(table).subjects[0].masks) == {"seg"}
+    assert find_subjects(table).contrasts == ("T1w",)
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
     assert "neither a folder nor a table" in refused(write_table(tmp_path, HEADER, name="scans.xlsx"))
     (tmp_path / "latin.csv").write_bytes("subject,contrast,path\nJürg,T1,a.nii".encode("latin-1"))
     assert "not a UTF-8 text table" in refused(tmp_path / "latin.csv")
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "scans.csv").write_bytes("subject,contrast,path\np1,T1,a.nii\n".encode(encoding))
+        assert "UTF-16" in refused(tmp_path / "scans.csv")
 
 
 def test_splits_json(tmp_path):
@@ -232,7 +253,7 @@ def test_splits_json(tmp_path):
 BAD_SPLITS = {
     "no subject": ({"train": ["a", "zz"]}, "names zz, which is no subject"),
     "two splits": ({"train": ["a"], "test": ["b", "a"]}, "puts a into train and test: keep a person in one split"),
-    "bad name": ({"train": ["a"], "validation": []}, "the split 'validation'"),
+    "bad name": ({"train": ["a"], "unseen": ["b"]}, "the split 'unseen'"),
     "not a dict": (["a"], "must be of the form"),
     "not a list": ({"train": "a"}, "must be of the form"),
     "not names": ({"train": [1]}, "must be of the form"),
@@ -286,12 +307,12 @@ def test_time_points_of_one_brats_patient_stay_in_one_split(tmp_path):
 def test_participants_tsv_gives_splits(tmp_path):
     bids_sessions(tmp_path)
     participants = tmp_path / "participants.tsv"
-    participants.write_text("participant_id\tage\nsub-01\n")  # no split column: its flaws do not matter here
+    participants.write_text("participant_id\tage\nsub-01\t30\n")
     assert set(splits(tmp_path).values()) == {None}
     participants.write_text("participant_id\tage\tsplit\nsub-01\t30\ttrain\nsub-02\t40\tn/a\nsub-99\t50\ttest\n")
     assert splits(tmp_path) == {"sub-01_ses-1": "train", "sub-01_ses-2": "train", "sub-02_ses-1": None}
-    participants.write_text("participant_id\tsplit\nsub-01\tTrain\n")
-    assert "the split 'Train'" in refused(tmp_path)
+    participants.write_text("participant_id\tsplit\nsub-01\tunseen\n")
+    assert "the split 'unseen'" in refused(tmp_path)
     participants.write_text("participant_id\tsplit\nsub-01\ttrain\n")
     (tmp_path / "splits.json").write_text('{"train": ["sub-01"]}')
     assert "both state splits" in refused(tmp_path)

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from scansynth.data.cohort import Cohort
-from scansynth.data.text_table import UNKNOWN
+from scansynth.data.text_table import is_unknown
 from scansynth.errors import InputError
 from scansynth.method import LABEL_WIDTH
+
+_MARKS = ("na", "nan", "#n/a", "null", "?", "-", ".")
+"""What programs write where nothing is known; taken for a class, it would be one."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,16 @@ class Label:
             values: as written in the table, of the subjects where it is known, at least one.
 
         Raises:
-            InputError: if there are texts among more than two numbers, all values are one, or the classes are too many.
+            InputError: if there are texts among more than two numbers, all values are one, the classes are too many,
+                or one of them is what programs write for nothing.
         """
         numbers = [number for text in values if (number := _number(text)) is not None]
         if len(set(numbers)) > 2:
             if texts := [text for text in values if _number(text) is None]:
                 raise InputError(f"label {name} has numbers and {texts[0]!r}: write a number or n/a in its place")
             return cls(name, float(np.mean(numbers)), float(np.std(numbers)))
+        if marks := [text for text in values if text.lower() in _MARKS]:
+            raise InputError(f"label {name} is {marks[0]!r} for some: where it is not known, write n/a")
         classes = tuple(sorted(set(values)))
         assert classes, name
         if len(classes) == 1:
@@ -70,7 +76,7 @@ class Label:
             InputError: for a text in place of a number, or a class that training did not have.
         """
         encoded = [0.0] * LABEL_WIDTH
-        if value is None or value in UNKNOWN:
+        if value is None or is_unknown(value):
             return encoded
         encoded[0] = 1.0
         if self.classes:

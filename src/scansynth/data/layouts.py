@@ -1,6 +1,6 @@
 """Layouts: which scans of which subjects stand in a folder or a table.
 
-Four layouts are found by themselves:
+Four layouts are found by themselves; names are known in any case, and contrasts by the names in `contrasts.py`:
 
 * BIDS: `sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz`; a session is a subject entry of its own.
 * BraTS: a folder a subject, at most one level down (HGG, LGG); 2018 to 2021 names `<subject>_t1.nii.gz`, 2023 names
@@ -13,53 +13,36 @@ A tissue mask of the user's own, with BIDS' standard labels, is `sub-01[_ses-1]_
 
 Labels of subjects (age, sex) are the columns of the folder's `participants.tsv`; a table has none.
 
-Nothing is opened here except tables and splits, so a listing of thousands of scans takes seconds.
+No image is opened: what is read is tables, splits and the JSON files beside scans, which say whether a scan is
+synthetic. So a listing of thousands of scans takes seconds. Image files of a folder that no layout takes are listed
+with the reason (`not_taken.py`).
 """
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from scansynth.data.contrasts import STANDARD, standard_name
-from scansynth.data.splits import SPLITS, assign_splits, person_of, stated_splits
-from scansynth.data.text_table import UNKNOWN, read_rows
+from scansynth.data.contrasts import STANDARD
+from scansynth.data.folder_layouts import Found, bids, brats, ixi
+from scansynth.data.image_files import Folder, walk
+from scansynth.data.not_taken import PATTERNS, NotTaken, find_not_taken
+from scansynth.data.participants import read_participants
+from scansynth.data.splits import SPLITS
+from scansynth.data.stated_splits import assign_splits, stated_splits
+from scansynth.data.subject import Subject
+from scansynth.data.subject_ids import SubjectIds, bare, person_of
+from scansynth.data.table_layout import COLUMNS, read_table
 from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_IMAGE = re.compile(r"[^.].*\.nii(\.gz)?")
-_BIDS_SUFFIXES = ("T1w", "T2w", "T2starw", "PDw", "FLAIR", "CT", "ct")
-_BRATS = re.compile(r"(?P<subject>.+)[_-](?P<kind>t1|t1ce|t2|flair|t1n|t1c|t2w|t2f|seg|tissue)\.nii(\.gz)?")
-_IXI = re.compile(r"(?P<subject>IXI\d+-[A-Za-z]+-\d+)-(?P<kind>T1|T2|PD)\.nii(\.gz)?")
-_TABLE_COLUMNS = ("subject", "contrast", "path")
-MASKS = ("seg", "tissue")
-"""Label images that a subject may have: the tumour (BraTS), and tissues with BIDS' standard labels (tissue.py)."""
-_LOOKED_FOR = (
-    "BIDS (sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz, not desc-…), BraTS (X/X_t1.nii.gz or X/X-t1n.nii.gz) "
-    "and IXI (IXI012-HH-1211-T1.nii.gz)"
-)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One subject (in BIDS: one session of one) and its files."""
-
-    name: str
-    """Unique in its listing and safe in a file name: `BraTS2021_01476`, `sub-ms01_ses-1`."""
-    scans: dict[str, Path]
-    """Standard contrast name → image file."""
-    masks: dict[str, Path] = field(default_factory=dict)
-    """Name → label image, as `seg`."""
-    split: str | None = None
-    """`train`, `val` or `test` where the data says so."""
-    sidecars: dict[str, Path] = field(default_factory=dict)
-    """Contrast → the JSON file of acquisition parameters beside its image."""
-    labels: dict[str, str] = field(default_factory=dict)
-    """Column of `participants.tsv` → what it says, as written; without what is not known."""
+EXAMPLES = 3
+"""Files that are named for each reason why some were not taken."""
+_LOOKED_FOR = f"BIDS ({PATTERNS['BIDS']}, not desc-…), BraTS ({PATTERNS['BraTS']}) and IXI ({PATTERNS['IXI']})"
 
 
 @dataclass(frozen=True)
@@ -74,39 +57,67 @@ class Listing:
     """Sorted by name."""
     contrasts: tuple[str, ...]
     """All contrasts that any subject has: the standard ones in their order, then the others by name."""
+    not_taken: tuple[NotTaken, ...] = ()
+    """Image files of the folder that are no subject's, by path; of a table none: it names what is meant."""
+
+    def may_be(self, subject: str, contrast: str) -> list[NotTaken]:
+        """Files that were not taken and may be an acquired scan of this contrast of this subject.
+
+        A file that stands with a person, in no visit, may be of any visit. One whose name says no contrast may be any
+        of its subject. One that stands with nobody may be anybody's, but only if its name says the contrast.
+        """
+        names = {subject.lower(), person_of(subject).lower()}
+        files = [one for name in names for one in self._by_subject.get(name, ())]
+        strays = [one for one in self._by_subject.get("", ()) if one.contrasts]
+        found = [one for one in (*files, *strays) if not one.contrasts or contrast in one.contrasts]
+        return sorted(found, key=lambda one: one.path)
+
+    @cached_property
+    def _by_subject(self) -> dict[str, list[NotTaken]]:
+        """Subject in lower case, or nothing → its files that may be scans."""
+        found: dict[str, list[NotTaken]] = {}
+        for one in self.not_taken:
+            if one.scan:
+                found.setdefault((one.subject or "").lower(), []).append(one)
+        return found
 
 
 def find_subjects(path: str | Path) -> Listing:
     """List the subjects of a data folder or a table.
 
     Splits come from `splits.json` in the folder (`{"train": [names], "val": […], "test": […]}`; a BIDS subject
-    stands for all its sessions), from the column `split` of a BIDS `participants.tsv`, or from the table. Labels are
-    the other columns of `participants.tsv`, for all sessions of a participant.
+    stands for all its sessions), from the column `split` of a BIDS `participants.tsv`, from folders `train`, `val` and
+    `test` that the subjects stand in, or from the table. Labels are the other columns of `participants.tsv`, for all
+    sessions of a participant.
 
     Raises:
-        InputError: if nothing or more than one layout is found, two files are one subject's same contrast,
-            or the splits or the table are wrong.
+        InputError: if nothing or more than one layout is found, two files are one subject's same contrast, or the
+            splits, `participants.tsv` or the table are wrong or of nobody who has scans.
     """
     root = Path(os.path.abspath(path))
     if not root.exists():
         raise InputError(f"{path} does not exist: give a data folder or a .csv or .tsv table")
+    labels: dict[str, dict[str, str]] = {}
+    not_taken: tuple[NotTaken, ...] = ()
     if root.is_file():
-        layout, (subjects, pairs) = "table", _table(root)
-        source, root, labels = root, root.parent, {}
+        layout, source, root = "table", root, root.parent
+        subjects, pairs = read_table(source)
+        splits = assign_splits(_ids(subjects), pairs, source)
     else:
-        layout, subjects = _search(root)
-        _check_names_differ(subjects)
-        pairs, source = stated_splits(root, [subject.name for subject in subjects])
-        labels = _labels(root, [subject.name for subject in subjects])
-    splits = assign_splits([subject.name for subject in subjects], pairs, source)
+        tree = walk(root)
+        layout, found = _search(tree)
+        subjects, ids = found.subjects, _ids(found.subjects)
+        participants = read_participants(root, ids)
+        splits = stated_splits(root, subjects, ids, participants)
+        labels = participants.labels if participants else {}
+        not_taken = find_not_taken(tree, layout, subjects, found.left)
     subjects = [
         replace(subject, split=splits.get(subject.name), labels=labels.get(subject.name, {})) for subject in subjects
     ]
-
-    found = {contrast for subject in subjects for contrast in subject.scans}
-    standard = [contrast for contrast in STANDARD if contrast in found]
-    contrasts = (*standard, *sorted(found.difference(standard)))
-    return Listing(layout, root, tuple(sorted(subjects, key=lambda subject: subject.name)), contrasts)
+    there = {contrast for subject in subjects for contrast in subject.scans}
+    standard = [contrast for contrast in STANDARD if contrast in there]
+    contrasts = (*standard, *sorted(there.difference(standard)))
+    return Listing(layout, root, tuple(sorted(subjects, key=lambda subject: subject.name)), contrasts, not_taken)
 
 
 def describe(listing: Listing) -> str:
@@ -140,174 +151,68 @@ def chosen_contrasts(listing: Listing, contrasts: Sequence[str] | None) -> tuple
     return tuple(dict.fromkeys(contrasts or listing.contrasts))
 
 
-def _labels(root: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Known labels of each subject from the folder's `participants.tsv`; a flaw of it costs the labels alone."""
-    table = root / "participants.tsv"
-    if not table.is_file():
-        return {}
-    found: dict[str, dict[str, str]] = {}
-    try:
-        for line, row in read_rows(table, required=("participant_id",), optional=None):
-            name = row.pop("participant_id")
-            known = {key: text for key, text in row.items() if key not in ("", "split") and text not in UNKNOWN}
-            if found.setdefault(name, known) != known:
-                raise InputError(f"{table} line {line} says something else of {name} than a line before: keep one")
-    except InputError as error:
-        logger.warning("no labels are read: %s", error)
-        return {}
-    return {name: found.get(name, found.get(person_of(name), {})) for name in names}
+def told(listing: Listing) -> list[str]:
+    """What people must know of image files that were not taken: how many, why, examples and the way on.
+
+    One line for all and one for each reason, those of possible scans first; no line where nothing was left.
+    """
+    reasons: dict[tuple[bool, str], list[str]] = {}
+    for one in listing.not_taken:
+        reasons.setdefault((not one.scan, one.why), []).append(str(one.path.relative_to(listing.root)))
+    if not reasons:
+        return []
+    scans = sum(one.scan for one in listing.not_taken)
+    lines = [f"image files in {listing.root} that are not taken: {len(listing.not_taken)}, possible scans: {scans}"]
+    for (_, why), files in sorted(reasons.items(), key=lambda item: (item[0][0], -len(item[1]))):
+        more = f" and {len(files) - EXAMPLES} more" if len(files) > EXAMPLES else ""
+        lines.append(f"  {len(files)}: {why} ({', '.join(files[:EXAMPLES])}{more})")
+    return lines
 
 
-def _search(root: Path) -> tuple[str, list[Subject]]:
-    """The layout that a folder has, and its subjects."""
-    readers = {"BIDS": _bids, "BraTS": _brats, "IXI": _ixi}
-    found = {layout: subjects for layout, reader in readers.items() if (subjects := reader(root))}
-    if not found:
-        what = "is empty" if not any(root.iterdir()) else "holds no known layout"
-        raise InputError(f"{root} {what}: looked for {_LOOKED_FOR}; for other names give a .csv or .tsv table "
-                         f"with columns {', '.join(_TABLE_COLUMNS)}")  # fmt: skip
-    if len(found) > 1:
-        raise InputError(f"{root} mixes the layouts {' and '.join(found)}: give the folder of one of them")
-    ((layout, subjects),) = found.items()
-    return layout, subjects
+def _ids(subjects: Iterable[Subject]) -> SubjectIds:
+    """The names of subjects, which must differ.
 
-
-def _check_names_differ(subjects: list[Subject]) -> None:
+    Raises:
+        InputError: if two subjects, or two visits' persons, are named alike.
+    """
     folders: dict[str, Path] = {}
+    persons: dict[str, str] = {}
+    alike: dict[str, str] = {}
+    subjects = list(subjects)
     for subject in subjects:
         folder = next(iter(subject.scans.values())).parent
-        if subject.name in folders:
-            raise InputError(
-                f"{folders[subject.name]} and {folder} hold one subject twice: remove or rename one of them"
-            )
-        folders[subject.name] = folder
+        if before := folders.get(subject.name.lower()):
+            raise InputError(f"{before} and {folder} hold one subject twice: remove or rename one of them")
+        folders[subject.name.lower()] = folder
+        person = person_of(subject.name)
+        if (before := persons.setdefault(person.lower(), person)) != person:
+            raise InputError(f"{before} and {person} in {folder} differ in case only: write one person in one way")
+        if (before := alike.setdefault(bare(person), person)) != person:
+            logger.warning("%s and %s may be one person, whom a drawn split may take apart", before, person)
+    return SubjectIds(subject.name for subject in subjects)
 
 
-def _bids(root: Path) -> list[Subject]:
-    subjects = []
-    for folder in _folders(root, "sub-*"):
-        for place in (folder, *_folders(folder, "ses-*")):
-            name = folder.name if place == folder else f"{folder.name}_{place.name}"
-            choices: dict[str, list[Path]] = {}
-            for file in (*_images(place / "anat"), *_images(place / "ct")):
-                contrast = _bids_contrast(file, name)
-                if contrast:
-                    choices.setdefault(contrast, []).append(file)
-            for contrast, (first, *others) in choices.items():
-                if others:
-                    left_out = ", ".join(file.name for file in others)
-                    logger.warning("%s has several %s: %s is taken, left out: %s", name, contrast, first.name, left_out)
-            masks = _bids_tissue(place / "anat", name)
-            if choices:
-                subjects.append(_subject(name, {contrast: files[0] for contrast, files in choices.items()}, masks))
-    return subjects
-
-
-def _bids_tissue(folder: Path, name: str) -> dict[str, Path]:
-    """The discrete segmentation beside the scans of the subject entry `name`, as a mask."""
-    found = [file for file in _images(folder) if _stem(file).startswith(f"{name}_") and _stem(file).endswith("_dseg")]
+def _search(tree: Folder) -> tuple[str, Found]:
+    """The layout that a folder has, and what is found by it."""
+    found = {"BIDS": bids(tree)}
+    found |= {"BraTS": brats(tree, but_bids=bool(found["BIDS"].subjects)), "IXI": ixi(tree)}
+    found = {layout: one for layout, one in found.items() if one.subjects}
+    if not found:
+        what = "is empty" if not any(tree.path.iterdir()) else "holds no known layout"
+        raise InputError(f"{tree.path} {what}: looked for {_LOOKED_FOR}; for other names give a .csv or .tsv table "
+                         f"with columns {', '.join(COLUMNS)}{_seen(tree)}")  # fmt: skip
     if len(found) > 1:
-        left_out = ", ".join(file.name for file in found[1:])
-        logger.warning("%s has several dseg: %s is taken, left out: %s", name, found[0].name, left_out)
-    return {"tissue": found[0]} if found else {}
+        raise InputError(f"{tree.path} mixes the layouts {' and '.join(found)}: give the folder of one of them")
+    ((layout, one),) = found.items()
+    return layout, one
 
 
-def _bids_contrast(file: Path, name: str) -> str | None:
-    """The contrast of a BIDS image of the subject entry `name`; None for derivatives and what is no such scan."""
-    *entities, suffix = _stem(file).split("_")
-    keys = {entity.partition("-")[0] for entity in entities}
-    # A phase, real or imaginary part (`part-`) has the suffix of the magnitude image but is none.
-    if suffix not in _BIDS_SUFFIXES or "desc" in keys or ("part" in keys and "part-mag" not in entities):
-        return None
-    if not file.name.startswith(f"{name}_"):
-        raise InputError(f"{file} stands in the folder of {name} but is not named so: move or rename it")
-    if "ce" not in keys:
-        return standard_name(suffix)
-    if suffix != "T1w":
-        logger.warning("%s is left out: of contrast-enhanced images only T1w has a name here", file)
-        return None
-    return "T1ce"
-
-
-def _brats(root: Path) -> list[Subject]:
-    subjects = []
-    children = _folders(root)
-    for folder in (root, *children, *(grandchild for child in children for grandchild in _folders(child))):
-        files: dict[str, Path] = {}
-        for file in _images(folder):
-            match = _BRATS.fullmatch(file.name)
-            if match and match["subject"] == folder.name:
-                _add(files, match["kind"] if match["kind"] in MASKS else standard_name(match["kind"]), file)
-        masks = {kind: files.pop(kind) for kind in MASKS if kind in files}
-        if files:
-            subjects.append(_subject(folder.name, files, masks))
-    return subjects
-
-
-def _ixi(root: Path) -> list[Subject]:
-    scans: dict[str, dict[str, Path]] = {}
-    for folder in (root, *_folders(root)):
-        for file in _images(folder):
-            if match := _IXI.fullmatch(file.name):
-                _add(scans.setdefault(match["subject"], {}), standard_name(match["kind"]), file)
-    return [_subject(name, files) for name, files in scans.items()]
-
-
-def _table(table: Path) -> tuple[list[Subject], list[tuple[str, str]]]:
-    """Subjects of a table, and its (subject, split) pairs."""
-    scans: dict[str, dict[str, Path]] = {}
-    splits = []
-    lines: dict[Path, int] = {}
-    for line, row in read_rows(table, required=_TABLE_COLUMNS, optional=("split",)):
-        where = f"{table} line {line}"
-        if empty := [column for column in _TABLE_COLUMNS if not row[column]]:
-            raise InputError(f"{where} has no {' and no '.join(empty)}: fill it in or remove the line")
-        try:
-            contrast = standard_name(row["contrast"])
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        file = Path(os.path.abspath(table.parent / row["path"]))
-        if not file.is_file():
-            raise InputError(f"{where}: {file} does not exist: correct the path, it is relative to the table's folder")
-        if file in lines:
-            raise InputError(f"{where} names the file of line {lines[file]} again: give each scan its own file")
-        lines[file] = line
-        _add(scans.setdefault(row["subject"], {}), contrast, file)
-        if row.get("split"):
-            splits.append((row["subject"], row["split"]))
-    if not scans:
-        raise InputError(f"{table} lists no scans: add a line for each, with {', '.join(_TABLE_COLUMNS)}")
-    masks = {name: {"tissue": files.pop("tissue")} if "tissue" in files else {} for name, files in scans.items()}
-    if bare := [name for name, files in scans.items() if not files]:
-        raise InputError(f"{table} lists a tissue mask of {bare[0]} and no scan: add one or remove the line")
-    return [_subject(name, files, masks[name]) for name, files in scans.items()], splits
-
-
-def _subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | None = None) -> Subject:
-    """A subject with the sidecars that stand beside its scans."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"subject name {name!r}: use letters, digits, '-', '_' and '.' only, it becomes a file name")
-    beside = {contrast: file.with_name(f"{_stem(file)}.json") for contrast, file in scans.items()}
-    return Subject(name, scans, masks or {}, None, {key: file for key, file in beside.items() if file.is_file()})
-
-
-def _add(files: dict[str, Path], contrast: str, file: Path) -> None:
-    if files.setdefault(contrast, file) != file:
-        raise InputError(f"{files[contrast]} and {file} are both {contrast} of one subject: keep one of them")
-
-
-def _folders(root: Path, pattern: str = "*") -> list[Path]:
-    return sorted(folder for folder in root.glob(pattern) if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _images(folder: Path) -> list[Path]:
-    """NIfTI files of a folder in sorted order, without hidden ones and those that a synthesis made."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [
-        file for file in files if _IMAGE.fullmatch(file.name) and "_synthetic" not in file.name and not file.is_dir()
-    ]
-
-
-def _stem(file: Path) -> str:
-    """File name without `.nii` or `.nii.gz`."""
-    return file.name.removesuffix(".gz").removesuffix(".nii")
+def _seen(tree: Folder) -> str:
+    """The images of a folder without a layout, for a message."""
+    folders = list(tree.all())
+    images = [folder.path / name for folder in folders for name in (*folder.nifti, *folder.others)]
+    dicom = [folder.path for folder in folders if folder.dicom]
+    seen = f"; there are {len(images)} image files, as {images[0].relative_to(tree.path)}" if images else ""
+    if dicom:
+        seen += f"; there is DICOM in {len(dicom)} folders, as {dicom[0]}: convert it to NIfTI with dcm2niix"
+    return seen

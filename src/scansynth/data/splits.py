@@ -1,29 +1,21 @@
-"""Splits: who trains, validates and tests, as the data states it or as drawn. A person is never in two."""
+"""Splits: who trains, validates and tests, as the data states it (`stated_splits.py`) or as drawn.
 
-import json
-import re
+A person is never in two.
+"""
+
+import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from scansynth.data.text_table import UNKNOWN, read_rows
+from scansynth.data.subject_ids import person_of, some_of
 from scansynth.errors import InputError
 
 SPLITS = ("train", "val", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
 """Shares of people who train, validate and test, where the data states no split and nobody asks for others."""
-
-# Sessions (BIDS) and time points (BraTS 2023) of one person.
-_VISIT = re.compile(r"(?P<person>sub-[^_]+)_ses-.+|(?P<case>BraTS-[A-Za-z]+-\d+)-\d+")
-
-
-def person_of(name: str) -> str:
-    """The person whose visit a subject entry is."""
-    match = _VISIT.fullmatch(name)
-    return (match["person"] or match["case"]) if match else name
 
 
 def choose_splits(stated: Mapping[str, str | None], fractions: tuple[float, float, float], seed: int) -> dict[str, str]:
@@ -34,11 +26,11 @@ def choose_splits(stated: Mapping[str, str | None], fractions: tuple[float, floa
 
     Args:
         stated: subject → the split that the data states, or None; all have one or none has.
-        fractions: shares of train, val and test.
+        fractions: shares of train, val and test; of no effect where the data states a split.
         seed: of the draw.
 
     Raises:
-        InputError: if fractions do not fit, or the data gives a split to some subjects only.
+        InputError: if fractions do not fit or leave nobody to train, or the data gives a split to some subjects only.
     """
     given = {name: split for name, split in stated.items() if split is not None}
     if given:
@@ -46,12 +38,17 @@ def choose_splits(stated: Mapping[str, str | None], fractions: tuple[float, floa
         wrong = [name for name, split in given.items() if split not in SPLITS]
         if missing or wrong:
             raise InputError(
-                f"subjects without a split (train, val or test) while others have one: {', '.join(missing + wrong)}: "
-                "name them in the split file or take it away"
+                f"subjects without a split (train, val or test) while others have one: {some_of(missing + wrong)} "
+                f"({len(missing + wrong)} in all): name them in the split file or take it away"
             )
         return given
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not all(map(math.isfinite, fractions)) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise InputError(f"split fractions {fractions}: give three shares that are not negative and add up to 1")
+    if fractions[0] == 0:
+        raise InputError(
+            f"split fractions {fractions} leave nobody to train: give the first of them, train, a share above 0 (scans "
+            "that a trained run is only tested on: name them in the data's own split)"
+        )
     people = sorted({person_of(name) for name in stated})
     quotas = np.asarray(fractions) * len(people)
     counts = np.floor(quotas + 1e-9).astype(int)
@@ -74,7 +71,7 @@ class Foreseen:
     line: str
     """The numbers, and where they come from."""
     warnings: tuple[str, ...]
-    """What follows from a split that is empty, and what to do."""
+    """What follows from a split that is empty, though it may have a share, or from shares that do not count."""
 
 
 WITHOUT = {
@@ -89,17 +86,20 @@ def foresee(stated: Mapping[str, str | None], fractions: tuple[float, float, flo
     counts = Counter(splits.values())
     numbers = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     people = len({person_of(name) for name in splits})
+    unused: tuple[str, ...] = ()
     if any(split is not None for split in stated.values()):
         origin, cure = "as the data states them", "name some where the data states its splits"
+        if fractions != FRACTIONS:
+            unused = ("the data states its splits, so --fractions do not count; to draw, take the statement away",)
     else:
         shares = " ".join(f"{share:g}" for share in fractions)
         origin = f"drawn by person: --fractions {shares}, --seed {seed}"
-        one = round(1 / max(people, 1), 2)
-        cure = f"give --fractions {1 - 2 * one:.2f} {one:.2f} {one:.2f} (one of each)"
+        one = max(0.01, round(1 / max(people, 1), 2))
+        cure = f"give --fractions {1 - 2 * one:.2f} {one:.2f} {one:.2f} (somebody in each)"
         if people < 3:
             cure = "three people are needed: add subjects"
     warnings = tuple(f"{text}; {cure}" for split, text in WITHOUT.items() if not counts[split])
-    return Foreseen(splits, f"splits: {numbers} ({origin})", warnings)
+    return Foreseen(splits, f"splits: {numbers} ({origin})", (*warnings, *unused))
 
 
 def without_training(
@@ -150,74 +150,3 @@ def exact_splits(stated: Mapping[str, str | None], counts: tuple[int, int, int],
         names = {split: order[ends[place] : ends[place + 1]] for place, split in enumerate(SPLITS)}
     chosen = {name: split for split, count in zip(SPLITS, counts, strict=True) for name in names[split][:count]}
     return {name: chosen[name] for name in sorted(chosen)}
-
-
-def stated_splits(root: Path, names: Iterable[str]) -> tuple[list[tuple[str, str]], Path]:
-    """What a data folder states in `splits.json` or `participants.tsv`.
-
-    Args:
-        root: the data folder.
-        names: of the subjects found in it.
-
-    Returns:
-        (name of a subject or a person, split) pairs, and the file that states them.
-
-    Raises:
-        InputError: if both files state splits, or one of them is wrong.
-    """
-    file, participants = root / "splits.json", root / "participants.tsv"
-    pairs = []
-    # The first line alone says whether the file matters here; a flaw elsewhere in it is then no concern of ours.
-    if participants.is_file() and "split" in participants.read_text("utf-8", "replace").partition("\n")[0].split():
-        present = {person_of(name) for name in names}  # participants without images are usual
-        rows = read_rows(participants, required=("participant_id", "split"), optional=None)
-        pairs = [(row["participant_id"], row["split"]) for _, row in rows if row["participant_id"] in present]
-        pairs = [(name, split) for name, split in pairs if split not in UNKNOWN]
-    if not file.is_file():
-        return pairs, participants
-    if pairs:
-        raise InputError(f"{file} and {participants} both state splits: keep one (the other's column or file removed)")
-    try:
-        stated = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON ({error}): mend it") from None
-    if not isinstance(stated, dict) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in stated.values()
-    ):
-        raise InputError(f'{file} must be of the form {{"train": ["name", …], "val": […], "test": […]}}: rewrite it')
-    _check_split_names(stated, file)
-    return [(name, split) for split, names in stated.items() for name in names], file
-
-
-def assign_splits(names: Iterable[str], pairs: Sequence[tuple[str, str]], source: Path) -> dict[str, str]:
-    """Split of each subject that `source` states one for.
-
-    Args:
-        names: of all subjects.
-        pairs: (name, split); a name may be a subject's or, for all visits, a person's.
-        source: the file that states them, for messages.
-
-    Raises:
-        InputError: for an unknown name or split, or a person in two splits.
-    """
-    _check_split_names((split for _, split in pairs), source)
-    known: dict[str, set[str]] = {}
-    for subject in names:
-        for name in (subject, person_of(subject)):
-            known.setdefault(name, set()).add(subject)
-    splits: dict[str, str] = {}
-    of_person: dict[str, str] = {}
-    for name, split in pairs:
-        if name not in known:
-            raise InputError(f"{source} names {name}, which is no subject found there: correct or remove the name")
-        # Visits of one person in two splits would let a test subject be seen in training.
-        if (before := of_person.setdefault(person_of(name), split)) != split:
-            raise InputError(f"{source} puts {person_of(name)} into {before} and {split}: keep a person in one split")
-        splits.update(dict.fromkeys(known[name], split))
-    return splits
-
-
-def _check_split_names(names: Iterable[str], source: Path) -> None:
-    for name in names:
-        if name not in SPLITS:
-            raise InputError(f"{source} names the split {name!r}: use {', '.join(SPLITS)} only")

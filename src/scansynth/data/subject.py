@@ -1,0 +1,79 @@
+"""A subject and its files."""
+
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scansynth.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+MASKS = ("seg", "tissue")
+"""Label images that a subject may have: the tumour (BraTS), and tissues with BIDS' standard labels (tissue.py)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject (in BIDS: one session of one) and its files."""
+
+    name: str
+    """Unique in its listing and safe in a file name: `BraTS2021_01476`, `sub-ms01_ses-1`."""
+    scans: dict[str, Path]
+    """Standard contrast name → image file."""
+    masks: dict[str, Path] = field(default_factory=dict)
+    """Name → label image, as `seg`."""
+    split: str | None = None
+    """`train`, `val` or `test` where the data says so."""
+    sidecars: dict[str, Path] = field(default_factory=dict)
+    """Contrast → the JSON file of acquisition parameters beside its image."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Column of `participants.tsv` → what it says, as written; without what is not known."""
+
+
+def make_subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | None = None) -> Subject:
+    """A subject with the sidecars that stand beside its scans.
+
+    Raises:
+        InputError: if the name cannot stand in a file name.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"subject name {name!r}: use letters, digits, '-', '_' and '.' only, it becomes a file name")
+    beside = {contrast: sidecar_of(file) for contrast, file in scans.items()}
+    for sidecar in beside.values():
+        if sidecar.is_symlink() and not sidecar.exists():
+            logger.warning("%s is a link to nothing: what it says of the acquisition is not known", sidecar)
+    return Subject(name, scans, masks or {}, None, {key: file for key, file in beside.items() if file.is_file()})
+
+
+def add_file(files: dict[str, Path], kind: str, file: Path) -> None:
+    """Note a subject's file of a contrast, or of a mask.
+
+    Raises:
+        InputError: if there is another one.
+    """
+    if files.setdefault(kind, file) != file:
+        raise InputError(f"{files[kind]} and {file} are both {kind} of one subject: keep one of them")
+
+
+def stem_of(name: str) -> str:
+    """A file's name without `.nii` or `.nii.gz`, in any case."""
+    return _ENDING.sub("", name)
+
+
+def sidecar_of(file: Path) -> Path:
+    """The JSON file that belongs to an image."""
+    return file.with_name(f"{stem_of(file.name)}.json")
+
+
+def is_synthetic(file: Path) -> bool:
+    """Whether an image's name or its sidecar says that a synthesis made it."""
+    if "_synthetic" in file.name.lower():
+        return True
+    try:
+        content = json.loads(sidecar_of(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or a broken one, which preparing tells of
+        return False
+    return isinstance(content, dict) and True in (content.get("synthetic"), content.get("hypothetical"))
