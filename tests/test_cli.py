@@ -139,7 +139,10 @@ def test_a_preparation_recipe_and_what_is_given_beside_it(folder, tmp_path, caps
     command = ["prepare", "-i", str(folder / "DATA"), "-o", str(tmp_path / "cohort"), "--dry-run"]
     assert main([*command, "--recipe", "cg-ddpm"]) == 0
     assert "becomes 256×256×32 at 1×1×6 mm" in capsys.readouterr().out
-    assert main([*command, "--recipe", "cg-ddpm", "--size", "64", "48", "None"]) == 0
+    smaller = [*command, "--recipe", "cg-ddpm", "--size", "64", "48", "None"]
+    assert main(smaller) == 1  # it cuts the heads off
+    assert "[cut-off]" in capsys.readouterr().out
+    assert main([*smaller, "--accept", "cut-off"]) == 0
     shown = capsys.readouterr().out
     assert "becomes 64×48×" in shown
     assert "at 1×1×6 mm" in shown

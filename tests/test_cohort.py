@@ -9,7 +9,7 @@ import pytest
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
 from scansynth.data.dry_run import dry_run
-from scansynth.data.intensity import foreground_threshold
+from scansynth.data.foreground import foreground_threshold
 from scansynth.data.layouts import Listing, Subject
 from scansynth.data.prepare import Preparation, grid_for, to_grid
 from scansynth.data.volume import Volume

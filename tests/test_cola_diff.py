@@ -255,12 +255,17 @@ def test_a_folders_own_tissue_is_found_where_a_run_reads_it(trained, phantoms, c
     own = replace(subject, masks={"tissue": tmp_path / "mask.nii.gz"})
     asked = []
     translate = Run.translate
-    monkeypatch.setattr(Run, "translate", lambda *some: asked.append(some[-1]) or translate(*some[:-1]))
-    translate_cohort(trained, replace(phantoms, subjects=[own]), tmp_path / "out", "T2w")
+
+    def watched(*some, tissue, **others):
+        asked.append(tissue)
+        return translate(*some, **others)
+
+    monkeypatch.setattr(Run, "translate", watched)
+    translate_cohort(trained, replace(phantoms, subjects=[own]), tmp_path / "out", target="T2w")
     assert asked == [tmp_path / "mask.nii.gz"]
     train(tiny("regression"), cohort, tmp_path / "regression", torch.device("cpu"))
     regression = scansynth.load(tmp_path / "regression", "cpu")
-    translate_cohort(regression, replace(phantoms, subjects=[own]), tmp_path / "out-regression", "T2w")
+    translate_cohort(regression, replace(phantoms, subjects=[own]), tmp_path / "out-regression", target="T2w")
     assert asked[1:] == [None]
     with pytest.raises(InputError, match="reads no tissue labels"):
         translate(regression, {"T1w": subject.scans["T1w"]}, "T2w", tissue=tmp_path / "mask.nii.gz")

@@ -66,13 +66,31 @@ def test_a_set_repeats_grows_and_is_marked(run, gridded, tmp_path):
     )  # can be measured as it is
 
 
-def test_a_half_made_volume_is_made_again(run, tmp_path):
+@pytest.mark.parametrize("left", ["image", "part of the image", "nothing in the image", "sidecar"])
+def test_a_volume_that_is_not_whole_is_made_again(run, tmp_path, left):
     generate_set(run, 1, tmp_path)
-    whole = arrays(tmp_path, 1)[0]
-    volume_path(tmp_path, "T1w", 1).write_bytes(b"half")
-    (tmp_path / "synthetic-0001_T1w.json").unlink()  # the sidecar comes last
+    path, whole = volume_path(tmp_path, "T1w", 1), arrays(tmp_path, 1)[0]
+    if left == "image":
+        (tmp_path / "synthetic-0001_T1w.json").unlink()  # the sidecar comes last
+    elif left == "sidecar":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 2000 if left.startswith("part") else 0])
     generate_set(run, 1, tmp_path)
     np.testing.assert_array_equal(arrays(tmp_path, 1)[0], whole)
+    assert (tmp_path / "synthetic-0001_T1w.json").is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_scan_of_a_volumes_name_is_kept(run, tmp_path, overwrite, monkeypatch):
+    path = volume_path(tmp_path, "T1w", 2)
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((4, 4, 4), dtype=np.float32), np.eye(4)), path)
+    before = path.read_bytes()
+    monkeypatch.setattr(type(run.method), "generate", None)  # nothing is computed before it is checked
+    with pytest.raises(InputError, match=r"synthetic-0002_T1w\.nii\.gz is not marked synthetic"):
+        generate_set(run, 3, tmp_path, overwrite=overwrite)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_volumes_of_another_seed_stay(run, tmp_path):

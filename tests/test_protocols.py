@@ -1,5 +1,6 @@
 """Each protocol against its words: intensities, mask, range and unit, computed by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from scansynth.evaluation.cases import Case, body, brain
 from scansynth.evaluation.metrics import Images
 from scansynth.evaluation.protocols import PROTOCOLS, measure
 from scansynth.evaluation.structural_similarity import ssim_maps
+from scansynth.evaluation.tables import Result, write_tables
 
 SHAPE = (60, 56, 34)
 
@@ -191,3 +193,46 @@ def test_the_page_on_protocols_names_each_with_its_version():
     page = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text()
     rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| `")}
     assert rows == {f"`{protocol.name}` {protocol.version}" for protocol in PROTOCOLS.values()}
+
+
+def test_a_figure_that_cannot_be_had_keeps_no_other_back(pair):
+    """A volume of ten slices has no SSIM in 3D; PSNR and MAE it has."""
+    synthesis, reference = (volume[:, :, 10:20] for volume in pair)
+    found = measure("default", synthesis, reference)
+    assert set(found.missing) == {"ssim_percent", "ms_ssim_percent"}
+    assert "needs sides of at least 11" in found.missing["ssim_percent"]
+    for column in PROTOCOLS["default"].columns:
+        assert np.isnan(found.mean(column)) == (column in found.missing), column
+
+
+def test_a_range_that_flatters_is_refused_and_plain_errors_are_not(pair):
+    """An image in a hundredth of its range has 40 dB for nothing."""
+    synthesis, reference = pair
+    honest = measure("cola-diff", synthesis, reference)
+    assert not honest.missing
+    found = measure("cola-diff", synthesis / 100, reference / 100)
+    assert set(found.missing) == {"psnr_db", "ssim_percent"}
+    assert "more than 4 times what the reference spans" in found.missing["psnr_db"]
+    spiked = reference.copy()
+    spiked[20, 20, 12] = 50  # one voxel of the truth sets the range of protocol default
+    found = measure("default", synthesis, spiked)
+    assert {"psnr_db", "ssim_percent", "fsim", "gmsd"} <= set(found.missing)
+    assert np.isfinite(found.mean("mae"))
+    with pytest.raises(InputError, match="more than 4 times"):
+        measure(PROTOCOLS["cola-diff"].only("psnr_db"), synthesis / 100, reference / 100)
+
+
+def test_tables_say_what_is_missing_and_why(pair, tmp_path):
+    synthesis, reference = (volume[:, :, 10:20] for volume in pair)
+    results = [
+        Result("run", ("T1w",), "T2w", name, measure("default", synthesis, reference)) for name in ("test-1", "test-2")
+    ]
+    write_tables(results, tmp_path, "default")
+    text = (tmp_path / "table.md").read_text()
+    assert "SSIM (%) is missing for 2 subjects: images of" in text
+    row = next(line for line in text.splitlines() if line.startswith("| run"))
+    assert "| – |" in row
+    assert "nan" not in text
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["subjects"][0]["ssim_percent"] is None
+    assert content["subjects"][0]["psnr_db"] > 0

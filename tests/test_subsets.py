@@ -92,6 +92,6 @@ def test_many_samples_leave_their_moments_alone(cohort, tiny, phantoms, tmp_path
     names = {path.name.removesuffix(".gz").removesuffix(".nii") for path in tmp_path.glob("*.nii.gz")}
     assert names == {"a", "a_std", "a_sample-1", "a_sample-2", "a_sample-3", "b", "b_std"}
     run = scansynth.load(tmp_path / "run", "cpu")
-    kept, alone = (run.translate({"T1w": scan}, "T2w", 3, moments_only=only) for only in (False, True))
+    kept, alone = (run.translate({"T1w": scan}, "T2w", samples=3, moments_only=only) for only in (False, True))
     np.testing.assert_array_equal(kept.array, alone.array)
     assert (len(kept.samples), len(alone.samples)) == (3, 0)

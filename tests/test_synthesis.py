@@ -155,20 +155,20 @@ def test_missing_contrasts_of_a_bids_folder(runs, bids, tmp_path):
 def test_a_cohort_goes_on_where_it_stopped(runs, bids, tmp_path):
     run = scansynth.load(runs["syndiff"])
     listing = find_subjects(bids)
-    translate_cohort(run, listing, tmp_path, "T2w")
+    translate_cohort(run, listing, tmp_path, target="T2w")
     images = sorted(tmp_path.rglob("*.nii.gz"))
     assert len(images) == 3
     kept = images[0].stat().st_mtime_ns
     whole = nib.load(images[1]).get_fdata()
     sidecar_of(images[1]).unlink()  # as if it had been stopped between image and sidecar
-    translate_cohort(run, listing, tmp_path, "T2w")
+    translate_cohort(run, listing, tmp_path, target="T2w")
     assert images[0].stat().st_mtime_ns == kept
     np.testing.assert_array_equal(nib.load(images[1]).get_fdata(), whole)
     assert sidecar_of(images[1]).exists()
     with pytest.raises(InputError, match=r"another run, seed or number of samples"):
-        translate_cohort(run, listing, tmp_path, "T2w", seed=1)
+        translate_cohort(run, listing, tmp_path, target="T2w", seed=1)
     assert images[0].stat().st_mtime_ns == kept
-    translate_cohort(run, listing, tmp_path, "T2w", seed=1, overwrite=True)
+    translate_cohort(run, listing, tmp_path, target="T2w", seed=1, overwrite=True)
     assert not np.array_equal(nib.load(images[1]).get_fdata(), whole)
 
 
@@ -178,9 +178,9 @@ def test_a_bad_subject_is_named_and_the_others_are_made(runs, bids, tmp_path):
     bad = folder / "sub-001" / "anat" / "sub-001_T1w.nii.gz"
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(InputError, match=r"1 of 3 images.*sub-001 T2w.*truncated"):
-        translate_cohort(scansynth.load(runs["regression"]), find_subjects(folder), tmp_path / "out", "T2w")
+        translate_cohort(scansynth.load(runs["regression"]), find_subjects(folder), tmp_path / "out", target="T2w")
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
-    assert "absent" in (tmp_path / "out" / "contrasts.tsv").read_text()
+    assert "sub-001\tT2w\tfailed\t\t" in (tmp_path / "out" / "contrasts.tsv").read_text()
 
 
 @pytest.mark.parametrize(

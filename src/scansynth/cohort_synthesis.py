@@ -4,51 +4,33 @@ Several processes share the images that are still to be made: the first one look
 out, each makes its part without a word to the others, and at the end the first one writes the list for all.
 """
 
-import csv
-import io
-import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import scansynth
-from scansynth.data.layouts import Listing, Subject
+from scansynth.cohort_plan import Wanted, make_plan, sources_of
+from scansynth.contrast_table import NAME, Entry, Image, list_contrasts, output_path, write_table
+from scansynth.data.census_rules import NOT_TAKEN
+from scansynth.data.layouts import Listing
+from scansynth.data.subject import Subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
-from scansynth.files import write_text
 from scansynth.processes import Processes
 from scansynth.progress import Parts, ReportPart
 from scansynth.synthesis import Run
-from scansynth.synthetic_image import NOTICE, is_made
 
 log = logging.getLogger(__name__)
 
-Image = tuple[str, str]
-"""Subject and contrast."""
-
-OTHERS = "from another run, seed or number of samples, or with other --maps"
 USUAL_SIDE = 128
 """Voxels along an axis that is kept as acquired, for the count of network calls before a scan is opened."""
-REAL, SYNTHETIC, ABSENT = "real", "synthetic", "absent"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One contrast of one subject, in `contrasts.tsv`."""
-
-    subject: str
-    contrast: str
-    status: str
-    """real, synthetic or absent."""
-    path: str
-    """File, or why there is none."""
 
 
 def translate_cohort(
     run: Run,
     listing: Listing,
     out: Path,
+    *,
     target: str | None = None,
     missing: bool = False,
     samples: int = 1,
@@ -60,11 +42,13 @@ def translate_cohort(
     windows: int | None = None,
     maps: bool = False,
     moments_only: bool = False,
+    accept: Sequence[str] = (),
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
     BIDS gives a BIDS derivative (`sub-01/anat/sub-01_desc-synthetic_T2w.nii.gz`), the other layouts a folder a
-    subject (`case/case_T2w_synthetic.nii.gz`). `contrasts.tsv` lists what is real and what is synthetic.
+    subject (`case/case_T2w_synthetic.nii.gz`). `contrasts.tsv` lists what is real and what is synthetic. Nothing is
+    replaced that is not marked synthetic; that is checked before the first image is made.
 
     Args:
         run: the trained run.
@@ -82,16 +66,18 @@ def translate_cohort(
         windows: as in `Run.translate`.
         maps: as in `Run.translate`.
         moments_only: as in `Run.translate`.
+        accept: as in `Run.translate`; `not-taken` lets `missing` make what a file that was not taken may be.
 
     Returns:
         What is listed in `contrasts.tsv`.
 
     Raises:
-        InputError: if nothing can be made, or (after all else is done) some subjects failed.
+        InputError: if nothing can be made or something is in the way, before anything is; or (after all else is done)
+            if some subjects failed.
     """
     processes = processes or Processes(run.device)
-    drawn = {"samples": samples, "seed": seed, "shared_noise": shared_noise, "maps": maps}
-    plan = processes.from_first(lambda: make_plan(run, listing, out, target, missing, overwrite, drawn))
+    wanted = Wanted(target, missing, overwrite, tuple(accept), samples, moments_only, maps, seed, shared_noise)
+    plan = processes.from_first(lambda: make_plan(run, listing, out, wanted))
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}
     own = plan.left[processes.rank :: processes.count]
@@ -101,137 +87,56 @@ def translate_cohort(
         path = output_path(out, listing.layout, subject.name, name)
         with parts.part(calls, f"{subject.name} {name}") as told:
             try:
-                run.translate(
-                    _sources(run, subject, name),
+                synthesis = run.translate(
+                    sources_of(run, subject, name),
                     name,
-                    samples,
-                    seed,
-                    subject.name,
-                    shared_noise,
-                    told,
-                    windows,
-                    maps,
-                    moments_only,
-                    subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
-                ).write(path)
+                    samples=samples,
+                    seed=seed,
+                    subject=subject.name,
+                    shared_noise=shared_noise,
+                    report=told,
+                    windows=windows,
+                    maps=maps,
+                    moments_only=moments_only,
+                    tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
+                    accept=wanted.accept,
+                )
+                if missing and listing.may_be(subject.name, name):
+                    accepted = [*synthesis.provenance.get("accepted", ()), NOT_TAKEN]
+                    synthesis = replace(synthesis, provenance={**synthesis.provenance, "accepted": accepted})
+                synthesis.write(path)
                 made[subject.name, name] = path
             except InputError as error:
                 log.warning("%s %s: %s", subject.name, name, error)
                 failures[subject.name, name] = str(error)
-    parts = [(plan.there, plan.failures), *processes.gather((made, failures))]
-    made = {image: path for part, _ in parts for image, path in part.items()}
-    failures = {image: why for _, part in parts for image, why in part.items()}
-    entries = _entries(run, listing.subjects, made, failures)
-    processes.from_first(lambda: _write_entries(entries, out / "contrasts.tsv"))
+    shares = [(plan.there, plan.failures), *processes.gather((made, failures))]
+    made = {image: path for share, _ in shares for image, path in share.items()}
+    failures = {image: why for _, share in shares for image, why in share.items()}
+    entries = processes.from_first(lambda: _listed(run, listing, out, made, failures))
     if failures:
         (subject, name), first = next(iter(failures.items()))
         raise processes.error(
-            f"{len(failures)} of {len(made) + len(failures)} images could not be made (see {out / 'contrasts.tsv'}); "
+            f"{len(failures)} of {len(made) + len(failures)} images could not be made (see {out / NAME}); "
             f"the first, {subject} {name}: {first}"
         )
     return entries
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What of a cohort's images is there, and what is left to do."""
-
-    there: dict[Image, Path]
-    failures: dict[Image, str]
-    """Images that are not to be made, and why."""
-    left: list[tuple[Subject, str]]
-    """Subject and contrast of the images to make."""
-
-
-def make_plan(
-    run: Run,
-    listing: Listing,
-    out: Path,
-    target: str | None,
-    missing: bool,
-    overwrite: bool,
-    drawn: dict[str, int | bool],
-) -> Plan:
-    """Find out what is to be made, and make the folder for it.
-
-    Raises:
-        InputError: if nothing can be made.
-    """
-    targets = (run.choose_target(target, {}),) if target else run.method.targets
-    if out.resolve() == listing.root.resolve():
-        raise InputError(f"{out}: input and output are one folder; choose another -o, synthetic files stand apart")
-    work = [
-        (subject, name)
-        for subject in listing.subjects
-        for name in targets
-        if not (missing and name in subject.scans) and _sources(run, subject, name)
-    ]
-    if not work:
-        kind = "lacks" if missing else "has sources for"
-        raise InputError(
-            f"{listing.root}: no subject {kind} {', '.join(targets)} (found {', '.join(listing.contrasts)})"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    if listing.layout == "BIDS":
-        write_text(out / "dataset_description.json", json.dumps(_description(), indent=1))
-    plan = Plan({}, {}, [])
-    for subject, name in work:
-        path = output_path(out, listing.layout, subject.name, name)
-        try:
-            if overwrite or not is_made(path, {"weights": dict(run.weights), **drawn}, OTHERS):
-                plan.left.append((subject, name))
-            else:
-                plan.there[subject.name, name] = path
-        except InputError as error:
-            log.warning("%s %s: %s", subject.name, name, error)
-            plan.failures[subject.name, name] = str(error)
-    return plan
-
-
-def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:
-    """Where a synthetic image goes."""
-    if layout != "BIDS":
-        return out / subject / f"{subject}_{contrast}_synthetic.nii.gz"
-    contrast_entity, suffix = ("_ce-gadolinium", "T1w") if contrast == "T1ce" else ("", contrast)
-    return out.joinpath(*subject.split("_"), "anat", f"{subject}{contrast_entity}_desc-synthetic_{suffix}.nii.gz")
-
-
-def _sources(run: Run, subject: Subject, target: str) -> dict[str, Path]:
-    return {name: subject.scans[name] for name in run.config.contrasts if name in subject.scans and name != target}
-
-
-def _description() -> dict[str, object]:
-    """`dataset_description.json` of a BIDS derivative."""
-    return {
-        "Name": "Synthetic contrasts",
-        "BIDSVersion": "1.9.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "scansynth", "Version": scansynth.__version__, "Description": NOTICE}],
-    }
-
-
-def _entries(
-    run: Run,
-    subjects: Sequence[Subject],
-    made: dict[tuple[str, str], Path],
-    failures: dict[tuple[str, str], str],
+def _listed(
+    run: Run, listing: Listing, out: Path, made: Mapping[Image, Path], failures: Mapping[Image, str]
 ) -> list[Entry]:
-    entries = []
-    for subject in subjects:
-        for name in run.config.contrasts:
-            key = (subject.name, name)
-            if name in subject.scans:
-                entries.append(Entry(*key, REAL, str(subject.scans[name])))
-            if key in made:
-                entries.append(Entry(*key, SYNTHETIC, str(made[key])))
-            elif key in failures or name not in subject.scans:
-                entries.append(Entry(*key, ABSENT, failures.get(key, "not asked for, or no source")))
+    """Write `contrasts.tsv`; returns its rows."""
+    absent = {
+        (subject.name, name): _why_absent(run, subject, name)
+        for subject in listing.subjects
+        for name in run.config.contrasts
+    }
+    entries = list_contrasts(listing, out, made.values(), failures, absent)
+    write_table(entries, out / NAME)
     return entries
 
 
-def _write_entries(entries: Sequence[Entry], path: Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["subject", "contrast", "status", "path"])
-    writer.writerows([entry.subject, entry.contrast, entry.status, entry.path] for entry in entries)
-    write_text(path, text.getvalue())
+def _why_absent(run: Run, subject: Subject, name: str) -> str:
+    if name not in run.method.targets:
+        return "not made by this run"
+    return "not asked for" if sources_of(run, subject, name) else "no source"

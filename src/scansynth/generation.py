@@ -26,7 +26,7 @@ from scansynth.method import Noise
 from scansynth.processes import Processes
 from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run
-from scansynth.synthetic_image import NOTICE, Synthesis, is_made
+from scansynth.synthetic_image import NOTICE, Synthesis, check_replaceable, is_made
 
 UNIT = "prepared intensity, 0 to 1"
 
@@ -35,6 +35,7 @@ UNIT = "prepared intensity, 0 to 1"
 def generate(
     run: Run,
     number: int,
+    *,
     seed: int = 0,
     plan: str | None = None,
     report: Report | None = None,
@@ -123,6 +124,7 @@ def generate_set(
     run: Run,
     number: int,
     out: Path,
+    *,
     seed: int = 0,
     plan: str | None = None,
     overwrite: bool = False,
@@ -131,7 +133,9 @@ def generate_set(
     processes: Processes | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Make volumes 1 to `number` of a seed; those that are there are kept.
+    """Make volumes 1 to `number` of a seed; those that are there and whole are kept.
+
+    Nothing is replaced that is not marked synthetic; that is checked before the first volume is made.
 
     Args:
         run: a trained run of a method that generates.
@@ -149,29 +153,31 @@ def generate_set(
         The volumes' files, in order.
 
     Raises:
-        InputError: if the run does not generate, or the folder has volumes that were drawn in another way.
+        InputError: if the run does not generate, or the folder has volumes that were drawn in another way, or files of
+            their names that are not marked synthetic.
     """
     if number < 1:
         raise InputError(f"-n {number}: make at least one volume")
     processes = processes or Processes(run.device)
     paths = [volume_path(out, run.config.contrasts[0], one) for one in range(1, number + 1)]
-    left = processes.from_first(lambda: _left(run, paths, seed, plan, overwrite, labels or {}))
+    left = processes.from_first(lambda: _left(run, paths, drawn(run, seed, plan, labels or {}), overwrite=overwrite))
     own = left[processes.rank :: processes.count]
     with processes.agreeing():  # nobody says that the set is whole before it is
         for done, one in enumerate(own):
             told = partial(report_part, report, done, len(own)) if report else None
-            generate(run, one, seed, plan, told, windows, labels).write(paths[one - 1])
+            made = generate(run, one, seed=seed, plan=plan, report=told, windows=windows, labels=labels)
+            made.write(paths[one - 1])
     return paths
 
 
-def _left(
-    run: Run, paths: Sequence[Path], seed: int, plan: str | None, overwrite: bool, labels: Mapping[str, str]
-) -> list[int]:
-    checked_grid(run, plan)
-    encode(labels, run.record.labels)
-    wanted = drawn(run, seed, plan, labels)
-    return [
+def _left(run: Run, paths: Sequence[Path], wanted: Mapping[str, Any], *, overwrite: bool) -> list[int]:
+    """Numbers of the volumes that are to be made, which nothing stands in the way of."""
+    checked_grid(run, wanted["plan"])
+    encode(wanted["labels"], run.record.labels)
+    left = [
         number
         for number, path in enumerate(paths, 1)
         if overwrite or not is_made(path, wanted, "from another run, seed or plan, or of other labels")
     ]
+    check_replaceable([paths[number - 1] for number in left])
+    return left

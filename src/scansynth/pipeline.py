@@ -13,6 +13,7 @@ Each stage goes on where it was stopped.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,15 +21,20 @@ from typing import Any
 
 import torch
 
-from scansynth.cohort_synthesis import Entry, translate_cohort
+from scansynth.cohort_plan import check_missing
+from scansynth.cohort_synthesis import translate_cohort
 from scansynth.config import RunConfig, read_yaml, to_yaml
-from scansynth.data.build_cohort import build_cohort
+from scansynth.contrast_table import Entry
+from scansynth.data.build_cohort import CENSUS, build_cohort
+from scansynth.data.census import take
+from scansynth.data.census_rules import check_accepted
 from scansynth.data.choose_preparation import Look, choose_preparation, look
 from scansynth.data.cohort import Cohort
 from scansynth.data.contrasts import standard_name
 from scansynth.data.layouts import Listing, chosen_contrasts
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, choose_splits, person_of
+from scansynth.data.survey import survey
 from scansynth.errors import InputError
 from scansynth.evaluate import Evaluation, evaluate
 from scansynth.files import write_text
@@ -66,6 +72,8 @@ class Asked:
     skip_bad: bool
     fractions: tuple[float, float, float]
     """Of train, val and test, where the data gives no split."""
+    accept: tuple[str, ...] = ()
+    """Rules of the census that may be broken."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +98,20 @@ class Proposal:
         return self.config.method == "cdpm"
 
     @property
+    def missing_images(self) -> list[tuple[str, str]]:
+        """Subject and target of all that will be made: who lacks it and has a source."""
+        known = set(self.config.contrasts)
+        return [
+            (subject.name, name)
+            for name in self.asked.targets or self.config.contrasts
+            for subject in self.listing.subjects
+            if name not in subject.scans and known & subject.scans.keys()
+        ]
+
+    @property
     def missing(self) -> dict[str, int]:
         """Target → subjects who lack it and have a source; those of targets that nobody lacks are left out."""
-        known = set(self.config.contrasts)
-        counts = {
-            name: sum(
-                name not in subject.scans and bool(known & subject.scans.keys()) for subject in self.listing.subjects
-            )
-            for name in self.asked.targets or self.config.contrasts
-        }
-        return {name: count for name, count in counts.items() if count}
+        return dict(Counter(name for _, name in self.missing_images))
 
     def text(self) -> str:
         """All of it, for people, before anything is done."""
@@ -165,9 +177,12 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
     planned = plan(facts, device)
     report("trying a few training steps", 2, 2)
     config = replace(planned.config, seed=asked.seed)
-    return Proposal(
+    proposal = Proposal(
         asked, listing, preparation, why_so, counted(splits), config, tuple(planned.lines()), seen.unreadable
     )
+    if not proposal.generates:
+        check_missing(listing, proposal.missing_images, asked.accept)
+    return proposal
 
 
 def carry_out(
@@ -182,9 +197,18 @@ def carry_out(
         InputError: for scans that cannot be read, or a stage that fails.
     """
     asked, folder = proposal.asked, out / "run"
+    listing = proposal.listing
+    census = take(
+        listing, listing.contrasts, known=out / "cohort" / CENSUS, keep=True,
+        progress=lambda done, total, _: report("reading", done, total),
+    )  # fmt: skip
+    splits = {subject.name: subject.split or "train" for subject in listing.subjects}
+    for line in survey(census, proposal.preparation, splits).lines(asked.accept)[1:]:
+        log.warning("%s", line)
     cohort = build_cohort(
-        proposal.listing, out / "cohort", proposal.preparation, fractions=asked.fractions, seed=asked.seed,
+        listing, out / "cohort", proposal.preparation, fractions=asked.fractions, seed=asked.seed,
         progress=lambda done, total, _: report("preparing", done, total), skip_bad=asked.skip_bad,
+        accept=asked.accept, census=census,
     )  # fmt: skip
     train(
         proposal.config, cohort, folder, device,
@@ -228,6 +252,7 @@ def begun(out: Path, asked: Asked) -> bool:
             raise InputError(f"{out}: not empty, and not a folder of `scansynth run`; choose another -o")
         return False
     before, now = json.loads(path.read_text("utf-8"))["asked"], json.loads(json.dumps(asdict(asked)))
+    before.setdefault("accept", [])  # older folders do not know it
     if before != now:
         differ = [
             f"{name} {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
@@ -270,11 +295,17 @@ def counted(splits: dict[str, str]) -> dict[str, int]:
 
 
 def asked_of(
-    data: Path, targets: Sequence[str], hours: float, seed: int, skip_bad: bool, fractions: tuple[float, float, float]
+    data: Path,
+    targets: Sequence[str],
+    hours: float,
+    seed: int,
+    skip_bad: bool,
+    fractions: tuple[float, float, float],
+    accept: Sequence[str] = (),
 ) -> Asked:
     """What was asked, in standard names; `all` stands for every contrast."""
     names = () if "all" in targets else tuple(dict.fromkeys(standard_name(name) for name in targets))
-    return Asked(str(data.absolute()), names, hours, seed, skip_bad, fractions)
+    return Asked(str(data.absolute()), names, hours, seed, skip_bad, fractions, check_accepted(accept))
 
 
 def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Report) -> Evaluation | None:
@@ -297,8 +328,8 @@ def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[
     if not proposal.missing:
         return []
     return translate_cohort(
-        run, proposal.listing, out / "translated", _target(proposal), missing=True, seed=proposal.asked.seed,
-        report=lambda done, total, _: report("making what is missing", done, total),
+        run, proposal.listing, out / "translated", target=_target(proposal), missing=True, seed=proposal.asked.seed,
+        accept=proposal.asked.accept, report=lambda done, total, _: report("making what is missing", done, total),
     )  # fmt: skip
 
 

@@ -24,9 +24,12 @@ import torch
 import scansynth
 from scansynth.checkpoint import load_weights, restore, step_of, unvalidated
 from scansynth.config import RunConfig, read_yaml
+from scansynth.data.census import facts_of
+from scansynth.data.census_checks import Others
+from scansynth.data.census_rules import check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
-from scansynth.data.prepare import Undo, grid_for, labels_on, prepare, to_source
+from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
@@ -135,6 +138,7 @@ class Run:
         self,
         sources: Mapping[str, str | Path],
         target: str | None = None,
+        *,
         samples: int = 1,
         seed: int = 0,
         subject: str | None = None,
@@ -144,6 +148,7 @@ class Run:
         maps: bool = False,
         moments_only: bool = False,
         tissue: str | Path | None = None,
+        accept: Sequence[str] = (),
     ) -> Synthesis:
         """Make a contrast from the ones that are there.
 
@@ -164,9 +169,11 @@ class Run:
             moments_only: keep no sample, only their mean and standard deviation: memory does not grow with `samples`.
             tissue: label image of tissues (`data/tissue.from_labels`) on the sources' grid, for a method that wants
                 them; without it each source is segmented.
+            accept: names of rules (`data/census_rules.py`) that the sources may break.
 
         Raises:
-            InputError: for a contrast or file that does not fit, or a method without maps or without tissue.
+            InputError: for a contrast or file that does not fit, a source that cannot be right or that the run does not
+                know the like of, or a method without maps or without tissue.
         """
         if self.method.reconstructs:
             raise InputError(
@@ -188,6 +195,7 @@ class Run:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: Volume.read(path) for name, path in files.items()}
         grid = grid_for(volumes, self.record.settings)
+        accepted = self.guard(volumes, grid, accept, self.method.needs.tissue and not tissue)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
         available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
         undo = Undo(grid)
@@ -215,9 +223,45 @@ class Run:
                 own = self.hypothetical_maps(images, available, target, image, noise, windows)
                 found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
         provenance = {**self.provenance(target, files, seed, samples, subject, shared_noise), "maps": maps}
+        if accepted:
+            provenance["accepted"] = list(accepted)
         if self.method.needs.tissue:
             provenance["tissue"] = str(tissue) if tissue else "segmented from each source"
         return Synthesis(moments.mean(), moments.deviation(), tuple(kept), provenance, like, found)
+
+    def guard(
+        self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], tissue: bool = False
+    ) -> tuple[str, ...]:
+        """Hold the sources of a translation against the rules of the census, and against the training's census.
+
+        Args:
+            volumes: sources by contrast, on one grid.
+            grid: that they are prepared on.
+            accept: names of rules that they may break.
+            tissue: whether tissue is segmented in them.
+
+        Returns:
+            The accepted rules that are broken.
+
+        Raises:
+            InputError: if a source cannot be right, or the run does not know the like of it.
+        """
+        accept = check_accepted(accept)
+        first = next(iter(volumes.values()))
+        facts = [
+            facts_of(volume, "source", contrast, None if volume is first else first)
+            for contrast, volume in volumes.items()
+        ]
+        cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
+        findings = [
+            one
+            for one in judge(Others(facts, {}, cuts, tissue, self.record.usual))
+            if one.rule.name != "few-slices"  # nothing is measured here
+        ]
+        refuse(findings, accept)
+        for one in findings:
+            log.warning("%s: %s [%s]", volumes[one.contrast].path, one.text, one.rule.name)
+        return tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
 
     def segmented(
         self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, labels: np.ndarray | None = None

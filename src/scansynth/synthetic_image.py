@@ -1,12 +1,22 @@
-"""Synthetic images as files: each with a sidecar that says what it is, and that it is no scan."""
+"""Synthetic images as files: each says what it is, and that it is no scan; none ever takes the place of a scan.
+
+A translation is an image (`t2.nii.gz`) and its parts: `_std`, `_sample-N` and `_T1map` files. Each has its mark in
+the NIfTI header (`descrip`) and a JSON sidecar (`t2.json`, with `"synthetic": true`). Only what is so marked is ever
+replaced.
+"""
 
 import json
-from collections.abc import Mapping
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
@@ -14,6 +24,23 @@ from scansynth.files import write_text
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 HYPOTHETICAL = "Hypothetical map: what a network's features stand for. Not measured, not checked, not for diagnosis."
+
+_MARK = re.compile(rb"(SYNTHETIC|HYPOTHETICAL) .*by scansynth")
+_NAME = 40  # characters of a contrast's name in the header's 79 bytes, so that the whole mark has room
+_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+_START = 4096  # bytes of a file that hold its header, compressed or not
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of a translation's files."""
+
+    array: np.ndarray
+    """(X, Y, Z) float32, RAS+."""
+    mark: str
+    """What the NIfTI header says of it."""
+    content: Mapping[str, Any]
+    """What its sidecar says beside the provenance."""
 
 
 @dataclass(frozen=True)
@@ -36,72 +63,230 @@ class Synthesis:
     def write(self, path: str | Path) -> list[Path]:
         """Write the image and its JSON sidecar; with several samples also `_std` and `_sample-N` files.
 
-        Hypothetical maps become `_T1map`, `_T2map`, … files.
+        Hypothetical maps become `_T1map`, `_T2map`, … files. What stands there is replaced where it is marked
+        synthetic, and only there. A sidecar states its image's size in bytes, that of the image itself also the names
+        of its parts, so that `is_made` sees whether all are whole.
 
         Args:
             path: `.nii` or `.nii.gz`.
 
         Returns:
-            The files written, sidecars included. Images first, so that a sidecar says that its image is whole.
+            The files written, sidecars included. Images first, so that a sidecar says that its image is whole; the
+            image itself comes after its parts.
 
         Raises:
-            InputError: if the path is of another kind or cannot be written.
+            InputError: if the path is of another kind or cannot be written, or if one of the files would take the place
+                of a source or of a file that is not marked synthetic; nothing is written then.
         """
         path = Path(path)
+        parts = {with_suffix(path, suffix): part for suffix, part in self._parts().items()}
+        check_replaceable(parts, self.sources)
+        sidecar_of(path).unlink(missing_ok=True)  # what it says of the parts is about to be untrue
         written: list[Path] = []
-        for name, array in self.maps.items():
-            written += self._write_map(path, name, array)
-        images = {"": self.array}
-        if self.deviation is not None:
-            images["_std"] = self.deviation
-        images |= {f"_sample-{number}": sample for number, sample in enumerate(self.samples, 1)}
-        for suffix, array in reversed(images.items()):
-            file = with_suffix(path, suffix)
-            meaning = {"": "sample" if self.deviation is None else "mean of the samples", "_std": "standard deviation"}
-            self.like.write_array(file, array, f"SYNTHETIC {self.provenance['target']} by scansynth. Not a scan.")
-            content = {**self.provenance, "image": meaning.get(suffix, "sample")}
-            write_text(sidecar_of(file), json.dumps(content, indent=1))
-            written += [file, sidecar_of(file)]
+        for file, part in parts.items():
+            sidecar = sidecar_of(file)
+            sidecar.unlink(missing_ok=True)
+            self.like.write_array(file, part.array, part.mark)
+            content = {**self.provenance, **part.content, "bytes": file.stat().st_size}
+            if file == path:
+                content["parts"] = [other.name for other in parts if other != path]
+            write_text(sidecar, json.dumps(content, indent=1))
+            written += [file, sidecar]
         return written
 
-    def _write_map(self, path: Path, name: str, array: np.ndarray) -> list[Path]:
-        what, _, unit = name.partition(" ")
-        file = with_suffix(path, f"_{what}map")
-        self.like.write_array(file, array, f"HYPOTHETICAL {what} by scansynth. Not measured, not a scan.")
-        content = {
-            **self.provenance, "notice": HYPOTHETICAL, "image": f"hypothetical map of {what}", "hypothetical": True,
-            "unit": unit.strip("()"),
-        }  # fmt: skip
-        write_text(sidecar_of(file), json.dumps(content, indent=1))
-        return [file, sidecar_of(file)]
+    @property
+    def sources(self) -> list[Path]:
+        """The files that it was made of."""
+        like = [self.like.path] if self.like.path else []
+        return [*map(Path, self.provenance.get("sources", {}).values()), *like]
+
+    def _parts(self) -> dict[str, _Part]:
+        """Suffix → file, the image itself last."""
+        parts = {}
+        for name, array in self.maps.items():
+            what, _, unit = name.partition(" ")
+            mark = f"HYPOTHETICAL {what} by scansynth. Not measured, not a scan."
+            content = {
+                "notice": HYPOTHETICAL, "image": f"hypothetical map of {what}", "hypothetical": True,
+                "unit": unit.strip("()"),
+            }  # fmt: skip
+            parts[f"_{what}map"] = _Part(array, mark, content)
+        mark = f"SYNTHETIC {self.provenance['target'][:_NAME]} by scansynth. Not a scan."
+        for number, sample in reversed(list(enumerate(self.samples, 1))):
+            parts[f"_sample-{number}"] = _Part(sample, mark, {"image": "sample"})
+        if self.deviation is not None:
+            parts["_std"] = _Part(self.deviation, mark, {"image": "standard deviation"})
+        parts[""] = _Part(self.array, mark, {"image": "sample" if self.deviation is None else "mean of the samples"})
+        return parts
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
     """`t2.nii.gz`, `_std` → `t2_std.nii.gz`."""
-    ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    found = _ENDING.search(path.name)
+    ending = found[0] if found else path.suffix
     return path.with_name(path.name.removesuffix(ending) + suffix + ending)
 
 
 def sidecar_of(path: Path) -> Path:
     """`t2.nii.gz` → `t2.json`."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return path.with_name(_ENDING.sub("", path.name) + ".json")
 
 
-def is_made(path: Path, wanted: Mapping[str, Any], what: str) -> bool:
-    """Whether an image is there, whole, and its sidecar says that it was made as wanted.
+def images_of(path: Path, *, samples: int = 1, moments_only: bool = False, maps: bool = False) -> list[Path]:
+    """The images that a translation will write, before it is made; each has a sidecar.
+
+    Args:
+        path: of the image itself, which comes last.
+        samples: as in `Run.translate`.
+        moments_only: as in `Run.translate`.
+        maps: as in `Run.translate`. Which ones there are is the method's to say: files stand for them that are there
+            and named so.
+    """
+    images = []
+    if maps:
+        name = re.compile(re.escape(_ENDING.sub("", path.name)) + r"_[^\W_]+map\.nii(\.gz)?", re.IGNORECASE)
+        there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        images += [file for file in there if name.fullmatch(file.name)]
+    if samples > 1:
+        kept = 0 if moments_only else samples
+        images += [with_suffix(path, f"_sample-{number}") for number in range(kept, 0, -1)]
+        images.append(with_suffix(path, "_std"))
+    return [*images, path]
+
+
+def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, overwrite: bool = True) -> None:
+    """Check that images can be written without the loss of anything acquired: before they are made, and before writing.
+
+    A file that stands in an image's or its sidecar's place must be marked synthetic itself: the image in its NIfTI
+    header, the sidecar by its `"synthetic": true`. One of the two that is emptied or cut down to less than a header
+    goes by the other's mark. A scan of the same name but for `.gz` would get the sidecar for its own, so it must be
+    marked too.
+
+    Args:
+        images: that will be written, each with its sidecar.
+        sources: that they are made of. These and their sidecars are never replaced, whatever their marks; links to
+            them, symbolic or hard, count as they do.
+        overwrite: whether images that are marked may be replaced.
+
+    Raises:
+        InputError: naming the first file in the way, or whose name is not that of a NIfTI file, and the way on.
+    """
+    kept: set[tuple[int, int]] | None = None
+    for image in images:
+        if not _ENDING.search(image.name):
+            raise InputError(f"cannot write {image}: give a file name that ends in .nii or .nii.gz")
+        sidecar = sidecar_of(image)
+        _check_folder(image.parent)
+        for file in (image, sidecar):
+            if not os.path.lexists(file):
+                continue
+            if kept is None:  # thousands of sources are looked at only if something stands there at all
+                kept = {one for source in sources for one in map(_identity, (source, sidecar_of(source))) if one}
+            if _identity(file) in kept:
+                raise InputError(f"{file} is a source of the synthesis, or a link to one: choose another -o")
+            if not _is_ours(file, image):
+                raise InputError(
+                    f"{file} is not marked synthetic, so it may be acquired and nothing overwrites it (--overwrite "
+                    "neither): choose another -o"
+                )
+        twin = image.with_name(image.name[:-3] if image.name.lower().endswith(".gz") else f"{image.name}.gz")
+        if os.path.lexists(twin) and not _is_ours(twin, twin):
+            raise InputError(
+                f"{twin} is not marked synthetic, and {sidecar.name} would be taken for its sidecar: choose another -o"
+            )
+        if not overwrite and os.path.lexists(image):
+            raise InputError(f"{image} is there already; choose another -o, or --overwrite")
+
+
+def content_of(sidecar: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where it is not there or holds no JSON object."""
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def is_whole(image: Path) -> bool:
+    """Whether an image is there with its sidecar, of the size in bytes that this states.
+
+    Sidecars of older versions state none: their image must not be empty.
+    """
+    content, size = content_of(sidecar_of(image)), _size(image)
+    return bool(content) and size > 0 and size == content.get("bytes", size)
+
+
+def is_made(path: Path, wanted: Mapping[str, Any], what: str, images: Iterable[Path] = ()) -> bool:
+    """Whether an image and its parts are there, whole, and its sidecar says that it was made as wanted.
 
     Args:
         path: of the image.
         wanted: entries of its sidecar.
         what: is wrong with another one, for the message.
+        images: that it should consist of (`images_of`), beside the parts that its sidecar names.
 
     Raises:
         InputError: if there is another one.
     """
-    try:
-        found = json.loads(sidecar_of(path).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # the sidecar comes last: without it the image may be half done
+    found = content_of(sidecar_of(path))
+    if not found:  # the sidecar comes last: without it the image may be half done
         return False
+    parts = {path, *(path.with_name(name) for name in found.get("parts", ()))}
     if any(found.get(key) != value for key, value in wanted.items()):
-        raise InputError(f"{path} is there {what}: choose another -o, or --overwrite")
-    return True
+        if any(map(_size, parts)):
+            raise InputError(f"{path} is there {what}: choose another -o, or --overwrite")
+        return False
+    return all(map(is_whole, {*parts, *images}))
+
+
+def _is_ours(file: Path, image: Path) -> bool:
+    """Whether an image or its sidecar is marked synthetic; one that holds nothing goes by the other's mark."""
+    sidecar = sidecar_of(image)
+    if not file.is_file():  # a folder, a device, or a link to what is not there at the moment
+        return False
+    in_sidecar = content_of(sidecar).get("synthetic") is True
+    if file == sidecar:
+        return in_sidecar or (not _size(file) and _MARK.match(_description(image) or b"") is not None)
+    description = _description(file)
+    return in_sidecar if description is None else _MARK.match(description) is not None
+
+
+def _description(image: Path) -> bytes | None:
+    """The `descrip` of a NIfTI file's header, empty for another file; None for one that is shorter than a header."""
+    try:
+        with image.open("rb") as file:
+            start = file.read(_START)
+        if start.startswith(b"\x1f\x8b"):
+            start = zlib.decompressobj(wbits=31).decompress(start, _START)
+    except (OSError, zlib.error):
+        return b""
+    if len(start) < Nifti1Header.sizeof_hdr:
+        return None
+    for header in (Nifti1Header, Nifti2Header):
+        if header.may_contain_header(start):
+            return header(start[: header.sizeof_hdr], check=False)["descrip"].tobytes()
+    return b""
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise InputError if files cannot stand in a folder because it, or one above it, is a file."""
+    there = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), None)
+    if there is not None and not there.is_dir():
+        raise InputError(f"{there} is no folder: choose another -o")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common, as in `os.path.samefile`; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -37,7 +37,7 @@ class Generate:
     seed: int = 0
     """Of the noise: volume n of a seed is always the same."""
     overwrite: bool = False
-    """Make again what is there."""
+    """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""
 
     def run(self) -> None:
         """Make the volumes that are not there."""
@@ -48,8 +48,9 @@ class Generate:
             with processes.agreeing():
                 run = scansynth.load(self.run_folder, str(processes.device))
             paths = generate_set(
-                run, self.number, self.output, self.seed, self.plan, self.overwrite,
-                lambda done, total: move("generating", done, total), self.windows, processes, self.labels(),
+                run, self.number, self.output, seed=self.seed, plan=self.plan, overwrite=self.overwrite,
+                report=lambda done, total: move("generating", done, total), windows=self.windows, processes=processes,
+                labels=self.labels(),
             )  # fmt: skip
         if processes.first:
             out.print(f"{len(paths)} volumes in {self.output}. Synthetic, for research: not scans.", markup=False)

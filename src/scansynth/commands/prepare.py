@@ -19,15 +19,17 @@ class Prepare:
     """Folder of the prepared cohort."""
     contrasts: tuple[str, ...] = ()
     """Which contrasts; empty for all that are found."""
-    recipe: str = "syndiff"
+    recipe: str | None = None
     """A paper's spacing, size and intensity, where those are not given: syndiff (as acquired, 256×256, syndiff),
-    cg-ddpm (1×1×6 mm, 256×256×32, percentile) or cdpm (1.375×1.375×1 mm, 128×128×128, percentile)."""
+    cg-ddpm (1×1×6 mm, 256×256×32, percentile) or cdpm (1.375×1.375×1 mm, 128×128×128, percentile). Without one: as
+    acquired, a box that holds all heads, robust."""
     spacing: tuple[float | None, float | None, float | None] | None = None
     """Voxel size in mm (right, anterior, superior); None keeps an axis as acquired."""
     size: tuple[int | None, int | None, int | None] | None = None
-    """Voxels after resampling, centred on the foreground; None keeps an axis."""
+    """Voxels after resampling, centred on the foreground; None keeps an axis. Where neither this nor a recipe is given,
+    the box holds the largest head, in multiples of 16."""
     intensity: str | None = None
-    """syndiff, percentile, z-score or hu-window (CT only)."""
+    """robust, syndiff, percentile, z-score or hu-window (CT only)."""
     acquisition: Path | None = None
     """CSV/TSV table of contrast, RepetitionTime, EchoTime … (BIDS: seconds, degrees) and, if need be, subject; it
     counts before the JSON files beside the images."""
@@ -45,33 +47,47 @@ class Prepare:
     """Show subjects, contrasts, grids and problems; write nothing."""
     skip_bad: bool = False
     """Leave scans out that cannot be read."""
+    accept: tuple[str, ...] = ()
+    """Rules of the census that may be broken, by name; written down in the cohort."""
     overwrite: bool = False
     """Throw away a cohort prepared with other settings."""
 
     def run(self) -> None:
         """Prepare, or show what would be done."""
         from scansynth.data.acquisitions import read_table
-        from scansynth.data.build_cohort import build_cohort
+        from scansynth.data.build_cohort import CENSUS, build_cohort
         from scansynth.data.build_tissue import TissueSettings
+        from scansynth.data.census import take
+        from scansynth.data.census_rules import check_accepted
         from scansynth.data.contrasts import standard_name
         from scansynth.data.dry_run import dry_run
-        from scansynth.data.layouts import find_subjects
-        from scansynth.data.prepare import find_preparation
+        from scansynth.data.layouts import chosen_contrasts, find_subjects
+        from scansynth.data.prepare import Preparation, find_preparation
 
         if self.expert_tumour and self.tissue == "none":
             raise InputError("--expert-tumour is a setting of --tissue segment: give both or neither")
+        check_accepted(self.accept)
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
-        settings = replace(
-            find_preparation(self.recipe), **{name: value for name, value in given.items() if value is not None}
-        )
+        basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
+        settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
         listing = find_subjects(self.input)
-        contrasts = [standard_name(name) for name in self.contrasts] or None
-        report = dry_run(listing, settings, contrasts, self.fractions, self.seed)
+        contrasts = chosen_contrasts(listing, [standard_name(name) for name in self.contrasts] or None)
+        with bars() as move:
+            census = take(
+                listing, contrasts, known=self.output / CENSUS, keep=not self.dry_run,
+                progress=lambda done, total, name: move("reading", done, total),
+            )  # fmt: skip
+        report = dry_run(
+            listing, settings, census, contrasts, self.fractions, self.seed, fit=not (self.recipe or self.size),
+            tissue=self.tissue == "segment", accept=self.accept,
+        )  # fmt: skip
         if self.dry_run:
             self.foreseen(report)
             return
-        if report.splits:
-            out.print(report.splits, markup=False)
+        settings = report.survey.settings
+        for line in (report.splits, report.box):
+            if line:
+                out.print(line, markup=False)
         for warning in (*report.warnings, *report.unreadable):
             err.print(f"warning: {warning}", markup=False)
         acquisitions = read_table(self.acquisition) if self.acquisition else None
@@ -88,10 +104,13 @@ class Prepare:
                 skip_bad=self.skip_bad,
                 acquisitions=acquisitions,
                 tissue=TissueSettings(self.expert_tumour) if self.tissue == "segment" else None,
+                accept=self.accept,
+                census=census,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
         told = f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}"
-        out.print(f"{told}\n{after_preparing(self.output)}", markup=False)
+        seen = f"census: {self.output / 'census.tsv'}, all scans at a glance: {self.output / 'census.png'}"
+        out.print(f"{told}\n{seen}\n{after_preparing(self.output)}", markup=False)
 
     def foreseen(self, report: Any) -> None:
         """Show what would be done.

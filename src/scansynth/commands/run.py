@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from scansynth.commands.console import Input, Output, bars, out
+from scansynth.commands.console import Input, Output, bars, err, out
 from scansynth.commands.next_step import command
 
 
@@ -25,6 +25,8 @@ class Pipeline:
     """Train, val and test, drawn by subject where the data gives no split."""
     skip_bad: bool = False
     """Leave scans out that cannot be read."""
+    accept: tuple[str, ...] = ()
+    """Rules of the census that may be broken, by name; written down in the cohort and in each sidecar."""
     dry_run: bool = False
     """Print the plan and write it beside the output folder, as OUT.yaml, which `train` takes; do nothing else."""
     device: str = "auto"
@@ -34,20 +36,22 @@ class Pipeline:
 
     def run(self) -> None:
         """Do all of it, or what is left of it."""
-        from scansynth.data.layouts import find_subjects
+        from scansynth.data.layouts import find_subjects, told
         from scansynth.errors import InputError
         from scansynth.files import write_text
         from scansynth.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
         from scansynth.processes import find_device
 
         listing = find_subjects(self.input)
+        for line in told(listing):
+            err.print(f"warning: {line}", markup=False)
         if not self.target:
             found = ", ".join(listing.contrasts)
             raise InputError(
                 f"run: name the --target to make, several times for several, or --target all (found: {found})"
             )
         device = find_device(self.device)
-        asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad, self.fractions)
+        asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad, self.fractions, self.accept)
         with bars() as move:
             if begun(self.output, asked):
                 proposal = recall(listing, asked, self.output)

@@ -1,6 +1,6 @@
 """`translate`: scans into contrasts that were not acquired."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +62,9 @@ class Translate:
     seed: int = 0
     """Of the noise."""
     overwrite: bool = False
-    """Make again what is there."""
+    """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""
+    accept: tuple[str, ...] = ()
+    """Rules whose warning or refusal is known and accepted, by name; written down in the sidecar."""
 
     def run(self) -> None:
         """Translate a subject or a folder."""
@@ -96,17 +98,17 @@ class Translate:
         """One subject's files."""
         if self.missing or self.devices > 1 or self.nodes > 1:
             raise InputError("--missing, --devices and --nodes go with a folder (-i)")
-        if not self.output.name.endswith((".nii", ".nii.gz")):
-            raise InputError(f"-o {self.output}: name a .nii.gz file")
-        if self.output.exists() and not self.overwrite:
-            raise InputError(f"{self.output} is there already; choose another -o, or --overwrite")
+        from scansynth.synthetic_image import check_replaceable, images_of
+
+        images = images_of(self.output, samples=self.samples, moments_only=self.moments_only, maps=self.maps)
+        given = [*sources.values(), *([self.tissue] if self.tissue else [])]
+        check_replaceable(images, given, overwrite=self.overwrite)
         run = scansynth.load(self.run_folder, self.device)
         with bars() as move:
             synthesis = run.translate(
-                dict(sources), self.target, self.samples, self.seed,
-                shared_noise=self.shared_noise,
+                dict(sources), self.target, samples=self.samples, seed=self.seed, shared_noise=self.shared_noise,
                 report=lambda done, total: move("translating", done, total), windows=self.windows, maps=self.maps,
-                moments_only=self.moments_only, tissue=self.tissue,
+                moments_only=self.moments_only, tissue=self.tissue, accept=self.accept,
             )  # fmt: skip
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
@@ -126,11 +128,12 @@ class Translate:
                 listing = find_subjects(folder)
                 run = scansynth.load(self.run_folder, str(processes.device))
             entries = translate_cohort(
-                run, listing, self.output, self.target, self.missing, self.samples, self.seed,
-                self.shared_noise, self.overwrite, lambda done, total, name: move("translating", done, total, name),
-                processes, self.windows, self.maps, self.moments_only,
+                run, listing, self.output, target=self.target, missing=self.missing, samples=self.samples,
+                seed=self.seed, shared_noise=self.shared_noise, overwrite=self.overwrite,
+                report=lambda done, total, name: move("translating", done, total, name), processes=processes,
+                windows=self.windows, maps=self.maps, moments_only=self.moments_only, accept=self.accept,
             )  # fmt: skip
         for entry in entries if processes.first else ():
-            out.print(f"{entry.subject}\t{entry.contrast}\t{entry.status}\t{entry.path}", markup=False)
+            out.file.write("\t".join(astuple(entry)) + "\n")  # the console would make spaces of the tabs
         if processes.first:  # beside the list, which other programs may read
             err.print(after_translating(self.run_folder), markup=False)

@@ -1,8 +1,9 @@
 """Writing a prepared cohort (`cohort.py` reads it).
 
-Pass 1 writes each scan after the own half of its normalisation, with a record beside it; what is already there from
-the same settings and source files is kept, so an interrupted build goes on where it stopped. Pass 2 reads the records
-only: statistics from the training split, then `cohort.json`, last and atomically.
+First the census: all scans are read, and what cannot be right is refused before anything is prepared. Pass 1 writes
+each scan after the own half of its normalisation, with a record beside it; what is already there from the same settings
+and source files is kept, so an interrupted build goes on where it stopped. Pass 2 reads the records only: statistics
+from the training split, then `cohort.json`, last and atomically.
 """
 
 import hashlib
@@ -19,16 +20,26 @@ import numpy as np
 from scansynth.data.acquisitions import Table, fields_of
 from scansynth.data.arrays import write_array
 from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
+from scansynth.data.census import Census, take
+from scansynth.data.census_checks import Usual
+from scansynth.data.census_rules import check_accepted
 from scansynth.data.cohort import FORMAT, Cohort
-from scansynth.data.intensity import NORMALISATIONS, Scaling, background, foreground_threshold
+from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on, to_grid
 from scansynth.data.splits import FRACTIONS, choose_splits, without_training
+from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
 
 logger = logging.getLogger(__name__)
+
+SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
+"""Times beyond which a sidecar means milliseconds."""
+
+CENSUS = "census.json"
+"""Lines of the census with what tells whether they still hold, so that the same command reads no scan twice."""
 
 Progress = Callable[[int, int, str], None]
 """`progress(scans done, scans in all, "subject contrast")`, after each scan."""
@@ -53,6 +64,8 @@ def build_cohort(
     skip_bad: bool = False,
     acquisitions: Table | None = None,
     tissue: TissueSettings | None = None,
+    accept: Sequence[str] = (),
+    census: Census | None = None,
 ) -> Cohort:
     """Prepare a cohort, or go on with one that was interrupted.
 
@@ -68,11 +81,14 @@ def build_cohort(
         skip_bad: leave scans out that cannot be read, with a warning.
         acquisitions: acquisition parameters that count before those of sidecars (`acquisitions.read_table`).
         tissue: how tissue densities are made of each scan; None makes none.
+        accept: names of rules (`census_rules.RULES`) that may be broken.
+        census: of these scans, where it is taken already; else it is taken here.
 
     Raises:
-        InputError: for contrasts that nobody has, bad scans, unfit splits, or a folder that holds something else.
+        InputError: for contrasts that nobody has, bad scans, scans that break a rule, unfit splits, or a folder that
+            holds something else.
     """
-    folder = Path(folder)
+    folder, accept = Path(folder), check_accepted(accept)
     contrasts = chosen_contrasts(listing, contrasts)
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
     table = acquisitions or {}
@@ -81,7 +97,13 @@ def build_cohort(
     splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
     if untrained := without_training({subject.name: subject.scans for subject in subjects}, splits, contrasts):
         raise InputError(untrained[0])
-    _claim(folder, settings, overwrite)
+    _check_ours(folder, settings, overwrite)
+    census = census or take(listing, contrasts, known=folder / CENSUS, keep=True)
+    found = survey(census, settings, splits, tissue=tissue is not None)
+    found.refuse(accept)
+    _claim(folder, settings)
+    census.write(folder / CENSUS)
+    found.write(folder)
 
     segmented = with_tissue(contrasts) if tissue else []
     total = sum(name in subject.scans for subject in subjects for name in (*contrasts, *segmented))
@@ -89,7 +111,7 @@ def build_cohort(
     entries: dict[str, Any] = {}
     for subject in subjects:
         wanted = {name: subject.scans[name] for name in contrasts if name in subject.scans}
-        writer = _SubjectWriter(subject, wanted, folder, settings, table)
+        writer = _SubjectWriter(subject, wanted, folder, settings, table, census.volumes)
         bad = writer.load()
         problems += bad
         for contrast in wanted if not bad or skip_bad else ():
@@ -124,6 +146,8 @@ def build_cohort(
         "statistics": _statistics(entries, splits, contrasts, settings.intensity),
         "splits": splits,
         "subjects": entries,
+        "census": _usual(census, splits, contrasts),
+        "accepted": list(accept),
     }
     index["fingerprint"] = _fingerprint(index)
     write_text(folder / "cohort.json", _json(index))
@@ -134,9 +158,16 @@ class _SubjectWriter:
     """Pass 1 of one subject."""
 
     def __init__(
-        self, subject: Subject, scans: Mapping[str, Path], folder: Path, settings: Preparation, acquisitions: Table
+        self,
+        subject: Subject,
+        scans: Mapping[str, Path],
+        folder: Path,
+        settings: Preparation,
+        acquisitions: Table,
+        read: dict[tuple[str, str], Volume],
     ):
         self.subject, self.scans, self.settings, self.acquisitions = subject, scans, settings, acquisitions
+        self.read = {contrast: read.pop((subject.name, contrast), None) for contrast in scans}
         self.folder = folder / "scans" / subject.name
         self.index = folder / "cohort.json"
         # The grid hangs on all scans of the subject: when one changes, all are prepared anew.
@@ -162,7 +193,7 @@ class _SubjectWriter:
         problems, normalisation = [], NORMALISATIONS[self.settings.intensity]
         for contrast, path in self.scans.items():
             try:
-                volume = Volume.read(path)
+                volume = self.read.pop(contrast) or Volume.read(path)
                 normalisation.own(volume, contrast)
                 _read_acquisition(self.subject.sidecars.get(contrast))
                 self.volumes[contrast] = volume
@@ -185,8 +216,8 @@ class _SubjectWriter:
         volume, grid = self.volumes[contrast], self.grids[contrast]
         normalisation = NORMALISATIONS[self.settings.intensity]
         own = normalisation.own(volume, contrast)
-        prepared = to_grid(volume.array, grid, background(contrast))
-        share = (prepared > foreground_threshold(volume.array, contrast)).mean(axis=(0, 1))
+        prepared = to_grid(volume.array, grid, volume.background(contrast))
+        share = (prepared > volume.threshold(contrast)).mean(axis=(0, 1))
         n = normalisation.apply_own(prepared, own)
         # What these two say is about to be untrue.
         self.index.unlink(missing_ok=True)
@@ -201,6 +232,7 @@ class _SubjectWriter:
             "shape": list(grid.shape),
             "affine": grid.affine.tolist(),
             "own": asdict(own),
+            "background": volume.background(contrast),
             "range": [float(n.min()), float(n.max())],
             "foreground": [round(float(value), 5) for value in share],
             "acquisition": fields_of(
@@ -259,23 +291,44 @@ def _statistics(entries: Mapping[str, Any], splits: Mapping[str, str], contrasts
             if splits[name] == "train" and contrast in entry["scans"]
         ]
         own = [Scaling(**record["own"]) for record in records]
-        statistics[contrast] = asdict(NORMALISATIONS[intensity].fit(contrast, own, [r["range"] for r in records]))
+        ranges, backgrounds = [r["range"] for r in records], [r["background"] for r in records]
+        statistics[contrast] = asdict(NORMALISATIONS[intensity].fit(contrast, own, ranges, backgrounds))
     return statistics
 
 
-def _claim(folder: Path, settings: Preparation, overwrite: bool) -> None:
-    """Make the folder ours, or see that it already is and with the same settings."""
+def _usual(census: Census, splits: Mapping[str, str], contrasts: Sequence[str]) -> dict[str, Any]:
+    """What the training scans of each contrast are usually like: what sources of a translation are held against."""
+    scans = [scan for scan in census.scans if splits.get(scan.subject) == "train"]
+    return {
+        contrast: asdict(Usual.of([scan for scan in scans if scan.contrast == contrast]))
+        for contrast in contrasts
+        if any(scan.contrast == contrast for scan in scans)
+    }
+
+
+def _check_ours(folder: Path, settings: Preparation, overwrite: bool) -> None:
+    """Raise InputError if a folder is not ours, or was prepared with other settings that may not be thrown away."""
     marker = folder / "preparation.json"
     if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8")) == json.loads(json.dumps(asdict(settings))):
-            return
-        if not overwrite:
+        if not overwrite and _stored(marker) != json.loads(_json(asdict(settings))):
             raise InputError(f"{folder}: prepared with other settings ({marker.name}): another folder, or overwrite")
-        (folder / "cohort.json").unlink(missing_ok=True)
-        shutil.rmtree(folder / "scans", ignore_errors=True)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
+
+
+def _claim(folder: Path, settings: Preparation) -> None:
+    """Make the folder ours; what was prepared with other settings goes."""
+    marker = folder / "preparation.json"
+    if marker.is_file():
+        if _stored(marker) == json.loads(_json(asdict(settings))):
+            return
+        (folder / "cohort.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "scans", ignore_errors=True)
     write_text(marker, _json(asdict(settings)))
+
+
+def _stored(marker: Path) -> Any:
+    return json.loads(marker.read_text(encoding="utf-8"))
 
 
 def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:
@@ -283,6 +336,9 @@ def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(sidecar.read_text(encoding="utf-8"))
+        for name, most in SECONDS.items():
+            if isinstance(values.get(name), int | float) and values[name] > most:
+                logger.warning("%s: %s of %g s: in milliseconds? BIDS states seconds", sidecar, name, values[name])
         return {name: values[name] for name in ACQUISITION if name in values}
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{sidecar}: not readable as JSON ({error}): mend or remove it") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scansynth.data.intensity import bounding_box, foreground_threshold
+from scansynth.data.foreground import bounding_box
 from scansynth.data.layouts import Listing
 from scansynth.data.prepare import Preparation
 from scansynth.data.volume import Volume, same_grid
@@ -59,7 +59,7 @@ def look(listing: Listing, contrasts: Sequence[str], report: Callable[[int, int]
             except InputError as error:
                 unreadable.append(str(error))
                 continue
-            head = volume.array > foreground_threshold(volume.array, name)
+            head = volume.array > volume.threshold(name)
             box = bounding_box(head)
             extents.append([(part.stop - part.start) * mm for part, mm in zip(box, volume.spacing, strict=True)])
             spacings.append(volume.spacing)
@@ -105,7 +105,7 @@ def choose_preparation(seen: Look, largest: float, one_grid: bool) -> tuple[Prep
     else:
         why += f"; {acquired:.2g} mm as acquired would leave too few training steps in the time"
     if not one_grid:
-        return Preparation((plane, plane, None), (height, width, None)), why
+        return Preparation((plane, plane, None), (height, width, None), "robust"), why
     plane = round(spacing, 4)
     through = max(seen.spacing[2], spacing)
     deep = _side(MARGIN * seen.extent[2] / through, 2)

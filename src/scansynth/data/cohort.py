@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from scansynth.data.arrays import read_array
+from scansynth.data.census_checks import Usual
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS
 from scansynth.data.tissue import OWN_MASK, from_labels
 from scansynth.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when what is written, or how it is computed, changes."""
 
 
@@ -74,6 +75,11 @@ class Cohort:
     def statistics(self) -> dict[str, ContrastStatistics]:
         """Training statistics by contrast."""
         return {contrast: ContrastStatistics(**values) for contrast, values in self.index["statistics"].items()}
+
+    @cached_property
+    def usual(self) -> dict[str, Usual]:
+        """What the training scans of each contrast are like."""
+        return {name: Usual.read(values) for name, values in self.index["census"].items()}
 
     def subjects(self, split: str | None = None) -> list[str]:
         """Names of the subjects of a split (train, val, test), or of all."""

@@ -1,27 +1,18 @@
-"""What preparing a cohort would do, from the headers of its scans alone."""
+"""What preparing a cohort would do: subjects, census, grids, splits, warnings and problems."""
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.loadsave import load
-from nibabel.nifti1 import Nifti1Image
-from nibabel.orientations import inv_ornt_aff, io_orientation, ornt2axcodes
-from nibabel.spatialimages import HeaderDataError
 
-from scansynth.data.layouts import Listing, chosen_contrasts, describe
+from scansynth.data.census import Census, ScanFacts, take
+from scansynth.data.census_rules import refusals
+from scansynth.data.layouts import Listing, chosen_contrasts, describe, told
 from scansynth.data.prepare import Preparation, prepared_axis
 from scansynth.data.splits import FRACTIONS, foresee, without_training
-from scansynth.data.volume import Space, same_grid
+from scansynth.data.survey import Survey, one_grid, survey
 from scansynth.errors import InputError
-
-_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
-"""What nibabel raises for files that are not whole NIfTI images."""
-
 
 NAMED = 5
 """Subjects that a warning names at most."""
@@ -33,12 +24,16 @@ class Report:
 
     text: str
     """All of it: subjects, contrasts, grids, splits, warnings and problems."""
+    survey: Survey
+    """The census, and the settings with the box."""
+    box: str
+    """How the box was chosen; empty where it was given."""
     splits: str
     """The numbers by split; empty where there can be none."""
     warnings: tuple[str, ...]
     """What may be meant so, and what follows from it."""
     unreadable: tuple[str, ...]
-    """Scans whose headers cannot be read; `skip_bad` leaves them out."""
+    """Scans that cannot be read; `skip_bad` leaves them out."""
     problems: tuple[str, ...]
     """Those, and all else that preparing would stop at."""
 
@@ -46,103 +41,94 @@ class Report:
 def dry_run(
     listing: Listing,
     settings: Preparation,
+    census: Census | None = None,
     contrasts: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
+    *,
+    fit: bool = False,
+    tissue: bool = False,
+    accept: Sequence[str] = (),
 ) -> Report:
-    """Look at the headers only: subjects, contrasts, grids, splits, problems, and the shapes that would come out.
+    """Foresee what `build_cohort` would do, by the same reader and the same rules. Nothing is written.
 
-    What needs the voxels (a truncated file, NaN) is seen by `build_cohort` alone. Nothing is written.
+    Args:
+        listing: the subjects.
+        settings: how the scans would be prepared.
+        census: of these scans, where it is taken already.
+        contrasts: which; None: all.
+        fractions: of train, val and test.
+        seed: of their draw.
+        fit: whether the size is chosen so that the box holds all heads.
+        tissue: whether tissue would be segmented.
+        accept: names of rules that may be broken.
 
     Raises:
         InputError: for contrasts that nobody has.
     """
     contrasts = chosen_contrasts(listing, contrasts)
+    census = census or take(listing, contrasts)
+    splits, counted, warnings, problems = _splits(listing, contrasts, fractions, seed)
+    found = survey(census, settings, splits, fit=fit and bool(census.scans), tissue=tissue)
+    box = ""
+    if fit and census.scans:
+        box = f"box: {_times([side for side in found.settings.size if side])} voxels in the plane hold the largest head"
     grids: dict[str, Counter[str]] = {}
-    unreadable: list[str] = []
-    unregistered: list[str] = []
-    for subject in listing.subjects:
-        seen: list[Space] = []
-        for contrast in contrasts:
-            if contrast not in subject.scans:
-                continue
-            try:
-                shape, affine, native = _read_header(subject.scans[contrast])
-            except InputError as error:
-                unreadable.append(str(error))
-                continue
-            seen.append((shape, affine))
-            grids.setdefault(_grid(shape, affine, native, settings), Counter())[contrast] += 1
-        if not all(same_grid(seen[0], other) for other in seen[1:]):
-            unregistered.append(subject.name)
-    splits, warnings, problems = _splits(listing, contrasts, fractions, seed)
-    if unregistered:
+    for scan in census.scans:
+        grids.setdefault(_grid(scan, found.settings), Counter())[scan.contrast] += 1
+    groups = Counter(group[0].subject for group in one_grid(census.scans))
+    if unregistered := [name for name, count in groups.items() if count > 1]:
         names = ", ".join(unregistered[:NAMED]) + (" …" if len(unregistered) > NAMED else "")
         warnings.insert(
             0,
             f"contrasts of {len(unregistered)} subjects lie on different grids ({names}): for unpaired training only; "
             "for any other register and resample each one's scans onto one of them",
         )
-    problems = [*unreadable, *problems]
-    lines = [
+    unreadable = [why for _, _, why in census.unreadable]
+    impossible = {one.rule.name for one in refusals(found.findings, accept)}
+    head, *lines = found.lines(accept)
+    broken = [line for line in lines if any(f"[{name}]" in line for name in impossible)]
+    warnings += [*told(listing), *(line for line in lines if line not in broken)]
+    problems = [*unreadable, *broken, *problems]
+    text = [
         describe(listing),
         "",
         "grids (right, anterior, superior axes):",
         *(f"  {grid}: {', '.join(f'{n[name]} {name}' for name in contrasts if n[name])}" for grid, n in grids.items()),
-        *([splits] if splits else []),
+        *([box] if box else []),
+        *([counted] if counted else []),
+        head,
         *(f"warning: {warning}" for warning in warnings),
         *(f"problem: {problem}" for problem in problems),
     ]
-    return Report("\n".join(lines), splits, tuple(warnings), tuple(unreadable), tuple(problems))
+    return Report("\n".join(text), found, box, counted, tuple(warnings), tuple(unreadable), tuple(problems))
 
 
-def _grid(shape: tuple[int, ...], affine: np.ndarray, native: str, settings: Preparation) -> str:
+def _grid(scan: ScanFacts, settings: Preparation) -> str:
     """A scan's grid, and what becomes of it."""
-    sizes = [float(size) for size in np.linalg.norm(affine[:3, :3], axis=0)]
-    axes = [prepared_axis(*axis, 0.0) for axis in zip(shape, sizes, settings.spacing, settings.size, strict=True)]
-    prepared = [size * step for size, (_, step, _) in zip(sizes, axes, strict=True)]
+    axes = [
+        prepared_axis(*axis, 0.0)
+        for axis in zip(scan.shape, scan.spacing, settings.spacing, settings.size, strict=True)
+    ]
+    prepared = [size * step for size, (_, step, _) in zip(scan.spacing, axes, strict=True)]
     return (
-        f"{_times(shape)} at {_times(sizes)} mm, stored {native}, "
+        f"{_times(scan.shape)} at {_times(scan.spacing)} mm, stored {scan.stored}, "
         f"becomes {_times([voxels for _, _, voxels in axes])} at {_times(prepared)} mm"
     )
 
 
 def _splits(
     listing: Listing, contrasts: Sequence[str], fractions: tuple[float, float, float], seed: int
-) -> tuple[str, list[str], list[str]]:
-    """The numbers by split, warnings, and problems, of the subjects that have one of the contrasts."""
+) -> tuple[dict[str, str], str, list[str], list[str]]:
+    """Splits, their numbers, warnings, and problems, of the subjects that have one of the contrasts."""
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
     try:
         found = foresee({subject.name: subject.split for subject in subjects}, fractions, seed)
     except InputError as error:
-        return "", [], [str(error)]
+        return {}, "", [], [str(error)]
     untrained = without_training({subject.name: subject.scans for subject in subjects}, found.splits, contrasts)
-    return found.line, list(found.warnings), untrained
+    return found.splits, found.line, list(found.warnings), untrained
 
 
 def _times(numbers: Sequence[float]) -> str:
     return "×".join(f"{number:g}" for number in np.round(numbers, 3))
-
-
-def _read_header(path: Path) -> tuple[tuple[int, ...], np.ndarray, str]:
-    """RAS+ shape, RAS+ affine and native orientation of a scan, from its header."""
-    try:
-        image = _load(path)
-        shape, affine = image.shape, np.asarray(image.affine)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: no readable NIfTI header ({error}): replace it or leave it out") from error
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1 or not abs(np.linalg.det(affine[:3, :3])) > 0:
-        raise InputError(f"{path}: {_times(shape)} is not one volume in space: give a 3D image with a valid affine")
-    native = io_orientation(affine)
-    ras_shape = tuple(int(shape[axis]) for axis in np.argsort(native[:, 0]))
-    names = "".join(str(code) for code in ornt2axcodes(native))
-    return ras_shape, affine @ inv_ornt_aff(native, shape), names
-
-
-def _load(path: Path) -> Nifti1Image:
-    image = load(path)
-    if not isinstance(image, Nifti1Image):
-        raise ValueError("not NIfTI")
-    return image

@@ -12,37 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scansynth.data.foreground import AIR_HU, CEILING, bounding_box, top_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 
-AIR_HU = -1000.0
-
-
-def background(contrast: str) -> float:
-    """What an empty voxel measures: air (−1000 HU) in CT, 0 in MRI."""
-    return AIR_HU if contrast == "CT" else 0.0
-
-
-def foreground_threshold(array: np.ndarray, contrast: str) -> float:
-    """The value above which a voxel counts as foreground: one eighth of the mean above the background.
-
-    SPM's global (`spm_global`) draws the same line. CT is counted from air, and nothing lies below air.
-
-    Args:
-        array: the whole scan as acquired, (X, Y, Z).
-        contrast: standard name of the contrast.
-    """
-    empty = background(contrast)
-    above = np.maximum(array - empty, 0) if contrast == "CT" else array
-    return empty + float(above.mean(dtype=np.float64)) / 8
+AGREE = 1.5
+"""Of the training scans' median: no scan's brightest tissue moves a contrast's range further than so."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """One straight line, `(values − offset) / scale`."""
+    """One straight line, `(values − offset) / scale`, and where it ends."""
 
     scale: float
     offset: float
+    lowest: float | None = None
+    """What lies below it after the line is clipped: empty voxels are there."""
+    top: float | None = None
+    """Where the scan's brightest tissue lies after the line; what is beyond twice that is a spike or metal: clipped."""
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """To the smaller range; shape and float32 are kept."""
@@ -51,6 +38,12 @@ class Scaling:
     def undo(self, values: np.ndarray) -> np.ndarray:
         """The way back."""
         return values * self.scale + self.offset
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What the line's values are clipped to."""
+        lowest = -np.inf if self.lowest is None else self.lowest
+        return lowest, np.inf if self.top is None else lowest + CEILING * (self.top - lowest)
 
 
 @dataclass(frozen=True)
@@ -84,14 +77,14 @@ class Normalisation(ABC):
     """A named way to bring intensities to [0, 1]."""
 
     limits: tuple[float, float] = (-np.inf, np.inf)
-    """What the own half is clipped to."""
+    """What the own half is clipped to, whatever the scan."""
 
     @abstractmethod
     def own_values(self, volume: Volume, contrast: str) -> Scaling:
         """The own half of a scan, read from its array as acquired."""
 
-    def cohort_values(self, lowest: float, highest: float) -> Scaling:
-        """The cohort half, from the range that the training scans have after their own halves."""
+    def cohort_values(self, own: Sequence[Scaling], ranges: Sequence[tuple[float, float]]) -> Scaling:
+        """The cohort half, from the training scans' own halves and the ranges that they have after them."""
         return Scaling(1.0, 0.0)
 
     def unit(self, contrast: str) -> str:
@@ -116,46 +109,77 @@ class Normalisation(ABC):
 
     def apply_own(self, array: np.ndarray, own: Scaling) -> np.ndarray:
         """Own half of an array of this scan, on whatever grid; float32."""
-        return np.clip(own.apply(array), *self.limits).astype(np.float32, copy=False)
+        low, high = own.limits
+        limits = max(low, self.limits[0]), min(high, self.limits[1])
+        return np.clip(own.apply(array), *limits).astype(np.float32, copy=False)
 
-    def fit(self, contrast: str, own: Sequence[Scaling], ranges: Sequence[tuple[float, float]]) -> ContrastStatistics:
+    def fit(
+        self,
+        contrast: str,
+        own: Sequence[Scaling],
+        ranges: Sequence[tuple[float, float]],
+        backgrounds: Sequence[float],
+    ) -> ContrastStatistics:
         """Statistics of a contrast.
 
         Args:
             contrast: standard name of the contrast.
             own: own halves of the training scans.
             ranges: lowest and highest value of each prepared training scan after its own half.
+            backgrounds: of the training scans, in the files' unit.
         """
         assert own, "statistics need a training scan"
-        cohort = self.cohort_values(min(low for low, _ in ranges), max(high for _, high in ranges))
+        cohort = self.cohort_values(own, ranges)
         return ContrastStatistics(
             scale_cohort=cohort.scale,
             offset_cohort=cohort.offset,
             typical_scale=float(np.median([scaling.scale for scaling in own])),
             typical_offset=float(np.median([scaling.offset for scaling in own])),
-            background=background(contrast),
+            background=float(np.median(backgrounds)),
             unit=self.unit(contrast),
             scans=len(own),
         )
+
+
+class Robust(Normalisation):
+    """Divided by the mean of the scan's foreground, then by where the training scans' brightest tissue lies.
+
+    No single voxel and no single scan sets a contrast's scale: the brightest tissue of a scan is the 99.9th percentile
+    of its foreground, and of the training scans the highest counts, but at most 1.5 times their median.
+    """
+
+    def own_values(self, volume: Volume, contrast: str) -> Scaling:
+        """Mean of the foreground above the background; brighter than its 99.9th percentile counts as that."""
+        empty = volume.background(contrast)
+        values = volume.array[volume.array > volume.threshold(contrast)]
+        if not values.size:
+            return Scaling(0.0, empty)
+        top = top_of(values)
+        scale = float(np.minimum(values, top).mean(dtype=np.float64)) - empty
+        return Scaling(scale, empty, 0.0, (top - empty) / scale)
+
+    def cohort_values(self, own: Sequence[Scaling], ranges: Sequence[tuple[float, float]]) -> Scaling:
+        """Where the brightest tissue lies."""
+        return Scaling(_agreed(_tops(own, ranges)), 0.0)
 
 
 class SynDiff(Normalisation):
     """Divided by the scan's mean, then by the contrast's training maximum; CT counted from air (SynDiff, sec. IV-A)."""
 
     # Paper: the mean of the volume. Here: the mean of its foreground, because the mean over a padded grid depends on
-    # the field of view. Below 0 there is nothing: CT by the paper, MR because magnitudes are not negative. Values above
-    # the training maximum are kept.
+    # the field of view, counted from the scan's background, because not all MR begins at 0. Values above the training
+    # maximum are kept. One voxel can set that maximum: `Robust` is the default.
     limits = (0.0, np.inf)
 
     def own_values(self, volume: Volume, contrast: str) -> Scaling:
         """Mean of the foreground, above the background."""
-        empty = background(contrast)
-        values = volume.array[volume.array > foreground_threshold(volume.array, contrast)]
+        empty = volume.background(contrast)
+        values = volume.array[volume.array > volume.threshold(contrast)]
         return Scaling(float(values.mean(dtype=np.float64)) - empty if values.size else 0.0, empty)
 
-    def cohort_values(self, lowest: float, highest: float) -> Scaling:
+    def cohort_values(self, own: Sequence[Scaling], ranges: Sequence[tuple[float, float]]) -> Scaling:
         """The training maximum."""
-        return Scaling(highest, 0.0)
+        return Scaling(max(high for _, high in ranges), 0.0)
 
 
 class Percentile(Normalisation):
@@ -165,25 +189,46 @@ class Percentile(Normalisation):
     limits = (0.0, 1.0)
 
     def own_values(self, volume: Volume, contrast: str) -> Scaling:
-        """The two percentiles."""
-        box = bounding_box(volume.array > foreground_threshold(volume.array, contrast))
-        low, high = np.percentile(volume.array[box], (0.5, 99.5))
+        """The two percentiles; what lies below the background (CT's padding) counts as background."""
+        box = bounding_box(volume.array > volume.threshold(contrast))
+        low, high = np.percentile(np.maximum(volume.array[box], volume.background(contrast)), (0.5, 99.5))
         return Scaling(float(high - low), float(low))
 
 
 class ZScore(Normalisation):
-    """Mean 0 and standard deviation 1 over the scan's foreground, then the training range to [0, 1]."""
+    """Mean 0 and standard deviation 1 over the scan's foreground, then the training range to [0, 1].
+
+    As in `Robust`, the range ends at the brightest tissue, not at the brightest voxel.
+    """
 
     def own_values(self, volume: Volume, contrast: str) -> Scaling:
         """Mean and standard deviation of the foreground."""
-        values = volume.array[volume.array > foreground_threshold(volume.array, contrast)]
+        empty = volume.background(contrast)
+        values = volume.array[volume.array > volume.threshold(contrast)]
         if not values.size:
             return Scaling(0.0, 0.0)
-        return Scaling(float(values.std(dtype=np.float64)), float(values.mean(dtype=np.float64)))
+        top = top_of(values)
+        values = np.minimum(values, top)
+        mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+        if not deviation:
+            return Scaling(0.0, mean)
+        return Scaling(deviation, mean, (empty - mean) / deviation, (top - mean) / deviation)
 
-    def cohort_values(self, lowest: float, highest: float) -> Scaling:
+    def cohort_values(self, own: Sequence[Scaling], ranges: Sequence[tuple[float, float]]) -> Scaling:
         """The training range."""
-        return Scaling(highest - lowest, lowest)
+        lowest = min(low for low, _ in ranges)
+        highest = _agreed([top - lowest for top in _tops(own, ranges)])
+        return Scaling(highest, lowest)
+
+
+def _tops(own: Sequence[Scaling], ranges: Sequence[tuple[float, float]]) -> list[float]:
+    """Where each scan's brightest tissue lies; its highest value where that is lower, as where the grid cuts it."""
+    return [high if one.top is None else min(one.top, high) for one, (_, high) in zip(own, ranges, strict=True)]
+
+
+def _agreed(tops: Sequence[float]) -> float:
+    """The highest, as far as the median of all vouches for it."""
+    return min(max(tops), AGREE * float(np.median(tops)))
 
 
 class HuWindow(Normalisation):
@@ -203,17 +248,9 @@ class HuWindow(Normalisation):
 
 
 NORMALISATIONS: dict[str, Normalisation] = {
+    "robust": Robust(),
     "syndiff": SynDiff(),
     "percentile": Percentile(),
     "z-score": ZScore(),
     "hu-window": HuWindow(),
 }
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a mask, (X, Y, Z) bool; the whole array if the mask is empty."""
-    box = []
-    for axis in range(3):
-        hits = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(int(hits[0]), int(hits[-1]) + 1) if hits.size else slice(0, mask.shape[axis]))
-    return box[0], box[1], box[2]

@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from scansynth.data.intensity import (
-    NORMALISATIONS,
-    ContrastStatistics,
-    background,
-    bounding_box,
-    foreground_threshold,
-)
+from scansynth.data.foreground import bounding_box
+from scansynth.data.intensity import NORMALISATIONS, ContrastStatistics
 from scansynth.data.volume import Space, Volume, check_same_grid, read_labels, same_grid
 from scansynth.errors import InputError
 
@@ -34,7 +29,7 @@ class Preparation:
     size: tuple[int | None, int | None, int | None] = (256, 256, None)
     """Voxels after resampling, centred on the foreground, cropped or padded with background; None keeps an axis."""
     intensity: str = "syndiff"
-    """How intensities are brought to [0, 1]: syndiff, percentile, z-score or hu-window (CT only)."""
+    """How intensities are brought to [0, 1]: robust, syndiff, percentile, z-score or hu-window (CT only)."""
 
     def __post_init__(self):
         if len(self.spacing) != 3 or any(mm is not None and not 0 < mm < math.inf for mm in self.spacing):
@@ -144,7 +139,7 @@ def grid_for(volumes: Mapping[str, Volume], settings: Preparation) -> Grid:
     first = next(iter(volumes.values()))
     union = np.zeros(first.array.shape, dtype=bool)
     for contrast, volume in volumes.items():
-        union |= volume.array > foreground_threshold(volume.array, contrast)
+        union |= volume.array > volume.threshold(contrast)
     axes = [
         prepared_axis(side, acquired, spacing, size, (box.start + box.stop - 1) / 2)
         for side, acquired, spacing, size, box in zip(
@@ -253,5 +248,5 @@ def prepare(
     """
     normalisation = NORMALISATIONS[intensity]
     own = normalisation.own(volume, contrast)
-    n = normalisation.apply_own(to_grid(volume.array, grid, background(contrast)), own)
+    n = normalisation.apply_own(to_grid(volume.array, grid, volume.background(contrast)), own)
     return statistics.to_image(n), Undo(grid)

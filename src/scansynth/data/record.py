@@ -3,9 +3,10 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from scansynth.data.census_checks import Usual
 from scansynth.data.cohort import Cohort, read_settings
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.labels import Label, fit_labels
@@ -29,6 +30,8 @@ class PreparationRecord:
     """Of the cohort."""
     labels: tuple[Label, ...] = ()
     """Of the run, in their order: what its training subjects have of each; no subject's own."""
+    usual: dict[str, Usual] = field(default_factory=dict)
+    """By contrast, what the training scans are like: sources of a translation are held against it."""
 
     @classmethod
     def of(cls, cohort: Cohort, contrasts: Sequence[str], labels: Sequence[str] = ()) -> "PreparationRecord":
@@ -43,6 +46,7 @@ class PreparationRecord:
             splits={subject: cohort.split_of(subject) for subject in cohort.subjects()},
             fingerprint=cohort.fingerprint,
             labels=fit_labels(cohort, labels, contrasts),
+            usual={name: one for name, one in cohort.usual.items() if name in contrasts},
         )
 
     def write(self, run: Path) -> None:
@@ -66,6 +70,7 @@ class PreparationRecord:
                 labels=tuple(  # older runs have none
                     Label(**{**label, "classes": tuple(label["classes"])}) for label in values.get("labels", ())
                 ),
+                usual={name: Usual.read(found) for name, found in values.get("usual", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{run / FILE}: missing or damaged ({error}); is {run} a run folder?") from error

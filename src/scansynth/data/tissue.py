@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from scansynth.data.intensity import bounding_box
+from scansynth.data.foreground import bounding_box
 from scansynth.data.tissue_intensities import Intensities, fit
 from scansynth.errors import InputError
 from scansynth.physics.tissue import WEIGHTS

@@ -10,7 +10,7 @@ import logging
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,31 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
+from scansynth.data.foreground import find_background, foreground_threshold
 from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+
+class _Header(Nifti1Header):
+    """A NIfTI-1 header whose quaternion may be a little too long, as 32 bits round it; others read it, too."""
+
+    quaternion_threshold = np.float64(-1e-3)
+
+
+class _Header2(Nifti2Header):
+    quaternion_threshold = np.float64(-1e-3)
+
+
+class _Image(Nifti1Image):
+    header_class = _Header
+
+
+class _Image2(Nifti2Image):
+    header_class = _Header2
+
+
+_WHOLE = 1e-3
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 _GRID_TOLERANCE = 0.1  # of a voxel; headers keep a rotation as float32 quaternion, which can move a far corner so much
 
@@ -49,6 +70,7 @@ class Volume:
     """The file's header, NIfTI-1 or NIfTI-2."""
     path: Path | None
     """The file that was read; None for a volume that was not read from one."""
+    _found: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: str | Path) -> "Volume":
@@ -108,6 +130,21 @@ class Volume:
         """Shape and affine of `array`."""
         return self.array.shape, self.affine
 
+    def background(self, contrast: str) -> float:
+        """What an empty voxel measures here (`foreground.find_background`)."""
+        return self._edges(contrast)[0]
+
+    def threshold(self, contrast: str) -> float:
+        """The value above which a voxel counts as foreground (`foreground.foreground_threshold`)."""
+        return self._edges(contrast)[1]
+
+    def _edges(self, contrast: str) -> tuple[float, float]:
+        kind = contrast if contrast == "CT" else "MR"
+        if kind not in self._found:
+            empty = find_background(self.array, contrast)
+            self._found[kind] = empty, foreground_threshold(self.array, contrast, empty)
+        return self._found[kind]
+
     def write_array(self, path: str | Path, array: np.ndarray, description: str) -> None:
         """Write an array of this volume's grid as float32, in the file's own orientation and with its affine.
 
@@ -138,7 +175,7 @@ class Volume:
         header["aux_file"] = b""
         header["descrip"] = description.encode()[:79].decode(errors="ignore").encode()  # never half a character
         native = apply_orientation(array, ornt_transform(_RAS, self.native_orientation))
-        image_class = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+        image_class = _Image2 if isinstance(header, Nifti2Header) else _Image
         # nibabel leaves the header's forms alone because the affine equals the one they give.
         image = image_class(native, self.native_affine, header)
 
@@ -207,16 +244,27 @@ def _load(path: Path) -> Nifti1Image:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
     if not data:
         raise InputError(f"{path} is truncated or corrupt: copy it again")
-    for image_class in (Nifti1Image, Nifti2Image):
+    for image_class in (_Image, _Image2):
         # A .hdr file begins alike, but its voxels stand in an .img file.
         if path.suffix.lower() != ".hdr" and image_class.header_class.may_contain_header(data):
+            if len(data) < image_class.header_class.sizeof_hdr:
+                raise InputError(f"{path} is truncated or corrupt: copy it again")
+            _check_sizes(path, image_class.header_class(data[: image_class.header_class.sizeof_hdr], check=False))
             try:
                 return image_class.from_bytes(data)
-            except (HeaderDataError, ImageFileError, ValueError, OSError):
-                raise InputError(f"{path} is truncated or corrupt: copy it again") from None
+            except (HeaderDataError, ImageFileError, ValueError, OSError) as error:
+                raise InputError(
+                    f"{path} has a header that cannot be right ({error}): mend it or copy it again"
+                ) from None
     raise InputError(
         f"{path} is not a single NIfTI file: convert it to .nii.gz first (DICOM, for example, with dcm2niix)"
     )
+
+
+def _check_sizes(path: Path, header: Nifti1Header) -> None:
+    """Raise InputError for a voxel size of 0 that is used: nibabel would make it 1 mm."""
+    if not header["sform_code"] and (header["pixdim"][1 : 1 + min(3, int(header["dim"][0]))] == 0).any():
+        raise InputError(f"{path} states a voxel size of 0: mend its header (pixdim)")
 
 
 def _affine(path: Path, image: Nifti1Image) -> np.ndarray:
@@ -264,6 +312,8 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(image.dataobj).reshape(image.shape[:3])
     except (OSError, ValueError):  # more than one volume, or fewer voxels than the header says
         raise InputError(f"{path} is truncated or not one 3D label image: copy it again or split it") from None
-    if not labels.size or labels.min() < 0 or labels.max() > 255 or (labels != np.round(labels)).any():
+    whole = np.round(labels)
+    # A label that was scaled for storage comes back as 0.999999.
+    if not labels.size or labels.min() < -_WHOLE or labels.max() > 255 + _WHOLE or (abs(labels - whole) > _WHOLE).any():
         raise InputError(f"{path} is no label image: it must hold whole numbers from 0 to 255")
-    return labels.astype(np.uint8), np.asarray(image.affine)
+    return whole.astype(np.uint8), np.asarray(image.affine)

@@ -274,6 +274,8 @@ class Metric:
     """Whether each image has a figure of its own; else all images together have one."""
     note: str = ""
     """What the reader of a table must know of it."""
+    ranged: bool = False
+    """Whether it goes by the range, so that too wide a one flatters it."""
 
     def of(self, images: Images) -> np.ndarray:
         """One figure an image, or one for all, float64."""
@@ -283,16 +285,16 @@ class Metric:
 def named_ms_ssim(size: int, scales: int) -> Metric:
     """MS-SSIM with its window and number of scales."""
     heading = f"MS-SSIM (%; {scales} scales, window {size})"
-    return Metric("ms_ssim_percent", heading, True, 2, partial(ms_ssim, size=size, scales=scales))
+    return Metric("ms_ssim_percent", heading, True, 2, partial(ms_ssim, size=size, scales=scales), ranged=True)
 
 
-PSNR = Metric("psnr_db", "PSNR (dB)", True, 2, psnr)
-SSIM = Metric("ssim_percent", "SSIM (%)", True, 2, ssim)
+PSNR = Metric("psnr_db", "PSNR (dB)", True, 2, psnr, ranged=True)
+SSIM = Metric("ssim_percent", "SSIM (%)", True, 2, ssim, ranged=True)
 MAE = Metric("mae", "MAE", False, 4, mae)
 MAE_HU = Metric("mae_hu", "MAE (HU)", False, 1, mae)
 NMSE = Metric("nmse", "NMSE", False, 4, nmse)
-FSIM = Metric("fsim", "FSIM", True, 4, fsim)
-GMSD = Metric("gmsd", "GMSD", False, 4, gmsd)
+FSIM = Metric("fsim", "FSIM", True, 4, fsim, ranged=True)
+GMSD = Metric("gmsd", "GMSD", False, 4, gmsd, ranged=True)
 GRADIENT_ENERGY = Metric(
     "gradient_energy_ratio",
     "gradient energy",

@@ -5,7 +5,7 @@ which test, and holds the function that prepares the images so. A change that mo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -30,9 +30,13 @@ from scansynth.evaluation.metrics import (
     NMSE,
     PSNR,
     SSIM,
+    Images,
     Metric,
     named_ms_ssim,
 )
+
+WIDEST = 4.0
+"""Times the reference's own span that a range may have: beyond it PSNR is 12 dB too high."""
 
 Unit = Literal["slice", "volume", "set"]
 
@@ -103,6 +107,8 @@ class Measurement:
     """Indices along Z of the measured slices, (n,) int64, n ≥ 1; None where the unit is a volume."""
     voxels: int = 0
     """Voxels that count."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Figures that cannot be had or trusted, which are NaN, and why."""
 
     def mean(self, column: str) -> float:
         """The subject's figure: the mean over its slices (infinite if one slice is)."""
@@ -267,12 +273,13 @@ def measure(
         to_units: from [0, 1] to the contrast's unit, for CT in Hounsfield units.
 
     Returns:
-        The protocol's figures.
+        The protocol's figures. One that cannot be had of these volumes (too few slices), or not trusted (a range far
+        beyond the reference's own), is missing and keeps no other back.
 
     Raises:
         InputError: for an unknown protocol or one of sets, volumes of different shapes, voxels that are not finite, a
-            reference with negative values, a mask that is missing or has no voxel, or a reference without a slice to
-            measure.
+            reference with negative values, a mask that is missing or has no voxel, a reference without a slice to
+            measure, or if no figure can be had.
     """
     protocol = find_protocol(protocol)
     assert protocol.prepare is not None, protocol.name
@@ -290,12 +297,38 @@ def measure(
             raise InputError(f"mask {name} {mask.shape} and reference {reference.shape} lie on different grids")
     case = Case(synthesis.astype(np.float64), reference.astype(np.float64), masks or {}, to_units)
     prepared = protocol.prepare(case)
-    figures = {
-        column: metric.of(prepared.images[region])
-        for column, (metric, region) in zip(protocol.columns, protocol.metrics, strict=True)
-    }
+    figures: dict[str, np.ndarray] = {}
+    missing: dict[str, str] = {}
+    for column, (metric, region) in zip(protocol.columns, protocol.metrics, strict=True):
+        images = prepared.images[region]
+        try:
+            if metric.ranged:  # a part of the image may well span less than the whole
+                check_range(prepared.images[protocol.whole])
+            figures[column] = metric.of(images)
+        except InputError as error:
+            figures[column] = np.full(len(images.reference) if metric.per_image else 1, np.nan)
+            missing[column] = str(error)
+    if len(missing) == len(figures):
+        raise InputError(next(iter(missing.values())))
     counted = max(
         int(images.reference.numel() if images.mask is None else images.mask.sum())
         for images in prepared.images.values()
     )
-    return Measurement(protocol.name, protocol.version, figures, prepared.slices, counted)
+    return Measurement(protocol.name, protocol.version, figures, prepared.slices, counted, missing)
+
+
+def check_range(images: Images) -> None:
+    """Raise InputError if figures that are taken by a range would be flattered by it.
+
+    A range of n times the reference's own adds 20·log10(n) dB to every PSNR. One voxel can do that, where it sets a
+    contrast's scale (an image in a hundredth of its range) or a reference's maximum.
+    """
+    counted = images.reference if images.mask is None else images.reference[images.mask]
+    low, high = np.percentile(counted.numpy(), (0.1, 99.9))
+    own = float(high - low)
+    if images.data_range > WIDEST * own:
+        raise InputError(
+            f"the range, {images.data_range:.3g}, is more than {WIDEST:g} times what the reference spans ({own:.3g}, "
+            "from its 0.1st to its 99.9th percentile): PSNR and what is like it would come out too high; prepare with "
+            "--intensity robust, or look for a voxel that sets the scale (census.tsv)"
+        )

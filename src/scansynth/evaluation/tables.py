@@ -231,6 +231,7 @@ def _markdown(
         "",
         *(f"- {note}" for note in acceleration_note(acceleration)),
         *(f"- {metric.note}." for metric in columns.values() if metric.note),
+        *(f"- {note}" for note in missing_notes(results, protocol)),
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
@@ -244,8 +245,22 @@ def _markdown(
     return "\n".join(lines) + "\n"
 
 
+def missing_notes(results: Sequence[Result], protocol: Protocol) -> list[str]:
+    """A line for each reason why figures are missing: which, of how many subjects, and why."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        for column, why in result.measurement.missing.items():
+            found.setdefault((column, why), set()).add(result.subject)
+    return [
+        f"{protocol.heading(column)} is missing for {len(subjects)} subject{'s' * (len(subjects) > 1)}: {why}."
+        for (column, why), subjects in found.items()
+    ]
+
+
 def spread_text(spread: Spread, digits: int, plus_minus: str = " ± ") -> str:
-    """`22.19 ± 2.09`; the mean alone where there is no deviation."""
+    """`22.19 ± 2.09`; the mean alone where there is no deviation, and a dash where there is no mean."""
+    if math.isnan(spread.mean):
+        return "–"
     mean = f"{spread.mean:.{digits}f}"
     return mean if math.isnan(spread.std) else f"{mean}{plus_minus}{spread.std:.{digits}f}"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scansynth.cohort_synthesis import SYNTHETIC, Entry
+from scansynth.contrast_table import SYNTHETIC, Entry
 from scansynth.evaluate import Evaluation
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.files import write_text

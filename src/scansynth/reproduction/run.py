@@ -161,7 +161,11 @@ def measure_sets_of(request: Request, runs: list[Run], cohort: Cohort, folder: P
     for run, one in zip(runs, sets, strict=True):
         what = f"generating by {run.folder.name}"
         generate_set(
-            run, request.volumes, one, request.seed, report=lambda done, total, what=what: tell(what, done, total)
+            run,
+            request.volumes,
+            one,
+            seed=request.seed,
+            report=lambda done, total, what=what: tell(what, done, total),
         )
     found = measure_generated(
         sets,

@@ -1,0 +1,1 @@
+"""Medical image files as they come: small cohorts, each with one flaw that people reported (`kinds.KINDS`)."""
