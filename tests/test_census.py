@@ -12,11 +12,12 @@ from scipy import ndimage
 
 from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
-from scansynth.data.census import SIDE, facts_of, take
+from scansynth.data.census import take
 from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import RULES, check_accepted, judge
 from scansynth.data.layouts import Listing, Subject
 from scansynth.data.prepare import Preparation, grid_for
+from scansynth.data.scan_facts import SIDE, facts_of
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError

@@ -1,5 +1,7 @@
 """What `prepare` foresees: numbers by split, what follows from an empty one, problems and warnings, dry and real."""
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -37,8 +39,9 @@ def test_numbers_by_split_are_said_before_anything_is_written(data, capsys):
     line = "splits: 7 train, 1 val, 2 test (drawn by person: --fractions 0.7 0.1 0.2, --seed 0)"
     dry = capsys.readouterr()
     assert line in dry.out
-    assert (dry.out + dry.err).count("warning:") == 1  # phantoms of eight slices
-    assert "[few-slices]" in dry.out
+    warned = re.findall(r"warning: odd \[(.*?)\]", dry.out + dry.err)
+    assert warned == ["out-of-view", "few-slices"]  # phantoms of eight slices, which see no head's top
+    assert (dry.out + dry.err).count("warning:") == 2
     assert not (data.parent / "cohort").exists()
     assert prepare(data) == 0
     assert capsys.readouterr().out.splitlines()[0] == line

@@ -24,13 +24,13 @@ import torch
 import scansynth
 from scansynth.checkpoint import load_weights, restore, step_of, unvalidated
 from scansynth.config import RunConfig, read_yaml
-from scansynth.data.census import facts_of
 from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
+from scansynth.data.scan_facts import facts_of
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import windows_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scansynth.data.census import ScanFacts
+from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import person_of
 
 LEAST_OTHERS = 6

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scansynth.data import census_checks as checks
-from scansynth.data.census import ScanFacts
 from scansynth.data.census_checks import Others
+from scansynth.data.scan_facts import ScanFacts
 from scansynth.errors import InputError
 
 Severity = Literal["odd", "impossible"]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scansynth.data.census import Census, ScanFacts, take
+from scansynth.data.census import Census, take
 from scansynth.data.census_rules import refusals
 from scansynth.data.layouts import Listing, chosen_contrasts, describe, told
 from scansynth.data.prepare import Preparation, prepared_axis
+from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import FRACTIONS, foresee, without_training
 from scansynth.data.survey import Survey, one_grid, survey
 from scansynth.errors import InputError

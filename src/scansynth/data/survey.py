@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from scansynth.data.census import SIDE, Census, ScanFacts, table
+from scansynth.data.census import Census, table
 from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import Finding, judge, refuse, told
 from scansynth.data.prepare import Preparation, prepared_axis
+from scansynth.data.scan_facts import SIDE, ScanFacts
 from scansynth.data.volume import same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
