@@ -180,7 +180,7 @@ def holes(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """Exact background inside a brain."""
     if scan.holes_ml <= threshold or has_skull(scan):  # a head has cavities
         return None
-    return f"{scan.holes_ml:.0f} ml of exact background lie inside the head: holes in a mask?"
+    return f"{scan.holes_ml:.0f} ml of exact background lie inside the head in one piece: a hole in its mask?"
 
 
 def shifted(scan: ScanFacts, others: Others, threshold: float) -> str | None:

@@ -75,7 +75,7 @@ class ScanFacts:
     head_ml: float
     """Volume of the foreground with its holes filled."""
     holes_ml: float
-    """Of exact background inside the foreground."""
+    """Of the largest piece of exact background inside the foreground."""
     shift: tuple[int, int, int]
     """Voxels by which it fits the subject's first contrast better, where both lie on one grid."""
     shared: float
@@ -207,16 +207,17 @@ def _volumes(head: np.ndarray, empty: np.ndarray, spacing: Sequence[float]) -> t
     part = tuple(slice(None, None, step) for step in steps)
     ml = float(np.prod([mm * step for mm, step in zip(spacing, steps, strict=True)])) / 1000
     head, empty = head[part], empty[part]
-    return float(head.sum() + _enclosed(~head).sum()) * ml, float(_enclosed(empty).sum()) * ml
+    holes = np.bincount(_enclosed(empty).ravel())[1:]
+    return float(head.sum() + (_enclosed(~head) > 0).sum()) * ml, float(holes.max(initial=0)) * ml
 
 
 def _enclosed(mask: np.ndarray) -> np.ndarray:
-    """The pieces of a mask, (X, Y, Z) bool, that reach no face."""
+    """The pieces of a mask, (X, Y, Z) bool, that reach no face, by number; 0 elsewhere."""
     pieces: Any = ndimage.label(mask)[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
     inner = np.ones(int(pieces.max()) + 1, bool)
     inner[0] = False
     inner[np.unique(faces(pieces))] = False
-    return inner[pieces]
+    return np.where(inner[pieces], pieces, 0)
 
 
 def _forms(header: Nifti1Header, used: np.ndarray) -> tuple[bool, float, float]:

@@ -44,6 +44,7 @@ def write_summary(
         "evaluation/report.html": "Figures, curves and a viewer", "evaluation/table.md": "Figures as a table",
         "translated/contrasts.tsv": "What is real and what is synthetic, file by file",
         "plan.yaml": "The settings, which `scansynth train` takes", "run/environment.json": "Machine and versions",
+        "cohort/census.png": "All scans at a glance, odd ones framed", "cohort/census.tsv": "What each scan is like",
         "cohort/cohort.json": "The prepared cohort",
     }  # fmt: skip
     page = render(
