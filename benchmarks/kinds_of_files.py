@@ -31,9 +31,11 @@ def main() -> None:
         if kind.verb != "prepare":
             continue
         wanted = type(kind.expect).__name__.lower()
-        stored.setdefault(kind.name, {"found": kind.found, "wanted": wanted})[arguments.name] = outcome(kind)
-        print(kind.name, stored[kind.name], flush=True)
-    arguments.output.write_text(json.dumps(stored, indent=1) + "\n")
+        row = stored.setdefault(kind.name, {"found": kind.found, "wanted": wanted})
+        if arguments.name not in row:  # stopped, the same command goes on
+            row[arguments.name] = outcome(kind)
+            print(kind.name, row, flush=True)
+            arguments.output.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def outcome(kind: Kind) -> str:
@@ -44,7 +46,7 @@ def outcome(kind: Kind) -> str:
         kind.make(folder / "in")
         try:
             code, said = prepare(kind, folder)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return f"crash: {type(error).__name__}"
         if code:
             unsaid = missing_words(kind.expect.words, said) if isinstance(kind.expect, Refused) else []

@@ -55,7 +55,7 @@ class Prepare:
     def run(self) -> None:
         """Prepare, or show what would be done."""
         from scansynth.data.acquisitions import read_table
-        from scansynth.data.build_cohort import CENSUS, build_cohort
+        from scansynth.data.build_cohort import CENSUS, build_cohort, check_folder
         from scansynth.data.build_tissue import TissueSettings
         from scansynth.data.census import take
         from scansynth.data.census_rules import check_accepted
@@ -67,6 +67,8 @@ class Prepare:
         if self.expert_tumour and self.tissue == "none":
             raise InputError("--expert-tumour is a setting of --tissue segment: give both or neither")
         check_accepted(self.accept)
+        if not self.dry_run:
+            check_folder(self.output)
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})

@@ -97,7 +97,8 @@ def build_cohort(
     splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
     if untrained := without_training({subject.name: subject.scans for subject in subjects}, splits, contrasts):
         raise InputError(untrained[0])
-    _check_ours(folder, settings, overwrite)
+    check_folder(folder)
+    _check_settings(folder, settings, overwrite)
     census = census or take(listing, contrasts, known=folder / CENSUS, keep=True)
     found = survey(census, settings, splits, tissue=tissue is not None)
     found.refuse(accept)
@@ -306,14 +307,18 @@ def _usual(census: Census, splits: Mapping[str, str], contrasts: Sequence[str]) 
     }
 
 
-def _check_ours(folder: Path, settings: Preparation, overwrite: bool) -> None:
-    """Raise InputError if a folder is not ours, or was prepared with other settings that may not be thrown away."""
-    marker = folder / "preparation.json"
-    if marker.is_file():
-        if not overwrite and _stored(marker) != json.loads(_json(asdict(settings))):
-            raise InputError(f"{folder}: prepared with other settings ({marker.name}): another folder, or overwrite")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def check_folder(folder: Path) -> None:
+    """Raise InputError if a folder holds something that is no cohort: said before thousands of scans are read."""
+    ours = (folder / "preparation.json").is_file()
+    if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
+
+
+def _check_settings(folder: Path, settings: Preparation, overwrite: bool) -> None:
+    """Raise InputError if a cohort was prepared with other settings, and may not be thrown away."""
+    marker = folder / "preparation.json"
+    if marker.is_file() and not overwrite and _stored(marker) != json.loads(_json(asdict(settings))):
+        raise InputError(f"{folder}: prepared with other settings ({marker.name}): another folder, or overwrite")
 
 
 def _claim(folder: Path, settings: Preparation) -> None:
