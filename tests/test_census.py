@@ -290,3 +290,17 @@ def test_rules_are_named_once_and_thresholds_decide():
     assert hot.says(facts, Others([facts], {}, {}), hot.threshold)
     assert hot.says(facts, Others([facts], {}, {}), 1e6) is None
     assert replace(facts, maximum=facts.top).maximum < 32767
+
+
+def test_the_screen_has_a_line_a_scan_and_of_many_the_odd_ones(listing, monkeypatch):
+    change(listing, 2, "T1w", spike)
+    found = survey(take(listing, listing.contrasts), SETTINGS, {one.name: one.split for one in listing.subjects})
+    lines = found.screen()
+    assert len(lines) == 1 + 16
+    assert [line.split("  ")[0] for line in lines if "hot-voxel" in line] == ["s2 T1w"]
+    assert "44×52×40" in lines[1]
+    monkeypatch.setattr("scansynth.data.census.MOST_LINES", 10)
+    header, odd, rest = found.screen()
+    assert header == lines[0] or header.split() == lines[0].split()
+    assert odd.startswith("s2 T1w")
+    assert rest.startswith("and 15 more")

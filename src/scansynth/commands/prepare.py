@@ -87,7 +87,7 @@ class Prepare:
             self.foreseen(report)
             return
         settings = report.survey.settings
-        for line in (report.splits, report.box):
+        for line in (report.splits, report.box, *report.survey.screen()):
             if line:
                 out.print(line, markup=False)
         for warning in (*report.warnings, *report.unreadable):

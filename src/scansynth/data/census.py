@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 KEPT_GB = 1.0
 """Memory for scans that are kept between the census and the preparation, so that they are read once."""
+MOST_LINES = 80
+"""Scans that a screen shows."""
 MOST_WORKERS = 4
 """Threads that read scans."""
 
@@ -157,6 +159,33 @@ def table(census: Census, odd: Mapping[tuple[str, str], str], cuts: Mapping[tupl
         cells = [subject, contrast, *["n/a"] * (len(names) - 1), f"unreadable: {' '.join(why.split())}", ""]
         lines.append("\t".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def screen(census: Census, odd: Mapping[tuple[str, str], str]) -> list[str]:
+    """The census for a terminal: a line a scan, of large cohorts the odd ones alone.
+
+    Args:
+        census: what was read.
+        odd: subject and contrast → what is odd, in words.
+    """
+    scans = list(census.scans)
+    if len(scans) > MOST_LINES:
+        scans = [scan for scan in scans if (scan.subject, scan.contrast) in odd][:MOST_LINES]
+    heads = "scan", "voxels", "mm", "forms", "min", "0.1 %", "50 %", "99.9 %", "max", "< 0", "head", "empty", "odd"
+    rows: list[tuple[str, ...]] = [heads]
+    for scan in scans:
+        levels = (scan.minimum, scan.low, scan.median, scan.high, scan.maximum)
+        rows.append((
+            f"{scan.subject} {scan.contrast}", "×".join(map(str, scan.shape)),
+            "×".join(f"{mm:.3g}" for mm in scan.spacing), scan.forms, *(f"{level:.4g}" for level in levels),
+            f"{scan.below_zero:.0%}", f"{scan.foreground:.0%}", f"{scan.background:.4g}",
+            odd.get((scan.subject, scan.contrast), ""),
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if left := len(census.scans) - len(scans):
+        lines.append(f"and {left} more, in which nothing is odd or which census.tsv names")
+    return lines if scans else []
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from scansynth.data.census import Census, table
+from scansynth.data.census import Census, screen, table
 from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import Finding, judge, refuse, told
 from scansynth.data.prepare import Preparation, prepared_axis
@@ -36,11 +36,21 @@ class Survey:
     """Share of each scan's foreground that the prepared box leaves out."""
     findings: Sequence[Finding]
 
+    def odd(self) -> dict[tuple[str, str], str]:
+        """Subject and contrast → names of the rules that the scan breaks."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for one in self.findings:
+            found.setdefault((one.subject, one.contrast), []).append(one.rule.name)
+        return {key: " ".join(names) for key, names in found.items()}
+
     def lines(self, accept: Sequence[str] = ()) -> list[str]:
         """For people: what was read, and a line for each rule that is broken."""
-        odd = {(one.subject, one.contrast) for one in self.findings}
-        head = f"census: {len(self.census.scans)} scans read, {len(odd)} odd in some way"
+        head = f"census: {len(self.census.scans)} scans read, {len(self.odd())} odd in some way"
         return [head, *told(self.findings, accept)]
+
+    def screen(self) -> list[str]:
+        """For people: a line a scan."""
+        return screen(self.census, self.odd())
 
     def refuse(self, accept: Sequence[str]) -> None:
         """Raise InputError if something cannot be right and is not accepted."""
@@ -48,12 +58,8 @@ class Survey:
 
     def write(self, folder: Path) -> None:
         """Write `census.tsv`, and `census.png`, a sheet of all scans, odd ones framed."""
-        odd: dict[tuple[str, str], list[str]] = {}
-        for one in self.findings:
-            odd.setdefault((one.subject, one.contrast), []).append(one.rule.name)
-        write_text(
-            folder / "census.tsv", table(self.census, {key: " ".join(names) for key, names in odd.items()}, self.cuts)
-        )
+        odd = self.odd()
+        write_text(folder / "census.tsv", table(self.census, odd, self.cuts))
         impossible = {(one.subject, one.contrast) for one in self.findings if one.rule.severity == "impossible"}
         if self.census.scans:
             sheet(self.census.scans, odd, impossible).save(folder / "census.png", optimize=False)
@@ -130,7 +136,7 @@ def size_for(groups: Sequence[Sequence[ScanFacts]], settings: Preparation) -> tu
 
 
 def sheet(
-    scans: Sequence[ScanFacts], odd: Mapping[tuple[str, str], Sequence[str]], impossible: set[tuple[str, str]]
+    scans: Sequence[ScanFacts], odd: Mapping[tuple[str, str], str], impossible: set[tuple[str, str]]
 ) -> Image.Image:
     """Thumbnails of all scans; odd ones in an orange frame, impossible ones in a red one, with the rules' names."""
     wide, high, text = 2 * SIDE + 8, SIDE + 34, 11
@@ -146,5 +152,5 @@ def sheet(
             colour = "red" if key in impossible else "orange"
             draw.rectangle((x + 1, y + 1, x + wide - 2, y + high - 2), outline=colour, width=3)
         draw.text((x + 5, y + SIDE + 4), f"{scan.subject[-18:]} {scan.contrast}", fill="black", font_size=text)
-        draw.text((x + 5, y + SIDE + 17), " ".join(odd.get(key, ()))[:28], fill="black", font_size=text)
+        draw.text((x + 5, y + SIDE + 17), odd.get(key, "")[:28], fill="black", font_size=text)
     return page
