@@ -74,7 +74,7 @@ def test_the_scripts_for_slurm(site, cohort):
     devices = {"SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
     done = run("bash", "translate.sh", cwd=site, **job, **devices)
     assert done.returncode == 0, done.stderr
-    assert len(whole_images(site / "OUT")) == done.stdout.count(" synthetic ") == 12
+    assert len(whole_images(site / "OUT")) == done.stdout.count("\tsynthetic\t") == 12
     # The batch script itself is one process: without srun the command starts the others.
     options = ["--cohort", "cohort", "--run", "runs/alone", "--device", "cpu", "--devices", 2]
     done = run(*COMMAND, "train", "syndiff.yaml", *options, cwd=site, **job, **devices)

@@ -163,8 +163,8 @@ def test_unavailable_contrasts_are_zero(folder):
         scans = {}
         for contrast in contrasts:
             scans[contrast] = root / f"{number}_{contrast}.nii.gz"
-            array = np.random.default_rng(number).uniform(1, 2, (8, 8, 4)).astype(np.float32)
-            nib.save(nib.Nifti1Image(array, np.eye(4)), scans[contrast])
+            rng = np.random.default_rng([number, len(contrast), ord(contrast[1])])
+            nib.save(nib.Nifti1Image(rng.uniform(1, 2, (8, 8, 4)).astype(np.float32), np.eye(4)), scans[contrast])
         subjects.append(Subject(f"s{number}", scans, {}, "train", {}))
     cohort = build_cohort(Listing("table", root, tuple(subjects), three), root / "out", Preparation(size=(8, 8, None)))
     data = SliceDataset(cohort, three, "train", paired=True, seed=0, augmentation=Augmentation(gain=0.2))

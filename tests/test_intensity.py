@@ -167,6 +167,14 @@ def test_noise_around_a_head_is_no_background_of_its_own():
     assert signed.background("T1w") == pytest.approx(-1, abs=0.05)
 
 
+def test_tissue_up_to_the_faces_has_no_background_of_its_own():
+    crop = np.random.default_rng(0).uniform(100, 300, (12, 12, 12))
+    assert volume(crop).background("T1w") == 0
+    noise = np.random.default_rng(1).normal(1000, 10, (20, 20, 20))
+    noise[4:16, 4:16, 4:16] += 800
+    assert volume(noise).background("T1w") == pytest.approx(1000, abs=10)  # an offset, and noise about it
+
+
 @pytest.mark.parametrize("name", ["percentile", "z-score", "robust"])
 def test_padding_of_ct_takes_nothing_of_the_range(name):
     clean, padded = head(pad=2, contrast="CT"), head(pad=2, contrast="CT")

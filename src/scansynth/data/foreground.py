@@ -10,6 +10,8 @@ AIR_HU = -1000.0
 """What an empty voxel measures in CT; scanners write less (−1024, −2000, −3024) outside their field of view."""
 CONSTANT = 0.25
 """Share of the border from which on one value is that of a mask or of padding."""
+NOISE = 0.05
+"""Of the way from the background to the brightest tissue, and of the voxels: what may lie below a noisy background."""
 DARK = 1 / 8
 """Share of a scan's mean above its background from which on a voxel counts as foreground."""
 SAMPLE = 200_000
@@ -37,6 +39,10 @@ def find_background(array: np.ndarray, contrast: str) -> float:
     mode = float(values[counts.argmax()]) if constant else _smooth_mode(border)
     if abs(mode) <= dark or (not constant and 0 <= lowest <= dark):
         return 0.0
+    if lowest >= 0 and not constant:  # an offset, or a crop that is tissue up to its faces
+        values = thinned(array)
+        darker = values < mode - NOISE * (top_of(values) - mode)
+        return mode if darker.mean() < NOISE else 0.0
     return mode
 
 

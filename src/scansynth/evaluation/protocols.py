@@ -287,6 +287,11 @@ def measure(
         raise InputError(
             f"synthesis {synthesis.shape} and reference {reference.shape}: expected two volumes (X, Y, Z) on one grid"
         )
+    if protocol.unit == "volume" and min(reference.shape) == 1:
+        raise InputError(
+            f"a single slice {reference.shape} is no volume: measure it by a protocol of slices (syndiff, mrdiff, "
+            "cola-diff)"
+        )
     for name, volume in (("synthesis", synthesis), ("reference", reference)):
         if bad := volume.size - np.count_nonzero(np.isfinite(volume)):
             raise InputError(f"the {name} has {bad} voxels that are NaN or infinite: it cannot be measured")
