@@ -314,6 +314,7 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path} is truncated or not one 3D label image: copy it again or split it") from None
     whole = np.round(labels)
     # A label that was scaled for storage comes back as 0.999999.
-    if not labels.size or labels.min() < -_WHOLE or labels.max() > 255 + _WHOLE or (abs(labels - whole) > _WHOLE).any():
+    right = (abs(labels - whole) <= _WHOLE) & (whole >= 0) & (whole <= 255)  # NaN is neither
+    if not labels.size or not right.all():
         raise InputError(f"{path} is no label image: it must hold whole numbers from 0 to 255")
     return whole.astype(np.uint8), np.asarray(image.affine)
