@@ -3,10 +3,12 @@
 import logging
 
 import pytest
+import torch
 
 from files.kinds import KINDS, Named, Refused, Right, missing_words
 from scansynth.cli import main
 from scansynth.data.cohort import Cohort
+from scansynth.train import train
 
 PREPARED = [one for one in KINDS.values() if one.verb == "prepare"]
 
@@ -50,3 +52,23 @@ def test_a_kind_of_file_is_taken_right_or_named_or_refused(kind, tmp_path, capsy
 def test_there_are_kinds_enough_and_the_public_ones_have_links():
     assert len(KINDS) >= 60
     assert len({kind.found for kind in KINDS.values() if kind.found}) >= 30
+
+
+@pytest.fixture(scope="module")
+def run(cohort, tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "regression"
+    train(tiny("regression", steps=1), cohort, folder, torch.device("cpu"))
+    return folder
+
+
+@pytest.mark.parametrize("kind", [one for one in KINDS.values() if one.verb == "translate"], ids=lambda kind: kind.name)
+def test_a_kind_of_file_in_the_way_of_a_translation_is_refused(kind, run, tmp_path, capsys):
+    kind.make(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    source, output = (str(tmp_path / kind.options[name]) for name in ("input", "output"))
+    words = ["--overwrite"] if kind.options.get("overwrite") else []
+    assert main(["translate", "--run", str(run), "--t1w", source, "--target", "T2w", "-o", output, *words]) == 1
+    assert isinstance(kind.expect, Refused)
+    said = capsys.readouterr().err
+    assert not missing_words(kind.expect.words, said), said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

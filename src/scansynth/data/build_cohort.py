@@ -181,6 +181,8 @@ class _SubjectWriter:
         self.key = _digest([FORMAT, asdict(settings), [_file_key(path) for path in files], told])
         self.records: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, Volume] = {}
+        self.owns: dict[str, Scaling] = {}
+        self.acquired: dict[str, dict[str, Any]] = {}
         self.masks: list[str] = []
         self.mask_arrays: dict[str, np.ndarray] = {}
         self.grids: dict[str, Grid] = {}
@@ -195,8 +197,8 @@ class _SubjectWriter:
         for contrast, path in self.scans.items():
             try:
                 volume = self.read.pop(contrast) or Volume.read(path)
-                normalisation.own(volume, contrast)
-                _read_acquisition(self.subject.sidecars.get(contrast))
+                self.owns[contrast] = normalisation.own(volume, contrast)
+                self.acquired[contrast] = _read_acquisition(self.subject.sidecars.get(contrast))
                 self.volumes[contrast] = volume
             except InputError as error:
                 problems.append(str(error))
@@ -216,7 +218,7 @@ class _SubjectWriter:
             return
         volume, grid = self.volumes[contrast], self.grids[contrast]
         normalisation = NORMALISATIONS[self.settings.intensity]
-        own = normalisation.own(volume, contrast)
+        own = self.owns[contrast]
         prepared = to_grid(volume.array, grid, volume.background(contrast))
         share = (prepared > volume.threshold(contrast)).mean(axis=(0, 1))
         n = normalisation.apply_own(prepared, own)
@@ -236,12 +238,7 @@ class _SubjectWriter:
             "background": volume.background(contrast),
             "range": [float(n.min()), float(n.max())],
             "foreground": [round(float(value), 5) for value in share],
-            "acquisition": fields_of(
-                self.acquisitions,
-                self.subject.name,
-                contrast,
-                _read_acquisition(self.subject.sidecars.get(contrast)),
-            ),
+            "acquisition": fields_of(self.acquisitions, self.subject.name, contrast, self.acquired[contrast]),
             "masks": self.masks,
             "registered": all(same_grid(volume.space, other.space) for other in self.volumes.values()),
         }

@@ -14,7 +14,7 @@ NOISE = 0.05
 """Of the way from the background to the brightest tissue, and of the voxels: what may lie below a noisy background."""
 DARK = 1 / 8
 """Share of a scan's mean above its background from which on a voxel counts as foreground."""
-SAMPLE = 200_000
+SAMPLE = 100_000
 """Values that percentiles of a scan are taken of: more say no more."""
 CEILING = 2.0
 """Of the 99.9th percentile: brighter voxels count as no brighter. Scans have no tissue there; spikes and metal are."""
@@ -32,7 +32,8 @@ def find_background(array: np.ndarray, contrast: str) -> float:
     """
     if contrast == "CT":
         return AIR_HU
-    lowest, dark = float(array.min()), DARK * float(np.maximum(array, 0).mean(dtype=np.float64))
+    lowest = float(array.min())
+    dark = DARK * float((array if lowest >= 0 else np.maximum(array, 0)).mean(dtype=np.float64))
     border = faces(array)
     values, counts = np.unique(border, return_counts=True)
     constant = counts.max() >= CONSTANT * border.size
@@ -58,7 +59,7 @@ def foreground_threshold(array: np.ndarray, contrast: str, background: float | N
         background: as `find_background` gives it; None finds it.
     """
     empty = find_background(array, contrast) if background is None else background
-    above = np.maximum(array - np.float32(empty), 0)
+    above = array if empty == 0 and array.min() >= 0 else np.maximum(array - np.float32(empty), 0)
     ceiling = CEILING * top_of(above)
     if 0 < ceiling < float(above.max()):
         above = np.minimum(above, ceiling)

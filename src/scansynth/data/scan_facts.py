@@ -159,7 +159,10 @@ def facts_of(
     mirrored, apart, ratio = _forms(volume.header, volume.native_affine)
     shift, shared = _beside(first, volume, contrast) if first else ((0, 0, 0), 0.0)
     maximum = float(array.max())
-    profiles = _three([tuple(head.sum(axis=others).tolist()) for others in ((1, 2), (0, 2), (0, 1))])
+    by_column = head.sum(axis=2, dtype=np.int32)
+    profiles = _three([
+        tuple(counts.tolist()) for counts in (by_column.sum(1), by_column.sum(0), head.sum(axis=(0, 1), dtype=np.int32))
+    ])  # fmt: skip
     return ScanFacts(
         subject=subject, contrast=contrast, path=path or str(volume.path),
         shape=_three(array.shape), spacing=spacing, stored="".join(map(str, ornt2axcodes(volume.native_orientation))),
@@ -171,7 +174,7 @@ def facts_of(
         foreground=float(head.mean()), quartiles=_three([at_share(inside, share) for share in (0.25, 0.5, 0.75)]),
         top=at_share(inside, 0.999), saturated=float((inside >= maximum).mean()),
         head_ml=filled, holes_ml=holes, shift=shift, shared=shared,
-        digest=hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest(),
+        digest=hashlib.blake2b(array.data, digest_size=12).hexdigest(),
         affine=tuple(tuple(row) for row in volume.affine.tolist()), profiles=profiles,
         picture=_picture(array, profiles, spacing, background, at_share(inside, 0.99)),
     )  # fmt: skip
@@ -207,7 +210,7 @@ def _volumes(head: np.ndarray, empty: np.ndarray, spacing: Sequence[float]) -> t
     part = tuple(slice(None, None, step) for step in steps)
     ml = float(np.prod([mm * step for mm, step in zip(spacing, steps, strict=True)])) / 1000
     head, empty = head[part], empty[part]
-    holes = np.bincount(_enclosed(empty).ravel())[1:]
+    holes = np.bincount(_enclosed(empty).ravel())[1:] if empty.any() else np.zeros(0)
     return float(head.sum() + (_enclosed(~head) > 0).sum()) * ml, float(holes.max(initial=0)) * ml
 
 
