@@ -249,7 +249,7 @@ def _shape(scan: ScanFacts) -> list[float]:
     low, middle, high = (value - scan.background for value in scan.quartiles)
     middle = max(middle, 1e-9)
     lean = (high + low - 2 * middle) / max(high - low, 1e-9)
-    return [low / middle, high / middle, np.log((scan.top - scan.background) / middle), 1 + lean]
+    return [low / middle, high / middle, np.log(max(scan.top - scan.background, 1e-9) / middle), 1 + lean]
 
 
 def slices(scan: ScanFacts, others: Others, threshold: float) -> str | None:
