@@ -174,7 +174,7 @@ def facts_of(
         foreground=float(head.mean()), quartiles=_three([at_share(inside, share) for share in (0.25, 0.5, 0.75)]),
         top=at_share(inside, 0.999), saturated=float((inside >= maximum).mean()),
         head_ml=filled, holes_ml=holes, shift=shift, shared=shared,
-        digest=hashlib.blake2b(array.data, digest_size=12).hexdigest(),
+        digest=hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=12).hexdigest(),
         affine=tuple(tuple(row) for row in volume.affine.tolist()), profiles=profiles,
         picture=_picture(array, profiles, spacing, background, at_share(inside, 0.99)),
     )  # fmt: skip
@@ -205,7 +205,7 @@ def _picture(
 
 
 def _volumes(head: np.ndarray, empty: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
-    """Millilitres of the foreground with its holes filled, and of exact background that scan surrounds."""
+    """Millilitres of the foreground with its holes filled, and of the largest piece of exact background in it."""
     steps = [max(1, round(3.0 / mm)) for mm in spacing]
     part = tuple(slice(None, None, step) for step in steps)
     ml = float(np.prod([mm * step for mm, step in zip(spacing, steps, strict=True)])) / 1000
