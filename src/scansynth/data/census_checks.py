@@ -31,6 +31,7 @@ class Others:
     """Whether tissue is segmented in the scans."""
     usual: "Mapping[str, Usual]" = field(default_factory=dict)
     """Of sources of a translation: what the run's training scans are like, by contrast."""
+    _usual: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def by_contrast(self) -> dict[str, list[ScanFacts]]:
@@ -39,6 +40,28 @@ class Others:
         for scan in self.scans:
             found.setdefault(scan.contrast, []).append(scan)
         return found
+
+    def usual_of(self, contrast: str, name: str, figure: Callable[[ScanFacts], float]) -> tuple[float, float]:
+        """Median and robust deviation of a figure over the contrast's scans; asked once a census, not once a scan."""
+        key = contrast, name
+        if key not in self._usual:
+            values = np.array([figure(one) for one in self.by_contrast[contrast]])
+            self._usual[key] = float(np.median(values)), _deviation(values)
+        return self._usual[key]
+
+    @cached_property
+    def brightest(self) -> dict[str, list[float]]:
+        """Contrast → how far the brightest voxels of its training scans reach, the two highest first."""
+        found: dict[str, list[float]] = {}
+        for scan in self.scans:
+            if self.splits.get(scan.subject) == "train":
+                found.setdefault(scan.contrast, []).append(_brightness(scan))
+        return {contrast: sorted(values, reverse=True) for contrast, values in found.items()}
+
+    @cached_property
+    def with_skull(self) -> float:
+        """Share of the scans that show more than a brain."""
+        return sum(map(has_skull, self.scans)) / len(self.scans)
 
     @cached_property
     def by_digest(self) -> dict[str, list[ScanFacts]]:
@@ -159,15 +182,15 @@ def saturated(scan: ScanFacts, others: Others, threshold: float) -> str | None:
 
 def one_scan(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """A scan that alone would set its contrast's scale."""
-    scans = [one for one in others.by_contrast[scan.contrast] if others.splits.get(one.subject) == "train"]
-    if scan not in scans or len(scans) < 3:
+    others_reach = others.brightest.get(scan.contrast, [])
+    if others.splits.get(scan.subject) != "train" or len(others_reach) < 3:
         return None
-    own, rest = _brightness(scan), max(_brightness(one) for one in scans if one is not scan)
-    if own <= threshold * rest:
+    own, first, second = _brightness(scan), *others_reach[:2]
+    if own < first or own <= threshold * second:
         return None
     return (
-        f"alone it would set the scale of {scan.contrast}: its brightest voxel has {own / rest:.1f} times the "
-        "next scan's"
+        f"alone it would set the scale of {scan.contrast}: its brightest voxel has {own / second:.1f} times the next "
+        "scan's"
     )
 
 
@@ -193,24 +216,24 @@ def shifted(scan: ScanFacts, others: Others, threshold: float) -> str | None:
 
 def bites(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """A mask that lacks a part."""
-    scans = others.by_contrast[scan.contrast]
-    if len(scans) < LEAST_OTHERS:
+    if len(others.by_contrast[scan.contrast]) < LEAST_OTHERS:
         return None
-    values = np.array([one.filling for one in scans])
-    usual = float(np.median(values))
-    if usual - scan.filling <= threshold * _deviation(values):
+    usual, deviation = others.usual_of(scan.contrast, "filling", lambda one: one.filling)
+    if usual - scan.filling <= threshold * deviation:
         return None
     return f"it fills {scan.filling:.0%} of the box around it, others {usual:.0%}: is a part of it missing?"
 
 
 def strange(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """Little in common with the subject's first contrast."""
-    shared = [one.shared for one in others.by_contrast[scan.contrast] if one.shared]
-    if not scan.shared or len(shared) < LEAST_OTHERS or scan.shared > threshold * float(np.median(shared)):
+    if not scan.shared or len(others.by_contrast[scan.contrast]) < LEAST_OTHERS:
+        return None
+    usual, _ = others.usual_of(scan.contrast, "shared", lambda one: one.shared)
+    if scan.shared > threshold * usual:
         return None
     return (
-        f"it has little in common with the subject's first contrast ({scan.shared:.2g} nats, others "
-        f"{np.median(shared):.2g}): one of the two shows hardly any contrast, is another subject's, or lies elsewhere"
+        f"it has little in common with the subject's first contrast ({scan.shared:.2g} nats, others {usual:.2g}): one "
+        "of the two shows hardly any contrast, is another subject's, or lies elsewhere"
     )
 
 
@@ -227,20 +250,22 @@ def out_of_view(scan: ScanFacts, others: Others, threshold: float) -> str | None
 
 def looks_like(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """The intensities of another contrast."""
-    known = {name: scans for name, scans in others.by_contrast.items() if len(scans) >= LEAST_OTHERS}
+    known = [name for name, scans in others.by_contrast.items() if len(scans) >= LEAST_OTHERS]
     if scan.contrast not in known or len(known) < 2:
         return None
-    away = {name: _distance(scan, scans) for name, scans in known.items()}
+    away = {name: _distance(scan, others, name) for name in known}
     nearest = min(away, key=lambda name: away[name])
     if nearest == scan.contrast or away[scan.contrast] <= threshold * away[nearest]:
         return None
     return f"its intensities are distributed as those of {nearest} scans here, not as those of {scan.contrast}"
 
 
-def _distance(scan: ScanFacts, scans: Sequence[ScanFacts]) -> float:
-    """Of a scan's distribution from the usual one of some scans, in their deviations; at least 1."""
-    own, values = _shape(scan), np.array([_shape(one) for one in scans])
-    away = [abs(one - np.median(column)) / _deviation(column) for one, column in zip(own, values.T, strict=True)]
+def _distance(scan: ScanFacts, others: Others, contrast: str) -> float:
+    """Of a scan's distribution from the usual one of a contrast, in its deviations; at least 1."""
+    away = []
+    for place, own in enumerate(_shape(scan)):
+        usual, deviation = others.usual_of(contrast, f"shape {place}", lambda one, place=place: _shape(one)[place])
+        away.append(abs(own - usual) / deviation)
     return max(1.0, float(np.mean(away)))
 
 
@@ -261,9 +286,12 @@ def slices(scan: ScanFacts, others: Others, threshold: float) -> str | None:
 
 def spacing(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """Other voxels than the contrast's other scans."""
-    usual = np.median([one.spacing for one in others.by_contrast[scan.contrast]], axis=0)
     if len(others.by_contrast[scan.contrast]) < 3:
         return None
+    usual = np.array([
+        others.usual_of(scan.contrast, f"spacing {axis}", lambda one, axis=axis: one.spacing[axis])[0]
+        for axis in range(3)
+    ])  # fmt: skip
     ratio = float(np.max(np.maximum(np.asarray(scan.spacing) / usual, usual / np.asarray(scan.spacing))))
     if ratio <= threshold:
         return None
@@ -285,13 +313,11 @@ def _above(scan: ScanFacts) -> float:
 
 def unlike(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """Figures far from the contrast's other scans."""
-    scans = others.by_contrast[scan.contrast]
-    if len(scans) < LEAST_OTHERS:
+    if len(others.by_contrast[scan.contrast]) < LEAST_OTHERS:
         return None
     for name, figure in FIGURES.items():
-        values = np.array([figure(one) for one in scans])
-        usual = float(np.median(values))
-        if abs(figure(scan) - usual) > threshold * _deviation(values):
+        usual, deviation = others.usual_of(scan.contrast, name, figure)
+        if abs(figure(scan) - usual) > threshold * deviation:
             return f"{name}: {figure(scan):.3g}, where {scan.contrast} scans here have {usual:.3g}"
     return None
 
@@ -310,8 +336,7 @@ def with_skull(scan: ScanFacts, others: Others, threshold: float) -> str | None:
 
 def mixed(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """A head among brains, or a brain among heads."""
-    scans = others.scans
-    share = sum(map(has_skull, scans)) / len(scans)
+    share = others.with_skull
     if has_skull(scan) and share <= threshold:
         return "it shows the skull, where most scans here are stripped of it"
     if not has_skull(scan) and 1 - share <= threshold:

@@ -101,12 +101,15 @@ NOT_TAKEN = "not-taken"
 def judge(others: Others) -> list[Finding]:
     """All that is odd or impossible about a census, by rule and then by scan."""
     findings: list[Finding] = []
+    cut_off: set[tuple[str, str]] = set()
     for rule in RULES:
         for scan in others.scans:
-            text = rule.says(scan, others, rule.threshold)
-            told = {(one.rule.name, one.subject, one.contrast) for one in findings}
-            if text and not (rule.name == "cut" and ("cut-off", scan.subject, scan.contrast) in told):
-                findings.append(Finding(rule, scan.subject, scan.contrast, text))
+            key = scan.subject, scan.contrast
+            text = None if rule.name == "cut" and key in cut_off else rule.says(scan, others, rule.threshold)
+            if text:
+                findings.append(Finding(rule, *key, text))
+            if text and rule.name == "cut-off":
+                cut_off.add(key)
     return findings
 
 

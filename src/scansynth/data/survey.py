@@ -91,15 +91,15 @@ def survey(
 
 def one_grid(scans: Sequence[ScanFacts]) -> list[list[ScanFacts]]:
     """Scans of each subject that share a grid, and so a prepared box."""
-    groups: list[list[ScanFacts]] = []
+    by_subject: dict[str, list[list[ScanFacts]]] = {}
     for scan in scans:
-        for group in groups[::-1]:
-            if group[0].subject == scan.subject and same_grid(group[0].space, scan.space):
-                group.append(scan)
-                break
-        else:
+        groups = by_subject.setdefault(scan.subject, [])
+        group = next((one for one in groups if same_grid(one[0].space, scan.space)), None)
+        if group is None:
             groups.append([scan])
-    return groups
+        else:
+            group.append(scan)
+    return [group for groups in by_subject.values() for group in groups]
 
 
 def axes_of(group: Sequence[ScanFacts], settings: Preparation) -> list[tuple[float, float, int]]:
