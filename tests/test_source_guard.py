@@ -81,7 +81,7 @@ def test_voxels_that_training_did_not_have_are_named(run, source, tmp_path, capl
     assert "spacing-unlike-training" in caplog.text
 
 
-def test_heads_are_refused_by_a_run_of_brains(run, source, tmp_path):
+def test_heads_are_refused_by_a_run_of_brains(run, source, tmp_path, caplog):
     """What the training scans are like travels with the run."""
     record = PreparationRecord.read(run)
     usual = record.usual["T1w"]
@@ -103,6 +103,8 @@ def test_heads_are_refused_by_a_run_of_brains(run, source, tmp_path):
     del values["usual"]  # a run of an older version
     (run / "preparation.json").write_text(json.dumps(values))
     scansynth.load(run, "cpu").translate({"T1w": source}, "T2w")
+    assert "of an older version" in caplog.text
+    assert "is not checked" in caplog.text
 
 
 def test_the_command_refuses_before_it_loads_networks_forever(run, source, tmp_path, capsys):

@@ -247,6 +247,11 @@ class Run:
             InputError: if a source cannot be right, or the run does not know the like of it.
         """
         accept = check_accepted(accept)
+        if not self.record.usual:
+            log.warning(
+                "%s is of an older version, which kept nothing of what its training scans were like: whether these "
+                "sources are like them (skull, spacing, contrast) is not checked", self.folder,
+            )  # fmt: skip
         first = next(iter(volumes.values()))
         facts = [
             facts_of(volume, "source", contrast, None if volume is first else first)
