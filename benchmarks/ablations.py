@@ -61,7 +61,7 @@ def main() -> None:
         for name in names:
             recipe = variant(name, arguments.steps)
             print(f"{name}: {recipe.training.steps} steps", flush=True)
-            train(recipe, cohort, arguments.folder / "runs" / name, torch.device(arguments.device))
+            train(recipe, cohort, arguments.folder / "runs" / name, device=torch.device(arguments.device))
         return
     table(arguments, cohort, names)
 
@@ -76,7 +76,7 @@ def phantoms(folder: Path) -> Cohort:
         find_subjects(folder / "data" / "table.csv"),
         folder / "cohort",
         Preparation(spacing=(3.0, 3.0, None), size=(64, 64, None)),
-        CONTRASTS,
+        contrasts=CONTRASTS,
     )
 
 

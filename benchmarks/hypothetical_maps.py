@@ -48,10 +48,12 @@ def main() -> None:
     run, cohort = Run.load(arguments.run, "cpu"), Cohort.open(arguments.cohort)
     target = run.method.targets[0]
     found = {name: {"pearson": [], "spearman": []} for name in TRUE}
-    work = choose_work([run], cohort, "test", "mrdiff", target)
+    work = choose_work([run], cohort, "test", protocol="mrdiff", target=target)
     for number, task in enumerate(work):
         subject, maps = task.subject, predicted(run, task, arguments.keep)
-        phantom = cohort_phantom(int(subject.split("-")[1]) - 1, arguments.seed, arguments.shape, arguments.spacing)
+        phantom = cohort_phantom(
+            int(subject.split("-")[1]) - 1, arguments.seed, shape=arguments.shape, spacing=arguments.spacing
+        )
         affine = cohort.affine(subject, target)
         true = {
             name: on_grid(getattr(phantom, field) / scale, phantom.affine, affine, next(iter(maps.values())).shape)
@@ -73,10 +75,10 @@ def main() -> None:
 
 def predicted(run: Run, task: Task, kept: Path | None) -> dict[str, np.ndarray]:
     """Hypothetical maps by name, (X, Y, Z)."""
-    batch = whole_subject(task.cohort, task.subject, run.config.contrasts, run.config.data.acceleration)
+    batch = whole_subject(task.cohort, task.subject, run.config.contrasts, acceleration=run.config.data.acceleration)
     made = draw(run, task, seed=0, sample=0, kept=kept).image
     noise = Noise([(0, task.subject, 0)])
-    return run.hypothetical_maps(from_network(batch["images"]), batch["available"], task.target, made, noise)
+    return run.hypothetical_maps(from_network(batch["images"]), batch["available"], task.target, made=made, noise=noise)
 
 
 def on_grid(array: np.ndarray, affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

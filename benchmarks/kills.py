@@ -44,7 +44,9 @@ CASES = ("regression_small", "syndiff_small")
 def make_cohort(folder: Path) -> Path:
     """Four training subjects, one of them without FLAIR, and one each to validate and to test; slices of 32×32."""
     contrasts, missing = ("T1w", "T2w", "FLAIR"), {"phantom002": ("FLAIR",)}
-    write_phantom_cohort(folder / "scans", 6, contrasts, "table", shape=(32, 32, 16), spacing=6.0, missing=missing)
+    write_phantom_cohort(
+        folder / "scans", 6, contrasts, layout="table", shape=(32, 32, 16), spacing=6.0, missing=missing
+    )
     build_cohort(find_subjects(folder / "scans/table.csv"), folder / "cohort", Preparation(size=(32, 32, None)))
     return folder / "cohort"
 

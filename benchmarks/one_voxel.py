@@ -36,7 +36,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_phantom_cohort(folder / "in", 10, ("T1w", "T2w"), "BIDS", shape=(72, 88, 48), spacing=2.5)
+        write_phantom_cohort(folder / "in", 10, ("T1w", "T2w"), layout="BIDS", shape=(72, 88, 48), spacing=2.5)
         listing = find_subjects(folder / "in")
         for spiked in (False, True):
             rescale(listing, spiked)

@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         cohort, settings, seed, run = arguments.one
-        train(replace(read_yaml(Path(settings)), seed=int(seed)), Cohort.open(cohort), Path(run), CPU)
+        train(replace(read_yaml(Path(settings)), seed=int(seed)), Cohort.open(cohort), Path(run), device=CPU)
         return
     rows = []
     for folder, target in zip(arguments.cohorts, arguments.target, strict=True):

@@ -40,7 +40,12 @@ def main() -> None:
                 recipe.training, steps=arguments.steps, precision=precision, validate_every=100, checkpoint_every=100
             )
             run = arguments.folder / "runs" / f"{precision}_{seed}"
-            train(replace(recipe, contrasts=CONTRASTS, training=training, seed=seed), cohort, run, torch.device("cpu"))
+            train(
+                replace(recipe, contrasts=CONTRASTS, training=training, seed=seed),
+                cohort,
+                run,
+                device=torch.device("cpu"),
+            )
             curves[precision, seed] = curve(run, arguments.steps // 10)
     rows = []
     for name in curves[PRECISIONS[0], 0]:

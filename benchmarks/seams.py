@@ -91,7 +91,7 @@ def all_ways(
     run: Run, cohort: Cohort, subject: str, target: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], list[dict[str, set[int]]]]:
     """Truth and all syntheses (X, Y, Z) of the slices that are synthesised; where windows meet and end, by axis."""
-    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
+    batch = whole_subject(cohort, subject, run.config.contrasts, acceleration=run.config.data.acceleration)
     images, available = from_network(batch["images"]), batch["available"].clone()
     available[:, run.config.contrasts.index(target)] = False
     images = images * available[..., None, None, None]
@@ -99,10 +99,10 @@ def all_ways(
     for way in WAYS:
         run.method.config = replace(run.method.config, blend="step" if way == "step" else "window")
         windows_module.Cut = OwnNoise if way == "own noise" else Cut
-        made[way] = run.make(images, available, target, Noise([(0, subject, 0)]))
+        made[way] = run.make(images, available, target, noise=Noise([(0, subject, 0)]))
     shown = (images > 0).flatten(0, 3).any(0).nonzero().flatten()
     tissue = run.slab(int(shown[0]), int(shown[-1]) + 1, images.shape[4])
-    truth = read_image(cohort, subject, target, run.config.data.acceleration).numpy()[..., tissue]
+    truth = read_image(cohort, subject, target, acceleration=run.config.data.acceleration).numpy()[..., tissue]
     made = {way: image[..., tissue] for way, image in made.items()}
     assert run.method.needs.patch
     places = PatchWindows(run.method.needs.patch).places(truth.shape)

@@ -85,7 +85,7 @@ def measure(recipe: str, precision: str, threads: int, size: tuple[int, int]) ->
     config = find_recipe(recipe)
     config = replace(config, contrasts=config.contrasts or ("T1w", "T2w"))
     auto = automatic(CPU)
-    engine = Engine(make_method(config), CPU, precision, config.training.gradient_clip)
+    engine = Engine(make_method(config), CPU, precision, gradient_clip=config.training.gradient_clip)
     batch = random_batch(engine.method, config.training.batch_size, size, 0)
 
     def one() -> None:

@@ -48,8 +48,8 @@ def main() -> None:
 
 def test_subject(run: Run, cohort: Cohort, subject: str, target: str) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Prepared images (1, K, X, Y, Z) in [0, 1], which are sources (1, K), and the truth (X, Y, Z)."""
-    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration)
-    truth = read_image(cohort, subject, target, run.config.data.acceleration).numpy()
+    batch = whole_subject(cohort, subject, run.config.contrasts, acceleration=run.config.data.acceleration)
+    truth = read_image(cohort, subject, target, acceleration=run.config.data.acceleration).numpy()
     return from_network(batch["images"]), batch["available"], truth
 
 
@@ -58,14 +58,14 @@ def variability(run: Run, cohort: Cohort, target: str) -> dict:
     rng = np.random.default_rng(0)
     places = []
     for subject in cohort.subjects("test"):
-        truth = read_image(cohort, subject, target, run.config.data.acceleration).numpy()
+        truth = read_image(cohort, subject, target, acceleration=run.config.data.acceleration).numpy()
         places += [(subject, int(z)) for z in slices_with_foreground(truth)]
     chosen = [places[number] for number in rng.permutation(len(places))[:SLICES]]
     psnr, ssim = [], []
     for subject in sorted({subject for subject, _ in chosen}):
         images, available, truth = test_subject(run, cohort, subject, target)
         z = sorted(number for name, number in chosen if name == subject)
-        made = [run.make(images[..., z], available, target, Noise([(0, subject, n)])) for n in range(SAMPLES)]
+        made = [run.make(images[..., z], available, target, noise=Noise([(0, subject, n)])) for n in range(SAMPLES)]
         # The protocol leaves slices out by the whole volume's mean: each slice is measured inside its volume.
         figures = []
         for sample in made:

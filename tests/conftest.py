@@ -98,7 +98,7 @@ def first_stage(cohort, tiny, tmp_path_factory):
     from scansynth.train import train
 
     run = tmp_path_factory.mktemp("first") / "stage"
-    train(tiny("autoencoder", steps=60, batch_size=4, validate_every=60), cohort, run, torch.device("cpu"))
+    train(tiny("autoencoder", steps=60, batch_size=4, validate_every=60), cohort, run, device=torch.device("cpu"))
     return run
 
 

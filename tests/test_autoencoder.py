@@ -120,7 +120,7 @@ def test_impossible_settings_are_refused():
 
 def test_its_reconstructions_are_measured_and_nothing_is_translated(cohort, tiny, tmp_path, capsys):
     config = tiny("autoencoder", steps=150, batch_size=4, validate_every=200)
-    train(config, cohort, tmp_path / "ae", torch.device("cpu"))
+    train(config, cohort, tmp_path / "ae", device=torch.device("cpu"))
     arguments = ["--cohort", str(cohort.folder), "--protocol", "cola-diff", "--pictures", "1", "--device", "cpu"]
     out = tmp_path / "out"
     assert main(["evaluate", "--run", str(tmp_path / "ae"), *arguments, "-o", str(out)]) == 0

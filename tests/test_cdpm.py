@@ -199,7 +199,7 @@ def test_generation_has_the_covariance_of_its_sampler_and_plan(plan):
     method, covariance = Cdpm(settings, ("T1w",)), autoregressive_field(10)
     method.nets["unet"] = Exact(method.schedule, covariance)
     stages = plan(DEPTH)
-    volume = method.generate((DEPTH, 1, DEPTH), Whole(), UnitDraws(), stages)
+    volume = method.generate((DEPTH, 1, DEPTH), Whole(), UnitDraws(), plan=stages)
     made = volume[0, 0, :, 0].T @ volume[0, 0, :, 0]
     expected = implied(stages, covariance, by_ddim(method.schedule, method.path))
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-9)
@@ -236,7 +236,7 @@ def test_a_generator_and_a_translator_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="generates one contrast, got T1w, T2w"):
         Cdpm(GENERATOR, ("T1w", "T2w"))
     with pytest.raises(InputError, match="lacks slice 3"):
-        generator.generate((8, 8, 4), Whole(), Noise([(0,)]), [Stage((), (0, 1, 2))])
+        generator.generate((8, 8, 4), Whole(), Noise([(0,)]), plan=[Stage((), (0, 1, 2))])
     for stage, largest in ((1, 20), (11, 20)):
         with pytest.raises(InputError, match=f"stages of {stage} slices"):
             replace(GENERATOR, stage=stage, largest=largest)
@@ -299,7 +299,7 @@ def test_labels_that_do_not_fit_are_refused():
 @pytest.fixture(scope="module")
 def dataset(cohort):
     sets = Cdpm(TRANSLATOR, ("T1w", "T2w")).needs.slice_sets
-    return SliceSetDataset(cohort, ("T1w", "T2w"), "train", 3, sets)
+    return SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, sets=sets)
 
 
 def test_a_sample_is_a_set_of_slices_in_all_contrasts(dataset, cohort):
@@ -320,8 +320,8 @@ def test_a_sample_is_a_set_of_slices_in_all_contrasts(dataset, cohort):
 
 
 def test_a_set_depends_on_seed_and_number_alone_and_reads_its_slices_alone(dataset, cohort, monkeypatch):
-    again = SliceSetDataset(cohort, ("T1w", "T2w"), "train", 3, dataset.sets)
-    other = SliceSetDataset(cohort, ("T1w", "T2w"), "train", 4, dataset.sets)
+    again = SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, sets=dataset.sets)
+    other = SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=4, sets=dataset.sets)
     items = [dataset[i] for i in range(9)]
     assert all(torch.equal(again[41 - i]["slices"], dataset[41 - i]["slices"]) for i in range(3))
     assert [other.place(i)[1].tolist() for i in range(9)] != [dataset.place(i)[1].tolist() for i in range(9)]
@@ -336,25 +336,27 @@ def test_a_set_depends_on_seed_and_number_alone_and_reads_its_slices_alone(datas
 def test_missing_contrasts_of_sets(tmp_path):
     missing = {"sub-001": ("FLAIR",), "sub-002": ("T2w", "FLAIR")}
     contrasts = ("T1w", "T2w", "FLAIR")
-    write_phantom_cohort(tmp_path / "bids", 3, contrasts, "BIDS", shape=(32, 32, 16), spacing=6.0, missing=missing)
+    write_phantom_cohort(
+        tmp_path / "bids", 3, contrasts, layout="BIDS", shape=(32, 32, 16), spacing=6.0, missing=missing
+    )
     listing, preparation = find_subjects(tmp_path / "bids"), Preparation(size=(32, 32, None))
     cohort = build_cohort(listing, tmp_path / "cohort", preparation, fractions=(1.0, 0.0, 0.0))
     sets = Cdpm(TRANSLATOR, contrasts).needs.slice_sets
-    dataset = SliceSetDataset(cohort, contrasts, "train", 0, sets)
+    dataset = SliceSetDataset(cohort, contrasts, "train", seed=0, sets=sets)
     assert sorted(dataset.subjects) == ["sub-001", "sub-003"]  # one contrast alone teaches a translator nothing
     item = next(dataset[i] for i in range(2) if dataset.place(i)[0] == "sub-001")
     assert item["available"].tolist() == [True, True, False]
     assert not item["slices"][:, 2].any()
-    assert len(SliceSetDataset(cohort, ("T1w",), "train", 0, sets)) == 3
+    assert len(SliceSetDataset(cohort, ("T1w",), "train", seed=0, sets=sets)) == 3
     with pytest.raises(InputError, match="no val subject has T1w"):
-        SliceSetDataset(cohort, ("T1w",), "val", 0, sets)
+        SliceSetDataset(cohort, ("T1w",), "val", seed=0, sets=sets)
 
 
 @pytest.fixture(scope="module")
 def generator_run(gridded, tmp_path_factory):
     run = tmp_path_factory.mktemp("generator") / "run"
     training = Training(steps=4, batch_size=2, log_every=2, validate_every=2, validation_slices=3)
-    return train(RunConfig("cdpm", GENERATOR, ("T1w",), training=training), gridded, run, CPU), run
+    return train(RunConfig("cdpm", GENERATOR, ("T1w",), training=training), gridded, run, device=CPU), run
 
 
 def test_a_generator_is_watched_by_its_loss_on_held_out_sets(generator_run, gridded):
@@ -373,14 +375,21 @@ def test_a_generator_is_watched_by_its_loss_on_held_out_sets(generator_run, grid
 
 def test_a_part_of_a_volume_keeps_its_place_in_it(cohort, tiny, tmp_path):
     """Slices without tissue are not translated; the others are still the fifth to the ninth of twelve."""
-    train(tiny("cdpm", steps=2), cohort, tmp_path / "run", CPU)
+    train(tiny("cdpm", steps=2), cohort, tmp_path / "run", device=CPU)
     run = scansynth.load(tmp_path / "run", "cpu")
     seen, reports = [], []
     run.method.nets["unet"].register_forward_pre_hook(lambda net, inputs: seen.append(inputs))
     images = torch.zeros(1, 2, 16, 16, 12)
     images[..., 5:10] = 0.5
     available = torch.tensor([[True, False]])
-    run.make(images, available, "T2w", Noise([(0, "a", 0)]), None, lambda *progress: reports.append(progress))
+    run.make(
+        images,
+        available,
+        "T2w",
+        noise=Noise([(0, "a", 0)]),
+        windows=None,
+        report=lambda *progress: reports.append(progress),
+    )
     assert {tuple(index[0].tolist()) for _, _, index, _, _ in seen} == {(5, 6, 7), (5, 6, 7, 8, 9)}
     assert {depth.item() for _, _, _, depth, _ in seen} == {12}
     assert reports == [(done, 6) for done in range(1, 7)]  # two stages of three steps
@@ -389,7 +398,7 @@ def test_a_part_of_a_volume_keeps_its_place_in_it(cohort, tiny, tmp_path):
 def test_settings_of_single_slices_are_refused_with_sets(cohort, tiny, tmp_path):
     config = replace(tiny("cdpm"), data=DataSettings(slices_per_subject=4))
     with pytest.raises(InputError, match="sets of slices: of the settings under data, only acceleration counts"):
-        train(config, cohort, tmp_path / "run", CPU)
+        train(config, cohort, tmp_path / "run", device=CPU)
 
 
 def test_recipes_say_what_the_paper_says():

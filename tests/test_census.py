@@ -73,7 +73,7 @@ def cohort_of(folder, make=brain):
     subjects = []
     for number, split in enumerate(SPLITS):
         scans = {name: save(folder / f"s{number}_{name}.nii", make(number, name)) for name in ("T1w", "T2w")}
-        subjects.append(Subject(f"s{number}", scans, {}, split))
+        subjects.append(Subject(name=f"s{number}", scans=scans, masks={}, split=split))
     return Listing("table", folder, tuple(subjects), ("T1w", "T2w"))
 
 
@@ -197,8 +197,10 @@ def test_ct_that_is_not_in_hounsfield_units_is_refused(tmp_path):
         np.arange(SHAPE[0])[:, None, None] < 3, -3024, array), "ct-padding")):  # fmt: skip
         path = save(tmp_path / f"{rule}.nii", how(ct(1)))
         facts = facts_of(Volume.read(path), "s", "CT")
-        assert rule in [one.rule.name for one in judge(Others([facts], {}, {}))]
-    assert not judge(Others([facts_of(Volume.read(save(tmp_path / "ct.nii", ct(1))), "s", "CT")], {}, {}))
+        assert rule in [one.rule.name for one in judge(Others(scans=[facts], splits={}, cuts={}))]
+    assert not judge(
+        Others(scans=[facts_of(Volume.read(save(tmp_path / "ct.nii", ct(1))), "s", "CT")], splits={}, cuts={})
+    )
 
 
 def test_heads_are_no_brains_for_the_segmentation(tmp_path):
@@ -206,8 +208,8 @@ def test_heads_are_no_brains_for_the_segmentation(tmp_path):
     path = save(tmp_path / "head.nii", head(1), wide)
     facts = facts_of(Volume.read(path), "s", "T1w")
     assert facts.head_ml > 2000
-    assert [one.rule.name for one in judge(Others([facts], {}, {}, tissue=True))] == ["with-skull"]
-    assert not judge(Others([facts], {}, {}))
+    assert [one.rule.name for one in judge(Others(scans=[facts], splits={}, cuts={}, tissue=True))] == ["with-skull"]
+    assert not judge(Others(scans=[facts], splits={}, cuts={}))
 
 
 def test_what_the_box_cuts_off_is_what_the_grid_leaves_out(listing):
@@ -287,8 +289,8 @@ def test_rules_are_named_once_and_thresholds_decide():
     assert check_accepted(["cut", "not-taken", "cut"]) == ("cut", "not-taken")
     facts = facts_of(Volume.of(spike(brain(1)), AFFINE), "s", "T1w", path="made")
     hot = next(rule for rule in RULES if rule.name == "hot-voxel")
-    assert hot.says(facts, Others([facts], {}, {}), hot.threshold)
-    assert hot.says(facts, Others([facts], {}, {}), 1e6) is None
+    assert hot.says(facts, Others(scans=[facts], splits={}, cuts={}), hot.threshold)
+    assert hot.says(facts, Others(scans=[facts], splits={}, cuts={}), 1e6) is None
     assert replace(facts, maximum=facts.top).maximum < 32767
 
 

@@ -29,8 +29,8 @@ def folder(tmp_path_factory):
     """What the README's tour is typed in: scans in DATA, and a BIDS folder that lacks one T2w."""
     folder = tmp_path_factory.mktemp("tour")
     small = {"shape": (32, 32, 16), "spacing": 6.0}
-    write_phantom_cohort(folder / "DATA", 5, ("T1w", "T2w"), "IXI", **small)
-    write_phantom_cohort(folder / "BIDS", 2, ("T1w", "T2w"), "BIDS", missing={"sub-002": ("T2w",)}, **small)
+    write_phantom_cohort(folder / "DATA", 5, ("T1w", "T2w"), layout="IXI", **small)
+    write_phantom_cohort(folder / "BIDS", 2, ("T1w", "T2w"), layout="BIDS", missing={"sub-002": ("T2w",)}, **small)
     (folder / "sub-01_T1w.nii.gz").write_bytes((folder / "BIDS/sub-001/anat/sub-001_T1w.nii.gz").read_bytes())
     (folder / "t1.nii.gz").write_bytes((folder / "sub-01_T1w.nii.gz").read_bytes())
     return folder

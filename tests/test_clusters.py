@@ -69,7 +69,7 @@ def test_the_scripts_for_slurm(site, cohort):
     done = run("bash", "train.sh", cwd=site, **job, **machines)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained.") == 1
-    train(scansynth.load(site / "runs/syndiff").config, cohort, site / "one", CPU)
+    train(scansynth.load(site / "runs/syndiff").config, cohort, site / "one", device=CPU)
     assert_close_losses(losses(site / "runs/syndiff"), losses(site / "one"))
     devices = {"SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
     done = run("bash", "translate.sh", cwd=site, **job, **devices)
@@ -93,5 +93,5 @@ def test_the_script_for_torchrun(site, cohort):
     printed = [machine.communicate(timeout=300)[0].decode() for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0]
     assert [text.count("trained.") for text in printed] == [1, 0]
-    train(scansynth.load(site / "runs/syndiff").config, cohort, site / "one", CPU)
+    train(scansynth.load(site / "runs/syndiff").config, cohort, site / "one", device=CPU)
     assert_close_losses(losses(site / "runs/syndiff"), losses(site / "one"))

@@ -48,7 +48,7 @@ def make_listing(root, count=6, splits=True, masks=True):
             sidecars = {"T1w": root / "s0_T1w.json"}
             sidecars["T1w"].write_text(json.dumps({"RepetitionTime": 2.3, "PatientBirthDate": "1970"}))
         split = ("train", "train", "train", "train", "val", "test")[number % 6] if splits else None
-        subjects.append(Subject(name, scans, mask, split, sidecars))
+        subjects.append(Subject(name=name, scans=scans, masks=mask, split=split, sidecars=sidecars))
     return Listing("table", root, tuple(subjects), ("T1w", "T2w"))
 
 
@@ -205,11 +205,11 @@ def test_unregistered_scans_get_their_own_grids(listing, tmp_path):
 
 def test_contrasts_that_nobody_has_or_trains_on(listing, tmp_path):
     with pytest.raises(InputError, match="FLAIR"):
-        build_cohort(listing, tmp_path / "out", SETTINGS, ["T1w", "FLAIR"])
+        build_cohort(listing, tmp_path / "out", SETTINGS, contrasts=["T1w", "FLAIR"])
     test_only = Listing("table", listing.root, listing.subjects[2:3] + listing.subjects[5:], listing.contrasts)
     with pytest.raises(InputError, match="no training subject has T2w"):
         build_cohort(test_only, tmp_path / "out", SETTINGS)
-    assert build_cohort(test_only, tmp_path / "one", SETTINGS, ["T1w"]).contrasts == ("T1w",)
+    assert build_cohort(test_only, tmp_path / "one", SETTINGS, contrasts=["T1w"]).contrasts == ("T1w",)
 
 
 def test_dry_run_reads_headers_and_writes_nothing(listing, tmp_path):

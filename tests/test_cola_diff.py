@@ -126,7 +126,7 @@ def test_the_conditions_path_keeps_levels_and_size():
 @pytest.mark.parametrize("filtered", [True, False])
 def test_the_network_reads_time_latent_and_every_condition(modified, filtered):
     torch.manual_seed(0)
-    unet, path = ColaUnet(3, 7, SIZE, modified, filtered), ConditionPath(5, 2, SIZE, "none")
+    unet, path = ColaUnet(3, 7, SIZE, modified=modified, filtered=filtered), ConditionPath(5, 2, SIZE, "none")
     # Residual branches start near zero; what they read must show all the same.
     for module in (unet, path):
         for parameter in module.parameters():
@@ -201,7 +201,7 @@ def test_an_attention_level_that_is_not_there_is_refused():
 @pytest.fixture(scope="module")
 def trained(cohort, tiny, first_stage, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "cola"
-    train(tiny("cola_diff", steps=3), cohort, run, torch.device("cpu"), first_stage=first_stage)
+    train(tiny("cola_diff", steps=3), cohort, run, device=torch.device("cpu"), first_stage=first_stage)
     return scansynth.load(run, "cpu")
 
 
@@ -219,7 +219,7 @@ def test_files_are_translated_with_tissue_of_the_sources_alone(trained, phantoms
     assert asked == [("T1w", [6.0, 6.0, 6.0])]
     assert made.array.shape == (32, 32, 16)
     assert made.array.std() > 0
-    from_cohort, _ = synthesise(trained, cohort, subject, "T2w", 0)
+    from_cohort, _ = synthesise(trained, cohort, subject, target="T2w", seed=0)
     statistics = trained.record.statistics["T2w"]
     np.testing.assert_allclose(made.array, statistics.to_units(from_cohort[0]), atol=0.02 * made.array.max())
 
@@ -263,7 +263,7 @@ def test_a_folders_own_tissue_is_found_where_a_run_reads_it(trained, phantoms, c
     monkeypatch.setattr(Run, "translate", watched)
     translate_cohort(trained, replace(phantoms, subjects=[own]), tmp_path / "out", target="T2w")
     assert asked == [tmp_path / "mask.nii.gz"]
-    train(tiny("regression"), cohort, tmp_path / "regression", torch.device("cpu"))
+    train(tiny("regression"), cohort, tmp_path / "regression", device=torch.device("cpu"))
     regression = scansynth.load(tmp_path / "regression", "cpu")
     translate_cohort(regression, replace(phantoms, subjects=[own]), tmp_path / "out-regression", target="T2w")
     assert asked[1:] == [None]
@@ -274,17 +274,17 @@ def test_a_folders_own_tissue_is_found_where_a_run_reads_it(trained, phantoms, c
 
 
 def test_evaluation_reads_the_stored_tissue_and_segments_noisy_sources(trained, cohort, monkeypatch):
-    task = next(task for task in choose_work([trained], cohort, "test", "cola-diff", "T2w"))
+    task = next(task for task in choose_work([trained], cohort, "test", protocol="cola-diff", target="T2w"))
     monkeypatch.setattr("scansynth.synthesis.segment", None)
-    assert draw(trained, task, 0, 0).image.std() > 0
+    assert draw(trained, task, 0, sample=0).image.std() > 0
     with pytest.raises(TypeError):  # the segmentation, which is not there
-        draw(trained, task, 0, 0, level=0.1)
+        draw(trained, task, 0, sample=0, level=0.1)
 
 
 def test_noise_in_the_sources_reaches_their_tissue(trained, cohort, monkeypatch):
     images, nothing = [], np.zeros((4, 32, 32, 16))
     monkeypatch.setattr("scansynth.synthesis.segment", lambda image, *_: images.append(image) or nothing)
-    synthesise(trained, cohort, cohort.subjects("test")[0], "T2w", 0, change=lambda images: images * 0.5)
+    synthesise(trained, cohort, cohort.subjects("test")[0], target="T2w", seed=0, change=lambda images: images * 0.5)
     assert len(images) == 1  # T1w, and not the target
     prepared = cohort.read(cohort.subjects("test")[0], "T1w")
     np.testing.assert_allclose(images[0], 0.5 * prepared, atol=1e-6)
@@ -293,9 +293,9 @@ def test_noise_in_the_sources_reaches_their_tissue(trained, cohort, monkeypatch)
 def test_a_cohort_without_tissue_is_refused(phantoms, tiny, tmp_path):
     bare = build_cohort(phantoms, tmp_path / "cohort", Preparation(size=(32, 32, None)))
     first_stage, run, device = tmp_path / "ae", tmp_path / "run", torch.device("cpu")
-    train(tiny("autoencoder", steps=2), bare, first_stage, device)
+    train(tiny("autoencoder", steps=2), bare, first_stage, device=device)
     with pytest.raises(InputError, match="prepare --tissue segment"):
-        train(tiny("cola_diff"), bare, run, device, first_stage=first_stage)
+        train(tiny("cola_diff"), bare, run, device=device, first_stage=first_stage)
     assert not run.exists()
     settings = replace(tiny("cola_diff").settings, structural_guidance=False)
-    train(tiny("cola_diff", settings, steps=1), bare, run, device, first_stage=first_stage)
+    train(tiny("cola_diff", settings, steps=1), bare, run, device=device, first_stage=first_stage)

@@ -25,14 +25,14 @@ def results_of(label, psnr, ssim, ratio=0.9, target="T2w", subjects=SUBJECTS):
             target,
             subject,
             Measurement(
-                "syndiff",
-                1,
-                {
+                protocol="syndiff",
+                protocol_version=1,
+                figures={
                     "psnr_db": np.array([a - 1, a + 1]),
                     "ssim_percent": np.array([b, b]),
                     "gradient_energy_ratio": np.array([ratio]),
                 },
-                np.array([3, 4]),
+                slices=np.array([3, 4]),
             ),
         )
         for subject, a, b in zip(subjects, psnr, ssim, strict=True)
@@ -86,7 +86,7 @@ def test_each_target_has_its_own_reference(results):
 
 
 def test_files_hold_the_same_figures(results, tmp_path):
-    found = compare(results, "syndiff", "plain", {"plain": Cost(12.34, 1.5, 1000)})
+    found = compare(results, "syndiff", reference="plain", costs={"plain": Cost(12.34, 1.5, 1000)})
     write_comparison(found, tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".json", ".md", ".tex"]
     with (tmp_path / "comparison.csv").open(newline="") as stream:

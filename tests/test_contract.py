@@ -29,7 +29,7 @@ def trained(case, cohort, tiny, first_stage, tmp_path_factory):
     """Configuration and folder of a run of each case."""
     config = tiny(*case, steps=4)
     run = tmp_path_factory.mktemp("runs") / "run"
-    return train(config, cohort, run, CPU, first_stage=first_stage_if(case[0], first_stage)), run
+    return train(config, cohort, run, device=CPU, first_stage=first_stage_if(case[0], first_stage)), run
 
 
 def engine_of(config, run):
@@ -121,7 +121,7 @@ def test_every_net_and_parameter_belongs_to_one_player(engine):
 
 def test_an_update_changes_its_own_players_nets_only(engine, trained, cohort):
     method = engine.method
-    _, dataset = make_parts(trained[0], cohort, Processes(CPU), method.first_stage)
+    _, dataset = make_parts(trained[0], cohort, Processes(CPU), first_stage=method.first_stage)
     items = [dataset[place] for place in range(2)]
     batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
     updated = []

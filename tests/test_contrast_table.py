@@ -29,7 +29,7 @@ def runs(cohort, tiny, tmp_path_factory):
     found = []
     for method in ("syndiff", "regression"):
         folder = tmp_path_factory.mktemp("runs") / method
-        train(tiny(method, steps=2), cohort, folder, torch.device("cpu"))
+        train(tiny(method, steps=2), cohort, folder, device=torch.device("cpu"))
         found.append(scansynth.load(folder, "cpu"))
     return found
 
@@ -38,7 +38,7 @@ def runs(cohort, tiny, tmp_path_factory):
 def bids(tmp_path):
     """Two subjects; the second has no T2w, and only the first a PDw, which the runs do not know."""
     folder, lacking = tmp_path / "bids", {"sub-002": ("T2w", "PDw")}
-    write_phantom_cohort(folder, 2, ("T1w", "T2w", "PDw"), "BIDS", missing=lacking, **SMALL)
+    write_phantom_cohort(folder, 2, ("T1w", "T2w", "PDw"), layout="BIDS", missing=lacking, **SMALL)
     return folder
 
 
@@ -68,7 +68,14 @@ def test_what_is_not_whole_is_not_made(tmp_path, name, what, how):
     one = np.random.default_rng(0).random((6, 5, 4), dtype=np.float32)
     provenance = {"synthetic": True, "target": "T2w", "seed": 1}
     path, wanted = tmp_path / "t2.nii.gz", {"seed": 1}
-    Synthesis(one, one, (one, one), provenance, Volume.of(one, np.eye(4)), {"T1 (s)": one}).write(path)
+    Synthesis(
+        array=one,
+        deviation=one,
+        samples=(one, one),
+        provenance=provenance,
+        like=Volume.of(one, np.eye(4)),
+        maps={"T1 (s)": one},
+    ).write(path)
     assert is_made(path, wanted, "of another kind")
     image = tmp_path / f"{name}.nii.gz"
     damage(image if what == "image" else sidecar_of(image), how)
@@ -79,7 +86,13 @@ def test_what_is_not_whole_is_not_made(tmp_path, name, what, how):
 def test_sidecars_of_before_count_while_their_image_is_there(tmp_path, how):
     one = np.random.default_rng(0).random((6, 5, 4), dtype=np.float32)
     path = tmp_path / "t2.nii.gz"
-    Synthesis(one, None, (), {"synthetic": True, "target": "T2w"}, Volume.of(one, np.eye(4))).write(path)
+    Synthesis(
+        array=one,
+        deviation=None,
+        samples=(),
+        provenance={"synthetic": True, "target": "T2w"},
+        like=Volume.of(one, np.eye(4)),
+    ).write(path)
     content = json.loads(sidecar_of(path).read_text())
     sidecar_of(path).write_text(json.dumps({key: content[key] for key in ("synthetic", "target")}))
     assert is_made(path, {"target": "T2w"}, "of another kind")
@@ -173,7 +186,7 @@ def test_the_reason_stands_in_the_note_and_not_in_the_path(runs, bids, tmp_path)
 
 def test_two_folders_of_data_stand_in_one_table(runs, bids, tmp_path):
     out = tmp_path / "out"
-    write_phantom_cohort(tmp_path / "more", 1, ("T1w", "T2w"), "IXI", **SMALL)
+    write_phantom_cohort(tmp_path / "more", 1, ("T1w", "T2w"), layout="IXI", **SMALL)
     translate_cohort(runs[1], find_subjects(bids), out, missing=True)
     first = rows(out)
     translate_cohort(runs[1], find_subjects(tmp_path / "more"), out, target="T2w")
@@ -227,7 +240,7 @@ def test_missing_makes_it_where_that_is_accepted(runs, doubtful, tmp_path, caplo
 
 def test_missing_by_the_command(runs, bids, tmp_path, capfd, caplog):
     (bids / "sub-002" / "anat" / "sub-002_T1w.nii.gz").rename(bids / "sub-002" / "anat" / "sub-002_T1w_eq.nii.gz")
-    write_phantom_cohort(tmp_path / "new", 1, ("T2w",), "BIDS", **SMALL)
+    write_phantom_cohort(tmp_path / "new", 1, ("T2w",), layout="BIDS", **SMALL)
     (tmp_path / "new/sub-001/anat/sub-001_T2w.nii.gz").rename(bids / "sub-002/anat/sub-002_T2w.nii.gz")
     command = ["translate", "--run", str(runs[1].folder), "-i", str(bids), "-o", str(tmp_path / "out")]
     command += ["--missing", "--target", "T1w", "--device", "cpu"]

@@ -45,7 +45,15 @@ def make_cohort(folder, name, contrasts_of, size=(16, 16, None), shift=(), depth
             affine[0, 3] = 5 * ((number, contrast) in shift)
             scans[contrast] = root / f"{number}_{contrast}.nii.gz"
             nib.save(nib.Nifti1Image(array, affine), scans[contrast])
-        subjects.append(Subject(f"s{number}", scans, {}, "train" if number < len(contrasts_of) - 1 else "test", {}))
+        subjects.append(
+            Subject(
+                name=f"s{number}",
+                scans=scans,
+                masks={},
+                split="train" if number < len(contrasts_of) - 1 else "test",
+                sidecars={},
+            )
+        )
     found = tuple(c for c in K if any(c in contrasts for contrasts in contrasts_of))
     return build_cohort(Listing("table", root, tuple(subjects), found), root / "out", Preparation(size=size))
 
@@ -78,7 +86,7 @@ def test_sample_is_the_slice(cohort):
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_an_epoch_shows_every_slice_once(cohort, paired):
-    data = SliceDataset(cohort, K, "train", paired, seed=3, min_foreground=0.1)
+    data = SliceDataset(cohort, K, "train", paired=paired, seed=3, min_foreground=0.1)
     slices = {"T1w": 4 if paired else 5, "T2w": 4 if paired else 5}
     for epoch in range(3):
         for contrast in K:
@@ -103,7 +111,15 @@ def test_a_sample_depends_on_seed_and_number_alone(cohort, paired):
     """Read backwards, by another instance, by worker processes: the same numbers."""
 
     def make():
-        return SliceDataset(cohort, K, "train", paired, 7, 0.1, Augmentation(0.5, 10, 0.1, 0.1, 0.1, 0.1))
+        return SliceDataset(
+            cohort,
+            K,
+            "train",
+            paired=paired,
+            seed=7,
+            min_foreground=0.1,
+            augmentation=Augmentation(flip=0.5, rotation_degrees=10, scale=0.1, shift=0.1, gain=0.1, gamma=0.1),
+        )
 
     numbers = [90, 3, 61, 4, 5, 36, 0, 130]
     forward = {i: make()[i]["images"] for i in numbers}
@@ -165,7 +181,7 @@ def test_unavailable_contrasts_are_zero(folder):
             scans[contrast] = root / f"{number}_{contrast}.nii.gz"
             rng = np.random.default_rng([number, len(contrast), ord(contrast[1])])
             nib.save(nib.Nifti1Image(rng.uniform(1, 2, (8, 8, 4)).astype(np.float32), np.eye(4)), scans[contrast])
-        subjects.append(Subject(f"s{number}", scans, {}, "train", {}))
+        subjects.append(Subject(name=f"s{number}", scans=scans, masks={}, split="train", sidecars={}))
     cohort = build_cohort(Listing("table", root, tuple(subjects), three), root / "out", Preparation(size=(8, 8, None)))
     data = SliceDataset(cohort, three, "train", paired=True, seed=0, augmentation=Augmentation(gain=0.2))
     samples = [(data.places(i)["T1w"][0], data[i]) for i in range(8)]
@@ -198,13 +214,13 @@ def test_slices_of_several_sizes_are_refused(folder):
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_contrast_without_slices_is_refused(cohort, paired):
     with pytest.raises(InputError, match="no train slices of T1w"):
-        SliceDataset(cohort, K, "train", paired, seed=0, min_foreground=0.9)
+        SliceDataset(cohort, K, "train", paired=paired, seed=0, min_foreground=0.9)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_accelerated_contrasts_are_seen_at_low_resolution_only(cohort, paired):
-    data = SliceDataset(cohort, K, "train", paired, seed=0, acceleration=(("T2w", 2),))
-    plain = SliceDataset(cohort, K, "train", paired, seed=0)
+    data = SliceDataset(cohort, K, "train", paired=paired, seed=0, acceleration=(("T2w", 2),))
+    plain = SliceDataset(cohort, K, "train", paired=paired, seed=0)
     for i in (0, 5, 40):
         sample, full, places = data[i], plain[i], data.places(i)
         assert places == plain.places(i)
@@ -216,10 +232,10 @@ def test_accelerated_contrasts_are_seen_at_low_resolution_only(cohort, paired):
 
 def test_whole_subjects_are_accelerated_slice_by_slice(cohort):
     acceleration = (("T1w", 4), ("T2w", 1))
-    batch = whole_subject(cohort, "s0", K, acceleration)
+    batch = whole_subject(cohort, "s0", K, acceleration=acceleration)
     for z in range(9):
         expected = undersample(torch.from_numpy(cohort.read("s0", "T1w", z)), 4)
-        torch.testing.assert_close(read_image(cohort, "s0", "T1w", acceleration, z), expected)
+        torch.testing.assert_close(read_image(cohort, "s0", "T1w", acceleration=acceleration, z=z), expected)
         torch.testing.assert_close(batch["images"][0, 0, ..., z], to_network(expected))
     torch.testing.assert_close(batch["images"][0, 1], to_network(read_image(cohort, "s0", "T2w")))
     assert not from_network(batch["images"])[0, 0, ..., [0, 8]].any(), "empty slices stay exactly empty"
@@ -286,7 +302,7 @@ def test_slices_per_subject_by_contrast_and_by_pair(folder):
         array[2:6, 2:6, tissue] = np.random.default_rng(0).uniform(1, 2, array[2:6, 2:6, tissue].shape)
         scans[contrast] = root / f"{contrast}.nii.gz"
         nib.save(nib.Nifti1Image(array, np.eye(4)), scans[contrast])
-    listing = Listing("table", root, (Subject("s0", scans, {}, "train", {}),), K)
+    listing = Listing("table", root, (Subject(name="s0", scans=scans, masks={}, split="train", sidecars={}),), K)
     cohort = build_cohort(listing, root / "out", Preparation(size=(8, 8, None)))
 
     def shown(contrast, **settings):
@@ -316,7 +332,9 @@ def test_flip_is_left_right():
 
 def test_one_spatial_transform_for_all_contrasts_of_a_pair():
     image = torch.rand(1, 16, 16)
-    changed = Augmentation(0.5, 20, 0.2, 0.1).apply(image.expand(3, 16, 16), generator())
+    changed = Augmentation(flip=0.5, rotation_degrees=20, scale=0.2, shift=0.1).apply(
+        image.expand(3, 16, 16), generator()
+    )
     assert not torch.allclose(changed[0], image[0])
     assert torch.equal(changed[0], changed[1])
     assert torch.equal(changed[0], changed[2])

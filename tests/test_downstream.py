@@ -32,7 +32,7 @@ nibabel.save(nibabel.Nifti1Image(labels[:, :, : int(sys.argv[4])], image.affine)
 def tumours(tmp_path_factory):
     """Eight phantoms with a tumour: T1w, FLAIR and its mask."""
     folder = tmp_path_factory.mktemp("tumours")
-    write_phantom_cohort(folder, 8, ("T1w", "FLAIR"), "BraTS", shape=(40, 48, 32), spacing=4.5, tumour_share=1.0)
+    write_phantom_cohort(folder, 8, ("T1w", "FLAIR"), layout="BraTS", shape=(40, 48, 32), spacing=4.5, tumour_share=1.0)
     settings = Preparation(size=(40, 48, None), intensity="percentile")
     return build_cohort(
         find_subjects(folder), tmp_path_factory.mktemp("cohort"), settings, fractions=(0.5, 0.125, 0.375)
@@ -42,7 +42,7 @@ def tumours(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tumours, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "regression"
-    train(replace(tiny("regression"), contrasts=("T1w", "FLAIR")), tumours, folder, torch.device("cpu"))
+    train(replace(tiny("regression"), contrasts=("T1w", "FLAIR")), tumours, folder, device=torch.device("cpu"))
     return scansynth.load(folder, "cpu")
 
 

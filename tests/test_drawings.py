@@ -21,7 +21,7 @@ from scansynth.train import train
 @pytest.fixture(scope="module")
 def trained(tiny, cohort, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "cg"
-    train(tiny("cg_ddpm", steps=2, validate_every=10), cohort, run, torch.device("cpu"))
+    train(tiny("cg_ddpm", steps=2, validate_every=10), cohort, run, device=torch.device("cpu"))
     return scansynth.load(run, "cpu")
 
 
@@ -51,20 +51,20 @@ def test_a_stopped_evaluation_goes_on(trained, cohort, tmp_path, monkeypatch):
 
 
 def test_samples_of_another_run_or_seed_or_none_at_all_are_refused(trained, cohort, tmp_path):
-    task = next(task for task in choose_work([trained], cohort, "test", "cg-ddpm", "T2w"))
-    first = draw(trained, task, 0, 0, tmp_path)
-    again = draw(trained, task, 0, 0, tmp_path)
+    task = next(task for task in choose_work([trained], cohort, "test", protocol="cg-ddpm", target="T2w"))
+    first = draw(trained, task, 0, sample=0, kept=tmp_path)
+    again = draw(trained, task, 0, sample=0, kept=tmp_path)
     np.testing.assert_array_equal(first.image, again.image)
     assert (first.sources, first.observed, first.cost) == (again.sources, again.observed, again.cost)
     with pytest.raises(InputError, match="other seed"):
-        draw(trained, task, 1, 0, tmp_path)
+        draw(trained, task, 1, sample=0, kept=tmp_path)
     other = replace(trained, weights={**trained.weights, "sha256": "0"})
     with pytest.raises(InputError, match="other weights"):
-        draw(other, task, 0, 0, tmp_path)
+        draw(other, task, 0, sample=0, kept=tmp_path)
     (path,) = tmp_path.rglob("*.npz")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="not readable as a sample"):
-        draw(trained, task, 0, 0, tmp_path)
+        draw(trained, task, 0, sample=0, kept=tmp_path)
 
 
 def test_consistency_and_steps_are_in_the_report(trained, cohort, tmp_path, capsys):

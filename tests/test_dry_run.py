@@ -22,7 +22,7 @@ SETTINGS = Preparation(size=(32, 32, None))
 @pytest.fixture
 def data(tmp_path):
     """Ten subjects in BIDS."""
-    write_phantom_cohort(tmp_path / "data", 10, ("T1w", "T2w"), "BIDS", **SMALL)
+    write_phantom_cohort(tmp_path / "data", 10, ("T1w", "T2w"), layout="BIDS", **SMALL)
     return tmp_path / "data"
 
 
@@ -104,7 +104,7 @@ def test_a_contrast_that_nobody_trains_on_is_said_before_hours_of_preparing(data
     for subject in range(1, 11):
         scan(data, subject, "T2w").unlink()
     names = [f"sub-{number:03}" for number in range(1, 11)]
-    write_phantom_cohort(data.parent / "one", 1, ("T2w",), "BIDS", **SMALL)
+    write_phantom_cohort(data.parent / "one", 1, ("T2w",), layout="BIDS", **SMALL)
     scan(data, 1, "T2w").write_bytes(scan(data.parent / "one", 1, "T2w").read_bytes())
     quoted = ", ".join(f'"{name}"' for name in names[2:])
     (data / "splits.json").write_text(f'{{"train": [{quoted}], "val": ["sub-001"], "test": ["sub-002"]}}')

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 def make_engine(precision="float32", gradient_clip=0.0):
     torch.manual_seed(0)
-    return Engine(Regression(RegressionConfig.tiny(), ("T1w", "T2w")), CPU, precision, gradient_clip)
+    return Engine(Regression(RegressionConfig.tiny(), ("T1w", "T2w")), CPU, precision, gradient_clip=gradient_clip)
 
 
 def random_batch(size=16):

@@ -23,7 +23,7 @@ def runs(tiny, cohort, tmp_path_factory):
     """Run folders by method."""
     folder = tmp_path_factory.mktemp("runs")
     for method in ("regression", "syndiff"):
-        train(tiny(method), cohort, folder / method, torch.device("cpu"))
+        train(tiny(method), cohort, folder / method, device=torch.device("cpu"))
     return {method: folder / method for method in ("regression", "syndiff")}
 
 
@@ -35,11 +35,11 @@ def trained(runs):
 def test_several_samples_are_averaged_and_their_spread_is_held_against_the_error(trained, cohort, tmp_path):
     found = evaluate([trained], cohort, tmp_path, samples=3, target="T2w", pictures=0)
     subject = cohort.subjects("test")[0]
-    drawings, sources = synthesise(trained, cohort, subject, "T2w", 0, range(3))
+    drawings, sources = synthesise(trained, cohort, subject, target="T2w", seed=0, samples=range(3))
     assert sources == ("T1w",)
     assert drawings.shape[0] == 3
     assert np.abs(drawings[0] - drawings[1]).max() > 0
-    np.testing.assert_array_equal(drawings[0], synthesise(trained, cohort, subject, "T2w", 0)[0][0])
+    np.testing.assert_array_equal(drawings[0], synthesise(trained, cohort, subject, target="T2w", seed=0)[0][0])
     label = trained.folder.name
     shown = found.uncertainty[label, "T1w→T2w", subject]
     truth = cohort.read(subject, "T2w")
@@ -87,14 +87,14 @@ def test_spread_of_two_files(cohort, tmp_path, capsys):
 
 def test_another_split_and_another_preparation_are_refused_in_words(trained, cohort, phantoms, tmp_path):
     settings = replace(cohort.settings, intensity="percentile")
-    other = build_cohort(phantoms, tmp_path / "other", settings, cohort.contrasts)
+    other = build_cohort(phantoms, tmp_path / "other", settings, contrasts=cohort.contrasts)
     with pytest.raises(InputError, match=r"intensity \(percentile here, syndiff there"):
         evaluate([trained], other, tmp_path / "out")
     swapped = [
         replace(one, split={"val": "test", "test": "val"}.get(one.split, one.split)) for one in phantoms.subjects
     ]
     listing = replace(phantoms, subjects=tuple(swapped))
-    moved = build_cohort(listing, tmp_path / "moved", cohort.settings, cohort.contrasts)
+    moved = build_cohort(listing, tmp_path / "moved", cohort.settings, contrasts=cohort.contrasts)
     with pytest.raises(InputError, match=r"splits \(phantom"):
         evaluate([trained], moved, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -26,12 +26,14 @@ CPU = torch.device("cpu")
 def trained(cohort, tiny, first_stage, tmp_path_factory):
     """A run of latent diffusion."""
     run = tmp_path_factory.mktemp("runs") / "ldm"
-    train(tiny("ldm", steps=4, checkpoint_every=2), cohort, run, CPU, first_stage=first_stage)
+    train(tiny("ldm", steps=4, checkpoint_every=2), cohort, run, device=CPU, first_stage=first_stage)
     return run
 
 
 def stage_of(first_stage, cohort, tiny):
-    return find_first_stage(tiny("ldm"), cohort, first_stage / "none", first_stage, False, Processes(CPU))
+    return find_first_stage(
+        tiny("ldm"), cohort, first_stage / "none", given=first_stage, overwrite=False, processes=Processes(CPU)
+    )
 
 
 def test_latents_have_unit_variance_in_training(cohort, tiny, first_stage):
@@ -49,9 +51,11 @@ def test_latents_have_unit_variance_in_training(cohort, tiny, first_stage):
 def test_samples_are_the_latents_of_the_slices(cohort, tiny, first_stage):
     stage = stage_of(first_stage, cohort, tiny)
     config = tiny("ldm")
-    _, latents = make_parts(config, cohort, Processes(CPU), stage)
+    _, latents = make_parts(config, cohort, Processes(CPU), first_stage=stage)
     data = config.data
-    slices = SliceDataset(cohort, config.contrasts, "train", True, config.seed, data.min_foreground)
+    slices = SliceDataset(
+        cohort, config.contrasts, "train", paired=True, seed=config.seed, min_foreground=data.min_foreground
+    )
     for i in (0, 5, 77):
         encoded = stage.encode(slices[i]["images"][:, None])
         torch.testing.assert_close(latents[i]["latents"], encoded, rtol=1e-4, atol=1e-5)
@@ -85,7 +89,7 @@ def test_the_run_folder_stands_alone(trained, cohort, first_stage, tiny, tmp_pat
     images = torch.rand(1, 2, 32, 32, 16)
     from scansynth.method import Noise
 
-    made = run.make(images, torch.tensor([[True, False]]), "T2w", Noise([(0, "subject", 0)]))
+    made = run.make(images, torch.tensor([[True, False]]), "T2w", noise=Noise([(0, "subject", 0)]))
     assert made.shape == (32, 32, 16)
     assert made.std() > 0
 
@@ -105,10 +109,10 @@ def test_a_first_stage_without_validation_is_what_synthesis_would_use(cohort, ti
 
 def test_training_goes_on_without_being_told_the_first_stage_again(trained, cohort, tiny, first_stage, tmp_path):
     whole = tmp_path / "whole"
-    train(tiny("ldm", steps=6, checkpoint_every=2), cohort, whole, CPU, first_stage=first_stage)
+    train(tiny("ldm", steps=6, checkpoint_every=2), cohort, whole, device=CPU, first_stage=first_stage)
     resumed = tmp_path / "resumed"
     shutil.copytree(trained, resumed)
-    train(tiny("ldm", steps=6, checkpoint_every=2), cohort, resumed, CPU)
+    train(tiny("ldm", steps=6, checkpoint_every=2), cohort, resumed, device=CPU)
     weights = [next((run / "last").rglob("weights.safetensors")).read_bytes() for run in (whole, resumed)]
     assert weights[0] == weights[1]
 
@@ -116,24 +120,24 @@ def test_training_goes_on_without_being_told_the_first_stage_again(trained, coho
 def test_what_does_not_fit_is_refused(trained, cohort, tiny, first_stage, tmp_path):
     new = tmp_path / "new"
     with pytest.raises(InputError, match="train an autoencoder"):
-        train(tiny("ldm"), cohort, new, CPU)
+        train(tiny("ldm"), cohort, new, device=CPU)
     with pytest.raises(InputError, match="needs none"):
-        train(tiny("regression"), cohort, new, CPU, first_stage=first_stage)
+        train(tiny("regression"), cohort, new, device=CPU, first_stage=first_stage)
     with pytest.raises(InputError, match="a run of ldm"):
-        train(tiny("ldm"), cohort, new, CPU, first_stage=trained)
+        train(tiny("ldm"), cohort, new, device=CPU, first_stage=trained)
     with pytest.raises(InputError, match="not a run folder"):
-        train(tiny("ldm"), cohort, new, CPU, first_stage=tmp_path)
+        train(tiny("ldm"), cohort, new, device=CPU, first_stage=tmp_path)
     settings = replace(tiny("ldm").settings, latent_channels=5)
     with pytest.raises(InputError, match="latent_channels and factor say 5 and 2"):
-        train(tiny("ldm", settings), cohort, new, CPU, first_stage=first_stage)
+        train(tiny("ldm", settings), cohort, new, device=CPU, first_stage=first_stage)
     augmented = replace(tiny("ldm"), data=replace(tiny("ldm").data, augmentation=Augmentation(flip=0.5)))
     with pytest.raises(InputError, match="cannot be augmented"):
-        train(augmented, cohort, new, CPU, first_stage=first_stage)
+        train(augmented, cohort, new, device=CPU, first_stage=first_stage)
     assert not new.exists()
     other = tmp_path / "other"
-    train(tiny("autoencoder", steps=2), cohort, other, CPU)
+    train(tiny("autoencoder", steps=2), cohort, other, device=CPU)
     with pytest.raises(InputError, match="another first stage"):
-        train(tiny("ldm", steps=6, checkpoint_every=2), cohort, trained, CPU, first_stage=other)
+        train(tiny("ldm", steps=6, checkpoint_every=2), cohort, trained, device=CPU, first_stage=other)
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken)
     path = broken / FOLDER / "weights.safetensors"

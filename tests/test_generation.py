@@ -31,7 +31,7 @@ def run(request, gridded, tmp_path_factory):
     """A run of each method that generates."""
     folder = tmp_path_factory.mktemp("generators") / request.param
     training = Training(steps=2, batch_size=1, log_every=2, validate_every=2, validation_slices=1)
-    train(RunConfig(request.param, SETTINGS[request.param], ("T1w",), training=training), gridded, folder, CPU)
+    train(RunConfig(request.param, SETTINGS[request.param], ("T1w",), training=training), gridded, folder, device=CPU)
     return scansynth.load(folder, "cpu")
 
 
@@ -121,15 +121,15 @@ def test_what_cannot_be_generated(cohort, gridded, tiny, tmp_path):
     training = Training(steps=1, batch_size=1)
     config = RunConfig("cdpm", SETTINGS["cdpm"], ("T1w",), training=training)
     with pytest.raises(InputError, match="prepare it with --size X Y Z and --spacing X Y Z"):
-        train(config, cohort, tmp_path / "no-grid", CPU)
-    train(tiny("regression", steps=1), gridded, tmp_path / "translator", CPU)
+        train(config, cohort, tmp_path / "no-grid", device=CPU)
+    train(tiny("regression", steps=1), gridded, tmp_path / "translator", device=CPU)
     with pytest.raises(InputError, match="use `translate`"):
         generate_set(scansynth.load(tmp_path / "translator", "cpu"), 1, tmp_path / "out")
     with pytest.raises(InputError, match="generates one contrast"):
-        train(replace(config, contrasts=("T1w", "T2w")), gridded, tmp_path / "two", CPU)
+        train(replace(config, contrasts=("T1w", "T2w")), gridded, tmp_path / "two", device=CPU)
     slices = replace(SETTINGS["ddpm"], patch=None)
     with pytest.raises(InputError, match="makes volumes of patches"):
-        train(replace(config, method="ddpm", settings=slices), gridded, tmp_path / "slices", CPU)
+        train(replace(config, method="ddpm", settings=slices), gridded, tmp_path / "slices", device=CPU)
 
 
 def test_the_command(run, tmp_path, capsys):

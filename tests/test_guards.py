@@ -23,7 +23,7 @@ from scansynth.train import train
 
 
 def trained(tiny, cohort, folder):
-    train(tiny("regression"), cohort, folder, torch.device("cpu"))
+    train(tiny("regression"), cohort, folder, device=torch.device("cpu"))
     return scansynth.load(folder, "cpu")
 
 
@@ -39,7 +39,15 @@ def results_of(label, subjects, gain=0.0, slices=range(8, 12), protocol="cola-di
         z = np.array(slices)
         figures = 20 + np.sin(number + 0.1 * z) + gain * (1 + 0.2 * np.cos(3 * number + z))
         columns = {"psnr_db": figures, "ssim_percent": 3 * figures, "gradient_energy_ratio": figures[:1] / 20}
-        found.append(Result(label, ("T1w",), "T2w", subject, Measurement(protocol, version, columns, z)))
+        found.append(
+            Result(
+                label,
+                ("T1w",),
+                "T2w",
+                subject,
+                Measurement(protocol=protocol, protocol_version=version, figures=columns, slices=z),
+            )
+        )
     return found
 
 
@@ -70,7 +78,9 @@ def test_two_runs_of_different_splits_are_refused(run, tiny, cohort, phantoms, t
     ]
     listing = replace(phantoms, subjects=tuple(swapped))
     other = trained(
-        tiny, build_cohort(listing, tmp_path / "moved", cohort.settings, cohort.contrasts), tmp_path / "second"
+        tiny,
+        build_cohort(listing, tmp_path / "moved", cohort.settings, contrasts=cohort.contrasts),
+        tmp_path / "second",
     )
     with pytest.raises(InputError, match=r"second.*splits \(phantom"):
         evaluate([run, other], cohort, tmp_path / "out")
@@ -82,7 +92,9 @@ def test_two_runs_of_different_splits_are_refused(run, tiny, cohort, phantoms, t
 
 def test_two_runs_of_different_preparations_are_refused(run, tiny, cohort, phantoms, tmp_path):
     settings = replace(cohort.settings, intensity="percentile")
-    other = trained(tiny, build_cohort(phantoms, tmp_path / "other", settings, cohort.contrasts), tmp_path / "second")
+    other = trained(
+        tiny, build_cohort(phantoms, tmp_path / "other", settings, contrasts=cohort.contrasts), tmp_path / "second"
+    )
     with pytest.raises(InputError, match=r"second.*intensity \(syndiff here, percentile there"):
         evaluate([run, other], cohort, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -138,7 +150,7 @@ def test_a_slice_passed_as_a_volume_is_refused(name, pair):
     mask = np.zeros(y.shape)
     mask[10:15, 10:15] = 1
     with pytest.raises(InputError, match=r"a single slice .* is no volume"):
-        measure(name, x, y, {"seg": mask}, to_units=lambda image: 3000 * image - 1000)
+        measure(name, x, y, masks={"seg": mask}, to_units=lambda image: 3000 * image - 1000)
 
 
 def test_no_p_value_is_by_slice_unless_asked_for(tmp_path, caplog):
@@ -183,7 +195,9 @@ def test_tests_by_slice_are_of_protocols_of_slices_only(tmp_path, capsys):
     assert "default measures volumes" in capsys.readouterr().err
     figures = {column: np.ones(1) for column in PROTOCOLS["default"].columns}
     results = [
-        Result(label, ("T1w",), "T2w", f"test-{k}", Measurement("default", 1, figures))
+        Result(
+            label, ("T1w",), "T2w", f"test-{k}", Measurement(protocol="default", protocol_version=1, figures=figures)
+        )
         for label in ("plain", "better")
         for k in range(8)
     ]
@@ -222,11 +236,11 @@ def test_fewer_than_six_subjects_have_no_p_value(unit):
 def test_a_mask_without_a_voxel_is_refused(pair):
     empty = np.zeros(pair[1].shape)
     with pytest.raises(InputError, match="no voxel"):
-        measure("default", *pair, {"brain": empty})
+        measure("default", *pair, masks={"brain": empty})
     with pytest.raises(InputError, match="tumour has no voxel"):
-        measure("brasyn", *pair, {"seg": empty})
+        measure("brasyn", *pair, masks={"seg": empty})
     with pytest.raises(InputError, match="no voxel"):
-        Images.of(pair[0][None], pair[1][None], 1.0, empty[None])
+        Images.of(pair[0][None], pair[1][None], 1.0, mask=empty[None])
     with pytest.raises(InputError, match="no voxel"):
         uncertainty(np.stack(pair), pair[1], empty)
 
@@ -236,7 +250,7 @@ def test_images_on_different_grids_are_refused(pair, tmp_path, capsys):
     with pytest.raises(InputError, match="one grid"):
         measure("default", x[1:], y)
     with pytest.raises(InputError, match=r"mask brain .* different grids"):
-        measure("default", x, y, {"brain": np.ones(x[1:].shape)})
+        measure("default", x, y, masks={"brain": np.ones(x[1:].shape)})
     with pytest.raises(InputError, match="different grids"):
         uncertainty(np.stack([x, x])[:, 1:], y, y > 0)
     # The same shape, but 5 mm apart.

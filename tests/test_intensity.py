@@ -15,7 +15,14 @@ from scansynth.errors import InputError
 def volume(array):
     array = np.asarray(array, dtype=np.float32)
     ornt = np.array([[0, 1], [1, 1], [2, 1]])
-    return Volume(array, np.eye(4), np.eye(4), ornt, nib.Nifti1Header(), None)
+    return Volume(
+        array=array,
+        affine=np.eye(4),
+        native_affine=np.eye(4),
+        native_orientation=ornt,
+        header=nib.Nifti1Header(),
+        path=None,
+    )
 
 
 def head(seed=0, pad=0, contrast="T1w"):

@@ -35,7 +35,7 @@ CONFIG = kills.settings("regression_small", steps=30, checkpoint_every=3, valida
 def finished(cohort, tmp_path_factory):
     """A run that this process made."""
     run = tmp_path_factory.mktemp("kills") / "run"
-    train(CONFIG, cohort, run, torch.device("cpu"))
+    train(CONFIG, cohort, run, device=torch.device("cpu"))
     return run
 
 

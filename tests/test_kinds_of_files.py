@@ -57,7 +57,7 @@ def test_there_are_kinds_enough_and_the_public_ones_have_links():
 @pytest.fixture(scope="module")
 def run(cohort, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "regression"
-    train(tiny("regression", steps=1), cohort, folder, torch.device("cpu"))
+    train(tiny("regression", steps=1), cohort, folder, device=torch.device("cpu"))
     return folder
 
 

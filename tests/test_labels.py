@@ -208,7 +208,7 @@ def test_a_run_of_other_labels_does_not_go_on(labelled, tmp_path):
 def run(labelled, tmp_path_factory):
     folder = tmp_path_factory.mktemp("labelled") / "run"
     training = Training(steps=150, batch_size=4, validate_every=150, checkpoint_every=150, validation_slices=2)
-    train(RunConfig("cdpm", GENERATOR, ("T1w",), training=training), labelled, folder, CPU)
+    train(RunConfig("cdpm", GENERATOR, ("T1w",), training=training), labelled, folder, device=CPU)
     return scansynth.load(folder, "cpu")
 
 
@@ -264,7 +264,7 @@ def test_held_out_samples_have_labels(run, labelled):
 def test_training_asks_for_labels_that_are_there(labelled, tmp_path):
     config = RunConfig("cdpm", replace(GENERATOR, labels=("sex",)), ("T1w",), training=Training(steps=1))
     with pytest.raises(InputError, match="no training subject has the label 'sex'"):
-        train(config, labelled, tmp_path / "run", CPU)
+        train(config, labelled, tmp_path / "run", device=CPU)
     assert not (tmp_path / "run").exists()
 
 
@@ -279,11 +279,11 @@ def test_validation_subjects_that_do_not_fit_stop_a_training_before_it_starts(la
     subjects["sub-05"] = {**subjects["sub-05"], "labels": {"head": "huge"}}
     config = RunConfig("cdpm", GENERATOR, ("T1w",), training=Training(steps=1))
     with pytest.raises(InputError, match="sub-05: label head 'huge'"):
-        train(config, Cohort(labelled.folder, {**labelled.index, "subjects": subjects}), tmp_path / "run", CPU)
+        train(config, Cohort(labelled.folder, {**labelled.index, "subjects": subjects}), tmp_path / "run", device=CPU)
     assert not (tmp_path / "run").exists()
 
 
 def test_other_classes_cannot_start_a_run(run, labelled, tmp_path):
     index = json.loads(json.dumps(labelled.index).replace('"large"', '"xl"'))
     with pytest.raises(InputError, match="other labels, or of other classes"):
-        train(run.config, Cohort(labelled.folder, index), tmp_path / "run", CPU, init=run.folder)
+        train(run.config, Cohort(labelled.folder, index), tmp_path / "run", device=CPU, init=run.folder)

@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused(heads, sets, tmp_path):
         measure_generated([stranger], heads, tmp_path / "out")
     other = write_set(tmp_path / "other", [volume] * 2, affine)
     with pytest.raises(InputError, match="volumes of T1w, not of T2w"):
-        measure_generated([other], heads, tmp_path / "out", "T2w")
+        measure_generated([other], heads, tmp_path / "out", contrast="T2w")
     mixed = tmp_path / "mixed"
     shutil.copytree(sets[0], mixed)
     sidecar = next(mixed.glob("*.json"))

@@ -41,7 +41,7 @@ def panels(picture: np.ndarray) -> list[tuple[int, int]]:
 def test_blob_lies_where_a_radiologist_expects_it(tmp_path):
     path = tmp_path / "montage.png"
     volume = with_cross_hairs_blob()
-    montage(path, {"T1w": volume}, ball(), None, (1.0, 1.0, 1.0), "run", "test-1")
+    montage(path, {"T1w": volume}, ball(), target=None, spacing=(1.0, 1.0, 1.0), title="run", subject="test-1")
     picture = read(path)
     rows = panels(picture)
     assert len(rows) == 3
@@ -62,7 +62,7 @@ def test_pictures_keep_the_proportions_in_mm(tmp_path):
     heights = {}
     for name, spacing in {"cube": (1.0, 1.0, 1.0), "thick": (1.0, 1.0, 2.0)}.items():
         path = tmp_path / f"{name}.png"
-        montage(path, {"T1w": ball()}, ball(), None, spacing, "run", "test-1")
+        montage(path, {"T1w": ball()}, ball(), target=None, spacing=spacing, title="run", subject="test-1")
         heights[name] = [stop - start for start, stop in panels(read(path))]
     assert heights["thick"][0] == pytest.approx(heights["cube"][0], rel=0.02)
     assert heights["thick"][1] == pytest.approx(2 * heights["cube"][1], rel=0.05)
@@ -72,7 +72,15 @@ def test_pictures_keep_the_proportions_in_mm(tmp_path):
 def test_montage_is_dark_named_and_shows_the_error_in_colour(tmp_path):
     path = tmp_path / "montage.png"
     target = with_cross_hairs_blob()
-    montage(path, {"T1w": ball(), "FLAIR": ball()}, ball(), target, (1.0, 1.0, 1.0), "run $a_b", "test-1")
+    montage(
+        path,
+        {"T1w": ball(), "FLAIR": ball()},
+        ball(),
+        target=target,
+        spacing=(1.0, 1.0, 1.0),
+        title="run $a_b",
+        subject="test-1",
+    )
     picture = read(path)
     assert [other.name for other in tmp_path.iterdir()] == ["montage.png"]
     border = np.concatenate([picture[:4].reshape(-1, 3), picture[-4:].reshape(-1, 3), picture[:, :4].reshape(-1, 3)])
@@ -113,17 +121,27 @@ def test_validation_picture_is_written_as_returned(tmp_path):
 def test_wrong_arguments_are_told_in_words(tmp_path):
     path, volume, spacing = tmp_path / "montage.png", ball(), (1.0, 1.0, 1.0)
     with pytest.raises(InputError, match="at least one source"):
-        montage(path, {}, volume, volume, spacing, "run", "test-1")
+        montage(path, {}, volume, target=volume, spacing=spacing, title="run", subject="test-1")
     with pytest.raises(InputError, match="cannot be named target"):
-        montage(path, {"target": volume}, volume, volume, spacing, "run", "test-1")
+        montage(path, {"target": volume}, volume, target=volume, spacing=spacing, title="run", subject="test-1")
     with pytest.raises(InputError, match="on one grid"):
-        montage(path, {"T1w": volume[1:]}, volume, volume, spacing, "run", "test-1")
+        montage(path, {"T1w": volume[1:]}, volume, target=volume, spacing=spacing, title="run", subject="test-1")
     with pytest.raises(InputError, match="positive lengths"):
-        montage(path, {"T1w": volume}, volume, volume, (1.0, 0.0, 1.0), "run", "test-1")
+        montage(path, {"T1w": volume}, volume, target=volume, spacing=(1.0, 0.0, 1.0), title="run", subject="test-1")
     with pytest.raises(InputError, match="synthesis: NaN"):
-        montage(path, {"T1w": volume}, np.full_like(volume, np.nan), volume, spacing, "run", "test-1")
+        montage(
+            path,
+            {"T1w": volume},
+            np.full_like(volume, np.nan),
+            target=volume,
+            spacing=spacing,
+            title="run",
+            subject="test-1",
+        )
     with pytest.raises(InputError, match="target is empty"):
-        montage(path, {"T1w": volume}, volume, np.zeros_like(volume), spacing, "run", "test-1")
+        montage(
+            path, {"T1w": volume}, volume, target=np.zeros_like(volume), spacing=spacing, title="run", subject="test-1"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -134,7 +152,16 @@ def test_uncertainty_is_a_column_on_the_scale_of_the_error(tmp_path):
     for deviation in (None, 0.2, 0.02):
         path = tmp_path / "montage.png"
         spread = None if deviation is None else np.full(SHAPE, deviation, np.float32)
-        montage(path, {"T1w": target}, target + 0.2, target, (1.0, 1.0, 1.0), "run", "test-1", spread)
+        montage(
+            path,
+            {"T1w": target},
+            target + 0.2,
+            target=target,
+            spacing=(1.0, 1.0, 1.0),
+            title="run",
+            subject="test-1",
+            uncertainty=spread,
+        )
         pictures.append(read(path))
     plain, wide, narrow = pictures
     assert wide.shape[1] > plain.shape[1] * 1.15

@@ -213,9 +213,9 @@ def test_unfit_settings_are_refused():
 def trained(cohort, tiny, tmp_path_factory):
     """Run folders: MRDiff, and its arm without physics."""
     folder = tmp_path_factory.mktemp("runs")
-    train(tiny("mrdiff", steps=2), cohort, folder / "physics", torch.device("cpu"))
+    train(tiny("mrdiff", steps=2), cohort, folder / "physics", device=torch.device("cpu"))
     plain = replace(MrDiffConfig.tiny(), decoder="plain")
-    train(tiny("mrdiff", plain, steps=2), cohort, folder / "plain", torch.device("cpu"))
+    train(tiny("mrdiff", plain, steps=2), cohort, folder / "plain", device=torch.device("cpu"))
     return folder
 
 

@@ -145,7 +145,7 @@ def test_parameter_names_of_the_default_unet():
 
 
 def test_input_pyramid_joins_the_features_after_each_downsampling():
-    net = shake(UNet(2, 2, 1, 8, (1, 2, 2), blocks=1, attention_levels=(), input_pyramid=True))
+    net = shake(UNet(2, 2, 1, channels=8, multipliers=(1, 2, 2), blocks=1, attention_levels=(), input_pyramid=True))
     x = torch.randn(1, 2, 16, 16)
     made: list[Tensor] = []  # by the layers of the way down
     read: list[Tensor] = []

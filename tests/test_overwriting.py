@@ -37,7 +37,14 @@ def synthesis(source):
     """Two samples and a map, made of a scan."""
     one = np.full(SHAPE, 0.5, np.float32)
     provenance = {"synthetic": True, "target": "T2w", "sources": {"T1w": str(source)}}
-    return Synthesis(one, one, (one, one), provenance, Volume.of(one, np.eye(4)), {"T1 (s)": one})
+    return Synthesis(
+        array=one,
+        deviation=one,
+        samples=(one, one),
+        provenance=provenance,
+        like=Volume.of(one, np.eye(4)),
+        maps={"T1 (s)": one},
+    )
 
 
 def contents(folder):
@@ -137,7 +144,9 @@ def test_what_holds_nothing_goes_by_the_mark_of_the_other(source, tmp_path):
 
 def test_a_long_name_leaves_room_for_the_mark(source, tmp_path):
     made = synthesis(source)
-    made = Synthesis(made.array, None, (), {**made.provenance, "target": "a" * 90}, made.like)
+    made = Synthesis(
+        array=made.array, deviation=None, samples=(), provenance={**made.provenance, "target": "a" * 90}, like=made.like
+    )
     made.write(tmp_path / "t2.nii.gz")
     made.write(tmp_path / "t2.nii.gz")
 
@@ -165,14 +174,14 @@ def test_a_stop_while_it_is_overwritten_leaves_no_old_sidecar_for_a_new_image(so
 @pytest.fixture(scope="module")
 def run(cohort, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "regression"
-    train(tiny("regression", steps=2), cohort, folder, torch.device("cpu"))
+    train(tiny("regression", steps=2), cohort, folder, device=torch.device("cpu"))
     return scansynth.load(folder, "cpu")
 
 
 @pytest.fixture
 def bids(tmp_path):
     folder = tmp_path / "bids"
-    write_phantom_cohort(folder, 2, ("T1w", "T2w"), "BIDS", seed=9, shape=(32, 32, 16), spacing=6.0)
+    write_phantom_cohort(folder, 2, ("T1w", "T2w"), layout="BIDS", seed=9, shape=(32, 32, 16), spacing=6.0)
     return folder
 
 

@@ -32,7 +32,7 @@ def clock(monkeypatch):
 
 def held(clock, config, seconds_at, validation=0.0):
     """Seconds and steps of a run by minutes whose step `n` takes `seconds_at(n)`, and its settings at the end."""
-    begun, budget, done = clock.now, Budget(config, 0, 0.0, validation), 0
+    begun, budget, done = clock.now, Budget(config, 0, 0.0, validations=validation), 0
     while done < config.training.steps:
         clock.now += seconds_at(done)
         done += 1
@@ -77,14 +77,14 @@ def test_the_share_that_is_done_goes_on_when_the_end_is_moved(clock, tiny):
 
 def test_a_run_by_minutes_is_one_by_its_settings_and_resumes_to_the_last_bit(cohort, tiny, tmp_path):
     asked = tiny(minutes=0.1, steps=7, checkpoint_every=2, validate_every=10**6)
-    config = train(asked, cohort, tmp_path / "minutes", CPU)
+    config = train(asked, cohort, tmp_path / "minutes", device=CPU)
     assert read_yaml(tmp_path / "minutes" / "config.yaml") == config
     assert metrics(tmp_path / "minutes")[-1]["step"] == config.training.steps
-    assert train(asked, cohort, tmp_path / "minutes", CPU) == config
+    assert train(asked, cohort, tmp_path / "minutes", device=CPU) == config
     again = with_training(config, minutes=0.0)
-    train(again, cohort, tmp_path / "again", CPU)
+    train(again, cohort, tmp_path / "again", device=CPU)
     interrupted(again, cohort, tmp_path / "killed", config.training.steps - 1)
-    train(again, cohort, tmp_path / "killed", CPU)
+    train(again, cohort, tmp_path / "killed", device=CPU)
     whole = contents(tmp_path / "minutes")
     whole["last"][2].pop("seconds")
     assert_equal(whole, contents(tmp_path / "again"))
@@ -95,7 +95,7 @@ def test_a_stopped_run_by_minutes_has_what_is_left_of_them(cohort, tiny, tmp_pat
     asked = tiny(minutes=0.1, steps=7, checkpoint_every=1, validate_every=10**6)
     interrupted(asked, cohort, tmp_path / "run", 2)
     begun = time.perf_counter()
-    train(asked, cohort, tmp_path / "run", CPU)
+    train(asked, cohort, tmp_path / "run", device=CPU)
     assert time.perf_counter() - begun < 30  # of six seconds; a resumed run has no six more
     spent = contents(tmp_path / "run")["last"][2]["seconds"]
     assert 0 < spent < 30
@@ -156,12 +156,12 @@ def test_a_run_keeps_its_number_of_threads(cohort, tiny, tmp_path):
     before = torch.get_num_threads()
     seen = []
     config = tiny(threads=2, steps=2)
-    found = train(config, cohort, tmp_path / "run", CPU, report=lambda *_: seen.append(torch.get_num_threads()))
+    found = train(config, cohort, tmp_path / "run", device=CPU, report=lambda *_: seen.append(torch.get_num_threads()))
     assert found.training.threads == 2
     assert seen == [2, 2]
     assert torch.get_num_threads() == before
     longer = with_training(config, threads=0, steps=3)
-    assert train(longer, cohort, tmp_path / "run", CPU).training.threads == 2
+    assert train(longer, cohort, tmp_path / "run", device=CPU).training.threads == 2
     with threads(0):
         assert torch.get_num_threads() == before
 
@@ -180,7 +180,7 @@ def test_a_training_goes_on_with_one_thread_when_another_program_comes(cohort, t
     before, seen = torch.get_num_threads(), []
     monkeypatch.setattr(Crowding, "found", lambda self, *_: len(seen) == 3)
     config = tiny(threads=2, steps=6)
-    found = train(config, cohort, tmp_path / "run", CPU, report=lambda *_: seen.append(torch.get_num_threads()))
+    found = train(config, cohort, tmp_path / "run", device=CPU, report=lambda *_: seen.append(torch.get_num_threads()))
     assert seen == [2, 2, 2, 1, 1, 1]
     assert found.training.threads == read_yaml(tmp_path / "run" / "config.yaml").training.threads == 1
     assert "going on with one thread" in caplog.text
@@ -189,7 +189,7 @@ def test_a_training_goes_on_with_one_thread_when_another_program_comes(cohort, t
 
 def test_synthesis_takes_one_thread_where_others_are_busy(cohort, tiny, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    train(tiny(steps=1), cohort, tmp_path / "run", CPU)
+    train(tiny(steps=1), cohort, tmp_path / "run", device=CPU)
     for busy, number in ((False, 2), (True, 1)):
         monkeypatch.setattr("scansynth.synthesis.others_are_busy", lambda _, busy=busy: busy)
         with threads(2):

@@ -62,7 +62,9 @@ def test_a_sample_depends_on_seed_and_number_alone(dataset, cohort):
 def test_a_missing_contrast_is_unavailable(tmp_path):
     missing = {"sub-001": ("FLAIR",), "sub-002": ("T2w", "FLAIR")}
     contrasts = ("T1w", "T2w", "FLAIR")
-    write_phantom_cohort(tmp_path / "bids", 4, contrasts, "BIDS", shape=(32, 32, 16), spacing=6.0, missing=missing)
+    write_phantom_cohort(
+        tmp_path / "bids", 4, contrasts, layout="BIDS", shape=(32, 32, 16), spacing=6.0, missing=missing
+    )
     cohort = build_cohort(
         find_subjects(tmp_path / "bids"),
         tmp_path / "cohort",
@@ -84,21 +86,28 @@ def test_scans_smaller_than_a_patch_are_refused(cohort):
 def test_settings_of_slices_are_refused_with_patches(cohort, tiny, tmp_path):
     config = replace(tiny("cg_ddpm"), data=DataSettings(slices_per_subject=4))
     with pytest.raises(InputError, match="only acceleration counts"):
-        train(config, cohort, tmp_path / "run", torch.device("cpu"))
+        train(config, cohort, tmp_path / "run", device=torch.device("cpu"))
 
 
 def test_a_volume_smaller_than_a_patch_is_not_translated(cohort, tiny, tmp_path):
-    train(tiny("ddpm", DdpmConfig.tiny(), steps=2), cohort, tmp_path / "run", torch.device("cpu"))
+    train(tiny("ddpm", DdpmConfig.tiny(), steps=2), cohort, tmp_path / "run", device=torch.device("cpu"))
     run = scansynth.load(tmp_path / "run", "cpu")
     available = torch.tensor([[True, False]])
     with pytest.raises(InputError, match="less than the run's patches of 16×16×8"):
-        run.make(torch.rand(1, 2, 16, 16, 6), available, "T2w", Noise([(0, "a", 0)]))
+        run.make(torch.rand(1, 2, 16, 16, 6), available, "T2w", noise=Noise([(0, "a", 0)]))
     # With tissue in a single slice the patch around it is made.
     images = torch.zeros(1, 2, 16, 16, 12)
     images[..., 11] = 0.5
     assert run.slab(11, 12, 12) == slice(4, 12)
     assert run.slab(0, 1, 12) == slice(0, 8)
-    assert run.make(images, available, "T2w", Noise([(0, "a", 0)])).shape == (16, 16, 12)
+    assert run.make(images, available, "T2w", noise=Noise([(0, "a", 0)])).shape == (16, 16, 12)
     reports = []
-    run.make(images, available, "T2w", Noise([(0, "a", 0)]), 1, lambda done, total: reports.append((done, total)))
+    run.make(
+        images,
+        available,
+        "T2w",
+        noise=Noise([(0, "a", 0)]),
+        windows=1,
+        report=lambda done, total: reports.append((done, total)),
+    )
     assert reports == [(done, 4) for done in range(1, 5)]  # four steps of one patch

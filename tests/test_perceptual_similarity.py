@@ -119,10 +119,10 @@ def test_a_volume_is_the_mean_of_its_slices_and_nothing_outside_the_mask_counts(
     mask[:2, 4:25, 3:30] = True
     volumes = [np.moveaxis(image, 0, 2)[None] for image in (synthesis, reference, mask)]
     expected = [by_numpy(network, x * m, y * m) for x, y, m in zip(synthesis, reference, mask, strict=True)][:2]
-    found = lpips(Images.of(volumes[0], volumes[1], 1.0, volumes[2]), network)
+    found = lpips(Images.of(volumes[0], volumes[1], 1.0, mask=volumes[2]), network)
     assert found.item() == pytest.approx(np.mean(expected), abs=1e-4)
     spoilt = np.where(volumes[2], volumes[0], 1.0)
-    assert lpips(Images.of(spoilt, volumes[1], 1.0, volumes[2]), network).item() == pytest.approx(found.item())
+    assert lpips(Images.of(spoilt, volumes[1], 1.0, mask=volumes[2]), network).item() == pytest.approx(found.item())
 
 
 def test_slices_that_the_network_leaves_nothing_of_are_refused(network):
@@ -160,7 +160,7 @@ def test_a_protocol_of_regions_takes_it_over_the_whole(file):
     reference = np.random.default_rng(0).random((40, 36, 12))
     tumour = np.zeros(reference.shape)
     tumour[10:20, 10:20, 4:8] = 1
-    found = measure(PROTOCOLS["brasyn"].with_metric(metric), 0.9 * reference, reference, {"seg": tumour})
+    found = measure(PROTOCOLS["brasyn"].with_metric(metric), 0.9 * reference, reference, masks={"seg": tumour})
     assert list(found.figures)[-1] == f"{metric.column}_whole"
 
 

@@ -20,7 +20,7 @@ SMALL = {"shape": (24, 28, 24), "spacing": 8.0}
 
 @cache
 def phantom(seed: int = 0, tumour: bool = False, skull: bool = False) -> Phantom:
-    return make_phantom(seed, SHAPE, SPACING, tumour, skull)
+    return make_phantom(seed, SHAPE, SPACING, tumour=tumour, skull=skull)
 
 
 def mean_in(made: Phantom, name: str, tissue: str) -> float:

@@ -31,7 +31,7 @@ LACKING = ("sub-006", "sub-007", "sub-008")
 def data(tmp_path_factory):
     """Eight subjects, of whom three have no T2w."""
     folder = tmp_path_factory.mktemp("data") / "BIDS"
-    write_phantom_cohort(folder, 8, ("T1w", "T2w"), "BIDS", missing=dict.fromkeys(LACKING, ("T2w",)), **SMALL)
+    write_phantom_cohort(folder, 8, ("T1w", "T2w"), layout="BIDS", missing=dict.fromkeys(LACKING, ("T2w",)), **SMALL)
     return folder
 
 
@@ -181,7 +181,7 @@ def test_no_target_is_said_with_what_there_is(data, tmp_path, capfd):
 
 def test_those_without_the_target_train_and_a_stated_split_holds(data):
     listing = find_subjects(data)
-    asked = asked_of(data, ["T2"], 1.0, 0, False, (0.4, 0.2, 0.4))
+    asked = asked_of(data, ["T2"], 1.0, seed=0, skip_bad=False, fractions=(0.4, 0.2, 0.4))
     splits = {subject.name: subject.split for subject in with_split(listing, asked).subjects}
     assert all(splits[name] == "train" for name in LACKING)
     assert sorted(splits.values()) == ["test"] * 2 + ["train"] * 5 + ["val"]
@@ -197,21 +197,23 @@ def test_the_box_holds_the_heads_at_a_spacing_that_is_affordable(data):
         for path in subject.scans.values():
             hits = np.argwhere(np.asarray(nib.load(path).dataobj) > 0)
             assert all(np.ptp(hits[:, axis]) * 6.0 <= seen.extent[axis] + 12.0 for axis in range(2))
-    preparation, why = choose_preparation(seen, 1e9, False)
+    preparation, why = choose_preparation(seen, 1e9, one_grid=False)
     assert preparation.spacing == (None, None, None)  # nothing is resampled where nothing need be
     assert all(side * 6.0 >= extent for side, extent in zip(preparation.size[:2], seen.extent[:2], strict=True))
     assert "as acquired" in why
-    fine = Look((0.5, 0.5, 3.0), True, (150.0, 190.0, 140.0), 40.0, 1.0, ())
-    coarse, why = choose_preparation(fine, 112 * 144, False)
+    fine = Look(
+        spacing=(0.5, 0.5, 3.0), equal=True, extent=(150.0, 190.0, 140.0), slices=40.0, paired=1.0, unreadable=()
+    )
+    coarse, why = choose_preparation(fine, 112 * 144, one_grid=False)
     assert coarse.spacing == (1.5, 1.5, None)
     assert coarse.size == (112, 144, None)
     assert "too few training steps" in why
-    whole, _ = choose_preparation(fine, 112 * 144, True)
+    whole, _ = choose_preparation(fine, 112 * 144, one_grid=True)
     assert None not in (*whole.spacing, *whole.size)
 
 
 def test_what_cannot_be_read_anywhere_is_refused(tmp_path):
-    write_phantom_cohort(tmp_path, 2, ("T1w",), "BIDS", **SMALL)
+    write_phantom_cohort(tmp_path, 2, ("T1w",), layout="BIDS", **SMALL)
     for path in tmp_path.rglob("*.nii.gz"):
         path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="none of 2 scans can be read"):

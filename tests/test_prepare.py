@@ -13,7 +13,9 @@ from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 
 NONE = (None, None, None)
-SAME = ContrastStatistics(1, 0, 1, 0, 0, "arbitrary", 1)
+SAME = ContrastStatistics(
+    scale_cohort=1, offset_cohort=0, typical_scale=1, typical_offset=0, background=0, unit="arbitrary", scans=1
+)
 """Intensities as they are."""
 
 
@@ -23,7 +25,14 @@ def volume(array, spacing=(1.0, 1.0, 1.0), origin=(-20.0, 5.0, 3.0), rotation=0.
     affine[:3, :3] = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ np.diag(spacing)
     affine[:3, 3] = origin
     ornt = np.array([[0, 1], [1, 1], [2, 1]])
-    return Volume(np.asarray(array, np.float32), affine, affine, ornt, nib.Nifti1Header(), None)
+    return Volume(
+        array=np.asarray(array, np.float32),
+        affine=affine,
+        native_affine=affine,
+        native_orientation=ornt,
+        header=nib.Nifti1Header(),
+        path=None,
+    )
 
 
 def blob(shape, centre, width, spacing=(1.0, 1.0, 1.0)):
@@ -152,7 +161,15 @@ def test_prepare_and_undo_whole():
     array = np.zeros((20, 22, 5))
     array[4:15, 5:18] = rng.uniform(100, 300, (11, 13, 5))
     scan = volume(array)
-    statistics = ContrastStatistics(1.5, 0, float(array[array > 0].mean()), 0, 0, "arbitrary", 1)
+    statistics = ContrastStatistics(
+        scale_cohort=1.5,
+        offset_cohort=0,
+        typical_scale=float(array[array > 0].mean()),
+        typical_offset=0,
+        background=0,
+        unit="arbitrary",
+        scans=1,
+    )
     grid = grid_for({"T1w": scan}, Preparation(size=(16, 24, None)))
     image, undo = prepare(scan, grid, "T1w", "syndiff", statistics)
     assert image.dtype == np.float32
@@ -186,7 +203,9 @@ def test_every_papers_preparation_is_in_the_help(name, capsys):
 
 def test_ct_is_padded_with_air():
     scan = volume(np.random.default_rng(0).uniform(-1000, 1500, (8, 8, 4)))
-    statistics = ContrastStatistics(1, 0, 3000, -1000, -1000, "HU", 1)
+    statistics = ContrastStatistics(
+        scale_cohort=1, offset_cohort=0, typical_scale=3000, typical_offset=-1000, background=-1000, unit="HU", scans=1
+    )
     grid = grid_for({"CT": scan}, Preparation(size=(12, 6, None), intensity="hu-window"))
     image, undo = prepare(scan, grid, "CT", "hu-window", statistics)
     assert image[0, 0, 0] == 0

@@ -65,9 +65,14 @@ def watched_steps(name, cohort, processes, folder, first_stage):
     method_name, settings = find_case(name)
     config = RunConfig(method_name, settings, ("T1w", "T2w"), training=Training(batch_size=BATCH))
     stage = find_first_stage(
-        config, cohort, folder / "none", first_stage_if(method_name, first_stage), False, processes
+        config,
+        cohort,
+        folder / "none",
+        given=first_stage_if(method_name, first_stage),
+        overwrite=False,
+        processes=processes,
     )
-    method, dataset = make_parts(config, cohort, processes, stage)
+    method, dataset = make_parts(config, cohort, processes, first_stage=stage)
     engine = Engine(method, processes.device, "float32", gradient_clip=0.1, processes=processes)
     seen = {}
 
@@ -260,11 +265,11 @@ def test_train_by_two_processes(finished, cohort, tmp_path):
     assert [path.name for path in (folder / "validation").iterdir() if "T2w" in path.name] == ["step-00000003_T2w.png"]
     config = scansynth.load(folder).config
     longer = replace(config, training=replace(config.training, steps=5))
-    train(config, cohort, tmp_path / "one", CPU)
+    train(config, cohort, tmp_path / "one", device=CPU)
     assert_close_losses(losses(folder), losses(tmp_path / "one"))
     # Two more steps by one process; the run does not know who made the first three.
-    train(longer, cohort, folder, CPU)
-    train(longer, cohort, tmp_path / "one", CPU)
+    train(longer, cohort, folder, device=CPU)
+    train(longer, cohort, tmp_path / "one", device=CPU)
     assert len(losses(folder)) == 5
     assert_close_losses(losses(folder), losses(tmp_path / "one"))
 

@@ -34,18 +34,18 @@ def clock():
 @pytest.fixture(scope="module")
 def run(tiny, cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "syndiff"
-    train(tiny("syndiff", steps=2), cohort, folder, torch.device("cpu"))
+    train(tiny("syndiff", steps=2), cohort, folder, device=torch.device("cpu"))
     return scansynth.load(folder, "cpu")
 
 
 def test_a_log_file_gets_a_line_now_and_then_with_the_time_left(clock):
     lines = []
     log = Log(lines.append, clock)
-    log.move("translating", 10, 1000, "sub-1 T2w")  # what was there before counts in no rate
+    log.move("translating", 10, 1000, note="sub-1 T2w")  # what was there before counts in no rate
     assert lines == ["translating (1000)"]
     for done in range(11, 131):  # one call a second
         clock.now += 1
-        log.move("translating", done, 1000, "sub-1 T2w")
+        log.move("translating", done, 1000, note="sub-1 T2w")
     assert lines[1:] == [
         "translating sub-1 T2w: 15/1000, 16 min left",
         "translating sub-1 T2w: 45/1000, 16 min left",

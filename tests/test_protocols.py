@@ -76,7 +76,7 @@ def test_a_brain_has_no_holes_and_a_given_mask_is_taken(pair):
     assert brain(Case(synthesis, reference))[33, 28, 17]
     given = np.zeros(SHAPE, dtype=np.uint8)
     given[20:40, 20:40, 10:20] = 1
-    assert measure("default", synthesis, reference, {"brain": given}).voxels == given.sum()
+    assert measure("default", synthesis, reference, masks={"brain": given}).voxels == given.sum()
 
 
 def test_cg_ddpm_is_the_whole_volume_in_minus_one_to_one(pair):
@@ -107,7 +107,7 @@ def test_brasyn_tells_the_tumour_from_the_rest(pair, masks):
     synthesis, reference = pair
     spoilt = synthesis.copy()
     spoilt[22:26, 26:28, 14:16] = 1.0
-    before, after = (measure("brasyn", volume, reference, masks) for volume in (synthesis, spoilt))
+    before, after = (measure("brasyn", volume, reference, masks=masks) for volume in (synthesis, spoilt))
     assert list(before.figures) == [
         f"{metric}_{region}" for metric in ("ssim_percent", "psnr_db") for region in ("tumour", "healthy", "whole")
     ]
@@ -123,7 +123,7 @@ def test_brasyn_refuses_a_subject_without_a_tumour(pair, masks):
     with pytest.raises(InputError, match="no mask `seg`"):
         measure("brasyn", *pair)
     with pytest.raises(InputError, match="tumour has no voxel"):
-        measure("brasyn", *pair, {"seg": np.zeros(SHAPE)})
+        measure("brasyn", *pair, masks={"seg": np.zeros(SHAPE)})
 
 
 def test_synthrad_is_in_hounsfield_units_inside_the_body(pair):
@@ -151,7 +151,7 @@ def test_the_body_is_the_largest_piece():
 @pytest.mark.parametrize("name", [name for name, protocol in PROTOCOLS.items() if protocol.unit != "set"])
 def test_equal_images_and_broken_ones(name, pair, masks):
     _, reference = pair
-    found = measure(name, reference, reference, masks, to_hu)
+    found = measure(name, reference, reference, masks=masks, to_units=to_hu)
     for column, metric in PROTOCOLS[name].columns.items():
         best = {"psnr_db": np.inf, "ssim_percent": 100, "ms_ssim_percent": 100, "fsim": 1, "gradient_energy_ratio": 1}
         np.testing.assert_allclose(found.figures[column], best.get(metric.column, 0.0), atol=1e-6, err_msg=column)
@@ -159,9 +159,9 @@ def test_equal_images_and_broken_ones(name, pair, masks):
     broken = reference.copy()
     broken[0, 0, 0] = np.inf
     with pytest.raises(InputError, match="synthesis has 1 voxels"):
-        measure(name, broken, reference, masks, to_hu)
+        measure(name, broken, reference, masks=masks, to_units=to_hu)
     with pytest.raises(InputError, match="different grids"):
-        measure(name, reference, reference, {"seg": masks["seg"][1:]}, to_hu)
+        measure(name, reference, reference, masks={"seg": masks["seg"][1:]}, to_units=to_hu)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -182,7 +182,7 @@ def test_a_protocol_of_sets_measures_no_pair(pair):
 def test_a_mask_without_a_voxel_and_a_figure_without_a_range_are_refused(pair):
     x, y = (volume[None] for volume in pair)
     with pytest.raises(InputError, match="no voxel"):
-        Images.of(x, y, 1.0, np.zeros_like(x, dtype=bool))
+        Images.of(x, y, 1.0, mask=np.zeros_like(x, dtype=bool))
     with pytest.raises(InputError, match="data range None"):
         Images.of(x, y, None)
     with pytest.raises(InputError, match="different grids"):

@@ -81,7 +81,7 @@ def test_diffusive_discriminator_gives_a_logit_an_image_and_trains_every_paramet
 
 
 def test_penalty_of_the_diffusive_discriminator():
-    net, x = shake(DiffusiveDiscriminator(2, 4, 3, 8)), torch.randn(2, 2, 8, 8, requires_grad=True)
+    net, x = shake(DiffusiveDiscriminator(2, 4, 3, time_width=8)), torch.randn(2, 2, 8, 8, requires_grad=True)
     penalty = r1_penalty(net(x, T_BATCH), x)
     penalty.backward()
     assert penalty > 0
@@ -102,7 +102,7 @@ def test_minibatch_deviation_is_over_four_neighbours():
 
 
 def test_logits_of_the_release_depend_on_the_batch():
-    net, x = shake(DiffusiveDiscriminator(2, 4, 2, 8)), torch.randn(2, 2, 8, 8)
+    net, x = shake(DiffusiveDiscriminator(2, 4, 2, time_width=8)), torch.randn(2, 2, 8, 8)
     assert (net(x, T_BATCH)[0] - net(x[:1], T_BATCH[:1])[0]).abs() > 1e-5
 
 

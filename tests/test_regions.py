@@ -23,7 +23,7 @@ SHAPE = (48, 40, 36)
 
 
 def result(subject="test-1", label="run"):
-    return Result(label, ("T1w",), "T2w", subject, Measurement("default", 1, {}))
+    return Result(label, ("T1w",), "T2w", subject, Measurement(protocol="default", protocol_version=1, figures={}))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_region_without_a_voxel_is_left_out_and_counted(pair, masks, tmp_path)
 def test_a_mask_of_ones_is_one_region(pair, tmp_path):
     mask = np.zeros(SHAPE, np.uint8)
     mask[10:20, 10:20, 10:20] = 1
-    write_regions(measure_regions(result(), *pair, {"lesion": mask}), [result()], tmp_path, [("T2w", 4)])
+    write_regions(measure_regions(result(), *pair, {"lesion": mask}), [result()], tmp_path, acceleration=[("T2w", 4)])
     assert (tmp_path / "regions.csv").read_text().count("\n") == 1 + 3
     assert "lesion-1" not in (tmp_path / "regions.md").read_text()
     assert "T2w accelerated 4×4" in (tmp_path / "regions.md").read_text()
@@ -142,7 +142,7 @@ def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     write_phantom_cohort(tmp_path / "data", 6, ("T1w", "T2w"), shape=(32, 32, 24), spacing=6.0, tumour_share=1.0)
     settings = Preparation(size=(32, 32, None))
     cohort = build_cohort(find_subjects(tmp_path / "data"), tmp_path / "cohort", settings)
-    train(tiny("regression"), cohort, tmp_path / "run", torch.device("cpu"))
+    train(tiny("regression"), cohort, tmp_path / "run", device=torch.device("cpu"))
     run = scansynth.load(tmp_path / "run", "cpu")
     found = evaluate([run], cohort, tmp_path / "out", protocol="syndiff", pictures=0)
     text = (tmp_path / "out" / "regions.md").read_text()

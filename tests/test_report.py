@@ -32,7 +32,7 @@ def runs(tiny, cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     loaded = []
     for method, name in (("regression", "plain"), ("syndiff", '"><img id=broken src=x onerror=alert(1)>&amp;')):
-        train(tiny(method, validate_every=5), cohort, folder / method, torch.device("cpu"))
+        train(tiny(method, validate_every=5), cohort, folder / method, device=torch.device("cpu"))
         shutil.move(folder / method, folder / name)
         loaded.append(scansynth.load(folder / name, "cpu"))
     return loaded
@@ -43,7 +43,7 @@ def measured(runs, cohort, tmp_path_factory):
     """Folder, evaluation and comparison of both runs, the stochastic one with three samples."""
     out = tmp_path_factory.mktemp("measured")
     found = evaluate(runs, cohort, out, samples=3, protocol="syndiff")
-    comparison = compare(found.results, found.protocol, None, found.costs)
+    comparison = compare(found.results, found.protocol, reference=None, costs=found.costs)
     write_comparison(comparison, out)
     plot_subjects(found.results, found.protocol, out)
     return out, found, comparison
@@ -53,7 +53,7 @@ def measured(runs, cohort, tmp_path_factory):
 def page(measured, runs):
     """The report of the comparison."""
     out, found, comparison = measured
-    return write_report(found, runs, out, comparison)
+    return write_report(found, runs, out, comparison=comparison)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_the_truth_is_seen_where_it_is(viewer, cohort):
     """Each plane of NiiVue's picture is the truth's own, not mirrored."""
     viewer.choose("#crosshair", "")
     case = json.loads(viewer.run("document.querySelector('#report-data').textContent"))["cases"][0]
-    truth = read_image(cohort, case["subject"], case["target"], []).numpy()
+    truth = read_image(cohort, case["subject"], case["target"], acceleration=[]).numpy()
     tissue = np.argwhere(truth > 0.2)
     middle = (tissue.min(0) + tissue.max(0)) / 2
     for plane, axis in (("axial", 2), ("coronal", 1), ("sagittal", 0)):

@@ -40,7 +40,19 @@ def test_a_packed_volume_is_a_nifti_file_in_its_place(tmp_path):
     volume = np.zeros((20, 24, 16), np.float32)
     volume[6:14, 7:18, 4:12] = np.random.default_rng(0).uniform(0.3, 0.9, (8, 11, 8))
     synthesis = volume * 1.1
-    packed = pack([Shown("sub-1", "T2w", affine, volume, {"T1w": volume}, {"run": synthesis}, {"run": volume / 10})])
+    packed = pack(
+        [
+            Shown(
+                subject="sub-1",
+                target="T2w",
+                affine=affine,
+                truth=volume,
+                sources={"T1w": volume},
+                syntheses={"run": synthesis},
+                deviations={"run": volume / 10},
+            )
+        ]
+    )
     (case,) = packed.cases
     assert [image["kind"] for image in case["images"]] == ["source", "truth", "synthesis", "uncertainty"]
     assert case["images"][1]["step"] == case["images"][2]["step"] == pytest.approx(synthesis.max() / LEVELS)

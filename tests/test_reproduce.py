@@ -45,25 +45,39 @@ def of(*contrasts):
 
 
 TABLE = PaperTable(
-    "toy-table1",
-    "Table 1: toys",
-    "Nobody et al.",
-    (
-        DataSet("toys", "phantoms", ("T1w", "T2w", "PDw"), (2, 1, 1), "32 slices", Preparation(size=(32, 32, None))),
-        DataSet("others", "not given", ("T1w", "T2w"), (2, 1, 1), "any", Preparation(size=(32, 32, None))),
+    name="toy-table1",
+    shows="Table 1: toys",
+    citation="Nobody et al.",
+    data=(
+        DataSet(
+            name="toys",
+            title="phantoms",
+            contrasts=("T1w", "T2w", "PDw"),
+            split=(2, 1, 1),
+            scans="32 slices",
+            preparation=Preparation(size=(32, 32, None)),
+        ),
+        DataSet(
+            name="others",
+            title="not given",
+            contrasts=("T1w", "T2w"),
+            split=(2, 1, 1),
+            scans="any",
+            preparation=Preparation(size=(32, 32, None)),
+        ),
     ),
-    "short",
-    (
+    training="short",
+    tasks=(
         Task("t1_t2", "toys", ("T1w", "T2w"), ("T2w",), of("T1w", "T2w")),
         Task("pd_t1", "toys", ("PDw", "T1w"), ("T1w", "PDw"), of("PDw", "T1w")),
         Task("other", "others", ("T1w", "T2w"), ("T1w",), of("T1w", "T2w")),
     ),
-    (
+    rows=(
         Row("syndiff", "SynDiff", "tiny", "tiny"),
         Row("pretrained", "Pretrained", "tiny", "tiny", ABLATIONS["pretrained_frozen"].of),
         Row("cGAN", "cGAN"),
     ),
-    "syndiff",
+    protocol="syndiff",
     figures=transcribed(
         """
         syndiff    30.42±1.40 94.77±1.26 | ?          94.28±1.32 | 28.10±0.99 92.97±?
@@ -85,7 +99,7 @@ def tiny_recipe():
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scans")
-    write_phantom_cohort(folder, 5, ("T1w", "T2w", "PDw"), "IXI", shape=(32, 32, 8), spacing=6.0)
+    write_phantom_cohort(folder, 5, ("T1w", "T2w", "PDw"), layout="IXI", shape=(32, 32, 8), spacing=6.0)
     return folder
 
 
@@ -127,7 +141,7 @@ def test_a_table_fits_recipes_contrasts_and_protocol(name):
 @pytest.mark.parametrize("small", [False, True])
 def test_every_run_of_a_table_has_settings_of_its_task(name, small, tmp_path):
     table, seen = TABLES[name], set()
-    request = Request(table, tmp_path, small=small, seed=3)
+    request = Request(table=table, out=tmp_path, small=small, seed=3)
     for task in table.tasks:
         for row in table.present:
             config = request.config(task, row)
@@ -140,7 +154,7 @@ def test_every_run_of_a_table_has_settings_of_its_task(name, small, tmp_path):
 
 def test_the_papers_budget_is_kept_and_variants_share_it(tmp_path):
     table = TABLES["syndiff-table9"]
-    request, (ixi, _, pelvis) = Request(table, tmp_path), table.tasks
+    request, (ixi, _, pelvis) = Request(table=table, out=tmp_path), table.tasks
     base, frozen, _ = table.present
     assert request.config(ixi, base).training.steps == 50 * 25 * 100
     assert request.config(pelvis, base).training.steps == 50 * 9 * 90
@@ -192,13 +206,20 @@ def generator():
 
 
 def test_a_table_of_generated_sets_beside_real_ones(tmp_path, monkeypatch):
-    write_phantom_cohort(tmp_path / "scans", 8, ("T1w",), "IXI", shape=(32, 32, 16), spacing=6.0)
+    write_phantom_cohort(tmp_path / "scans", 8, ("T1w",), layout="IXI", shape=(32, 32, 16), spacing=6.0)
     monkeypatch.setitem(RECIPES, "generator", generator)
     monkeypatch.setattr(Request, "volumes", 3)
-    heads = DataSet("t1w", "phantoms", ("T1w",), None, "any", Preparation((6.0, 6.0, 6.0), (32, 32, 16)))
+    heads = DataSet(
+        name="t1w",
+        title="phantoms",
+        contrasts=("T1w",),
+        split=None,
+        scans="any",
+        preparation=Preparation((6.0, 6.0, 6.0), (32, 32, 16)),
+    )
     rows = (Row("HA-GAN", "HA-GAN"), Row("cdpm", "cDPM", "generator", "generator"))
     table = replace(TABLES["cdpm-table1"], data=(heads,), rows=rows)
-    request = Request(table, tmp_path / "out", {"t1w": tmp_path / "scans"})
+    request = Request(table=table, out=tmp_path / "out", data={"t1w": tmp_path / "scans"})
     printed = reproduce(request, CPU).read_text()
     records = json.loads((tmp_path / "out/reproduction.json").read_text())["figures"]
     lines = {record["method"]: record for record in records if record["figure"] == "ms_ssim"}
@@ -253,7 +274,7 @@ def test_a_trial_takes_what_each_method_trains_on(method, tiny):
 
 
 def test_latent_methods_come_after_their_first_stage(tmp_path):
-    request = Request(TABLES["cola-diff-table1"], tmp_path, small=True)
+    request = Request(table=TABLES["cola-diff-table1"], out=tmp_path, small=True)
     stages = [(task.name, row.name, request.config(task, row)) for task, row in request.first_stages]
     assert [(task, row) for task, row, _ in stages] == [
         ("first_stage_brats", "autoencoder"),
@@ -267,9 +288,9 @@ def test_latent_methods_come_after_their_first_stage(tmp_path):
 
 def test_a_small_run_leaves_out_what_phantoms_do_not_have(tmp_path):
     table = TABLES["mrdiff-table1"]
-    request = Request(table, tmp_path, small=True)
+    request = Request(table=table, out=tmp_path, small=True)
     assert [task.name for task in request.tasks] == ["adni"]
-    given = Request(table, tmp_path, {"spine": tmp_path}, small=True)
+    given = Request(table=table, out=tmp_path, data={"spine": tmp_path}, small=True)
     assert [task.name for task in given.tasks] == ["spine", "adni"]
     rows = {row.name: row for row in table.present}
     config = request.config(request.tasks[0], rows["mrdiff"])
@@ -278,7 +299,7 @@ def test_a_small_run_leaves_out_what_phantoms_do_not_have(tmp_path):
 
 
 def test_a_data_set_of_which_no_split_is_told_keeps_its_own(scans, tmp_path):
-    request = Request(replace(TABLE, data=(replace(TABLE.data[0], split=None), *TABLE.data[1:])), tmp_path)
+    request = Request(table=replace(TABLE, data=(replace(TABLE.data[0], split=None), *TABLE.data[1:])), out=tmp_path)
     listing = find_subjects(scans)
     assert [one.split for one in request.chosen(request.table.data[0], listing).subjects] == [
         one.split for one in listing.subjects
@@ -286,7 +307,7 @@ def test_a_data_set_of_which_no_split_is_told_keeps_its_own(scans, tmp_path):
 
 
 def test_a_plan_tries_names_the_absent_and_writes_nothing(scans, tmp_path):
-    request = Request(TABLE, tmp_path / "out", {"toys": scans})
+    request = Request(table=TABLE, out=tmp_path / "out", data={"toys": scans})
     planned = plan(request, CPU)
     assert [run.task.name for run in planned.runs] == ["t1_t2", "t1_t2", "pd_t1", "pd_t1"]
     assert [run.config.training.steps for run in planned.runs] == [STEPS, 2 * STEPS] * 2
@@ -322,7 +343,7 @@ class Watch:
 @pytest.fixture(scope="module")
 def reproduced(scans, tmp_path_factory):
     """A reproduction that was stopped in its third run, the plan of what was left, and its going on."""
-    request = Request(TABLE, tmp_path_factory.mktemp("reproduced"), {"toys": scans})
+    request = Request(table=TABLE, out=tmp_path_factory.mktemp("reproduced"), data={"toys": scans})
     with pytest.raises(KeyboardInterrupt):
         reproduce(request, CPU, Watch(("training pd_t1/syndiff", 3)))
     left, halfway = plan(request, CPU), (request.out / "reproduction.md").read_text()
@@ -403,7 +424,7 @@ def test_figures_of_other_weights_are_measured_again(reproduced):
 
 def test_a_small_run_gives_every_variant_the_steps_of_its_recipes_minutes(scans, tmp_path):
     small = replace(TABLE, data=TABLE.data[:1], tasks=TABLE.tasks[:1])
-    request = Request(small, tmp_path / "out", {"toys": scans}, small=True, minutes=0.02)
+    request = Request(table=small, out=tmp_path / "out", data={"toys": scans}, small=True, minutes=0.02)
     watch = Watch()
     written = reproduce(request, CPU, watch).read_text()
     steps = json.loads((tmp_path / "out/settings.json").read_text())["steps"]["tiny"]
@@ -418,10 +439,10 @@ def test_a_small_run_gives_every_variant_the_steps_of_its_recipes_minutes(scans,
 
 def test_scans_on_different_grids_cannot_be_measured(tmp_path):
     folder = tmp_path / "scans"
-    write_phantom_cohort(folder, 4, ("T1w", "T2w"), "IXI", shape=(32, 32, 16), spacing=6.0)
-    write_phantom_cohort(folder, 4, ("PDw",), "IXI", shape=(32, 32, 14), spacing=6.0)
+    write_phantom_cohort(folder, 4, ("T1w", "T2w"), layout="IXI", shape=(32, 32, 16), spacing=6.0)
+    write_phantom_cohort(folder, 4, ("PDw",), layout="IXI", shape=(32, 32, 14), spacing=6.0)
     with pytest.raises(InputError, match=r"2 subjects who validate or test .* different grids"):
-        reproduce(Request(TABLE, tmp_path / "out", {"toys": folder}), CPU)
+        reproduce(Request(table=TABLE, out=tmp_path / "out", data={"toys": folder}), CPU)
     assert not (tmp_path / "out/runs").exists()
 
 

@@ -21,7 +21,7 @@ from scansynth.train import train
 @pytest.fixture(scope="module")
 def run(tiny, cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "regression"
-    train(tiny("regression"), cohort, folder, torch.device("cpu"))
+    train(tiny("regression"), cohort, folder, device=torch.device("cpu"))
     return scansynth.load(folder, "cpu")
 
 

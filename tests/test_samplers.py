@@ -206,4 +206,4 @@ def test_times():
 @pytest.mark.parametrize("path", [[], [999, 5], [1000, 5, 5], [1000, 0], [1000, 5, 6]])
 def test_lists_of_times_that_do_not_fall_from_the_last_time_are_our_own_mistake(path):
     with pytest.raises(AssertionError, match="times"):
-        ddim(SCHEDULES["linear"], lambda x, t: x, torch.zeros(1, 1), path, Noise([(0,)]))
+        ddim(SCHEDULES["linear"], lambda x, t: x, torch.zeros(1, 1), times=path, noise=Noise([(0,)]))

@@ -30,17 +30,17 @@ def test_inversion_recovery_by_hand():
 
 def test_spoiled_gradient_echo_by_hand():
     # 90 degrees: saturation recovery; E1 = 1/2 at 60 degrees: sin 60 (1/2) / (3/4).
-    assert spoiled_gradient_echo(f64(1), f64(1), f64(1), 1.0, 0.0, math.pi / 2).item() == pytest.approx(
-        1 - math.exp(-1), rel=1e-12
-    )
-    half = spoiled_gradient_echo(f64(1), f64(1), f64(1), math.log(2), 0.0, math.pi / 3)
+    assert spoiled_gradient_echo(
+        f64(1), f64(1), f64(1), tr=1.0, te=0.0, flip_angle=math.pi / 2
+    ).item() == pytest.approx(1 - math.exp(-1), rel=1e-12)
+    half = spoiled_gradient_echo(f64(1), f64(1), f64(1), tr=math.log(2), te=0.0, flip_angle=math.pi / 3)
     assert half.item() == pytest.approx(math.sqrt(3) / 3, rel=1e-12)
 
 
 def test_gradient_echo_peaks_at_the_ernst_angle():
     t1, tr = f64(0.832), 0.00981
     angles = torch.linspace(0.01, 1.0, 5000, dtype=torch.float64)
-    best = angles[spoiled_gradient_echo(f64(1), t1, f64(0.05), tr, 0.004, angles).argmax()]
+    best = angles[spoiled_gradient_echo(f64(1), t1, f64(0.05), tr=tr, te=0.004, flip_angle=angles).argmax()]
     assert best.item() == pytest.approx(math.acos(math.exp(-tr / 0.832)), abs=5e-4)
 
 
@@ -48,17 +48,19 @@ def test_limits():
     s0, t1, t2 = f64(0.7, 1.0), f64(0.8, 4.0), f64(0.08, 2.0)
     torch.testing.assert_close(spin_echo(s0, t1, t2, tr=1e4, te=0.0), s0)
     torch.testing.assert_close(spin_echo(s0, t1, t2, tr=0.0, te=0.0), torch.zeros_like(s0))
-    torch.testing.assert_close(inversion_recovery(s0, t1, t2, 1e4, 0.0, ti=1e4), s0, rtol=0, atol=MODULUS_EPSILON)
-    torch.testing.assert_close(inversion_recovery(s0, t1, t2, 1e4, 0.0, ti=0.0), s0, rtol=0, atol=MODULUS_EPSILON)
+    torch.testing.assert_close(inversion_recovery(s0, t1, t2, tr=1e4, te=0.0, ti=1e4), s0, rtol=0, atol=MODULUS_EPSILON)
+    torch.testing.assert_close(inversion_recovery(s0, t1, t2, tr=1e4, te=0.0, ti=0.0), s0, rtol=0, atol=MODULUS_EPSILON)
     angle = math.radians(40)
-    torch.testing.assert_close(spoiled_gradient_echo(s0, t1, t2, 1e4, 0.0, angle), s0 * math.sin(angle))
+    torch.testing.assert_close(
+        spoiled_gradient_echo(s0, t1, t2, tr=1e4, te=0.0, flip_angle=angle), s0 * math.sin(angle)
+    )
 
 
 def test_inversion_recovery_is_null_and_smooth_at_the_null_point():
     t1, tr = 4.3, 9.0
     null = t1 * math.log(2 / (1 + math.exp(-tr / t1)))
     near = torch.tensor([null - 0.05, null, null + 0.05], dtype=torch.float64, requires_grad=True)
-    values = inversion_recovery(f64(1), f64(t1), f64(2.0), tr, 0.1, near)
+    values = inversion_recovery(f64(1), f64(t1), f64(2.0), tr=tr, te=0.1, ti=near)
     assert 0 <= values[1].item() < 1e-12
     assert values[0] > 1e-3
     assert values[2] > 1e-3
@@ -85,7 +87,7 @@ def test_signals_broadcast():
 def test_signal_converts_milliseconds_and_degrees():
     s0, t1, t2 = f64(0.8), f64(1000), f64(80)
     acquisition = Acquisition("spoiled_gradient_echo", tr=10, te=5, flip_angle=30)
-    expected = spoiled_gradient_echo(s0, f64(1.0), f64(0.08), 0.01, 0.005, math.pi / 6)
+    expected = spoiled_gradient_echo(s0, f64(1.0), f64(0.08), tr=0.01, te=0.005, flip_angle=math.pi / 6)
     torch.testing.assert_close(signal(acquisition, s0, t1, t2), expected)
 
 

@@ -22,7 +22,9 @@ def absolute(request):
 def unet(absolute=True):
     """A tiny network all of whose parts count: its first weights would hide what attention does."""
     torch.manual_seed(0)
-    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute, across_levels=(0,)).double()
+    net = SliceUNet(
+        2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(1,), absolute=absolute, across_levels=(0,)
+    ).double()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net
@@ -43,13 +45,13 @@ def test_padding_changes_nothing_and_is_empty(absolute):
     net, x = unet(absolute), slices(6, seed=1)
     index = torch.cat([INDEX, torch.tensor([[7, 9], [0, 0]])], dim=1)
     valid = torch.tensor([[True] * 4 + [False] * 2, [True, True, False, True, False, False]])
-    made = net(x, TIMES, index, DEPTH, valid)
+    made = net(x, TIMES, index, DEPTH, valid=valid)
     assert not made[~valid].any()
     for row, number in enumerate(valid):
         alone = net(x[row : row + 1, number], TIMES[row : row + 1], index[row : row + 1, number], DEPTH[row : row + 1])
         torch.testing.assert_close(made[row, number], alone[0], rtol=0, atol=1e-12)
     changed = torch.where(valid[..., None, None, None], x, 1e6)
-    torch.testing.assert_close(net(changed, TIMES, index, DEPTH, valid), made, rtol=0, atol=1e-12)
+    torch.testing.assert_close(net(changed, TIMES, index, DEPTH, valid=valid), made, rtol=0, atol=1e-12)
 
 
 def test_slices_see_the_other_slices_of_their_own_set_only(absolute):
@@ -84,17 +86,21 @@ def test_the_time_is_read(absolute):
 
 def test_labels_are_a_part_of_the_time_embedding(absolute):
     torch.manual_seed(0)
-    net, x, c = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute, labels=5).double(), slices(), torch.rand(2, 5)
+    net, x, c = (
+        SliceUNet(2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(1,), absolute=absolute, labels=5).double(),
+        slices(),
+        torch.rand(2, 5),
+    )
     assert not net.labels.weight.any()  # at the start they change nothing
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    made, unknown = net(x, TIMES, INDEX, DEPTH, None, c), net(x, TIMES, INDEX, DEPTH)
-    assert torch.equal(net(x, TIMES, INDEX, DEPTH, None, torch.zeros(2, 5)), unknown)
+    made, unknown = net(x, TIMES, INDEX, DEPTH, labels=c), net(x, TIMES, INDEX, DEPTH)
+    assert torch.equal(net(x, TIMES, INDEX, DEPTH, labels=torch.zeros(2, 5)), unknown)
     assert (made - unknown).abs().amax((1, 2, 3, 4)).min() > 1e-6
-    one = net(x, TIMES, INDEX, DEPTH, None, torch.cat([torch.zeros(1, 5), c[1:]]))
+    one = net(x, TIMES, INDEX, DEPTH, labels=torch.cat([torch.zeros(1, 5), c[1:]]))
     torch.testing.assert_close(one, torch.cat([unknown[:1], made[1:]]), rtol=0, atol=1e-12)
     part = net.labels(c.double())
-    with_labels = net.describe(TIMES, INDEX, DEPTH, torch.ones_like(INDEX, dtype=torch.bool), c)
+    with_labels = net.describe(TIMES, INDEX, DEPTH, torch.ones_like(INDEX, dtype=torch.bool), labels=c)
     without = net.describe(TIMES, INDEX, DEPTH, torch.ones_like(INDEX, dtype=torch.bool))
     torch.testing.assert_close(with_labels.time - without.time, part)
     torch.testing.assert_close(with_labels.slice_time - without.slice_time, part.repeat_interleave(4, 0))
@@ -107,7 +113,7 @@ def test_attention_across_slices_equals_its_formula():
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     assert attention.heads == 2
-    net = SliceUNet(1, 1, 3, (1,), 1, ()).double()  # its time embedding is 12 wide
+    net = SliceUNet(1, 1, 3, multipliers=(1,), blocks=1, attention_levels=()).double()  # its time embedding is 12 wide
     sets = net.describe(TIMES[:1], INDEX[:1], DEPTH[:1], torch.ones(1, 4, dtype=torch.bool))
     h = torch.randn(4, channels, 2, 3, dtype=torch.float64)
     q, k, v = attention.qkv(attention.norm(h)).chunk(3, dim=1)
@@ -137,7 +143,7 @@ def test_attention_across_slices_equals_its_formula():
 )
 def test_levels_with_attention_across_slices_and_inside_them(levels, across, expected):
     """By the height of the features: how often across, how often inside; the bottleneck once more."""
-    net, seen = SliceUNet(2, 1, 8, (1, 2), 1, levels, across_levels=across), []
+    net, seen = SliceUNet(2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=levels, across_levels=across), []
     for module in net.modules():
         if isinstance(module, (SliceAttention, SelfAttention)):
             module.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0].shape[2], type(module))))
@@ -149,8 +155,10 @@ def test_levels_with_attention_across_slices_and_inside_them(levels, across, exp
 def test_space_to_depth_is_the_network_on_squares_of_pixels_as_channels():
     """Channel 4c + 2i + j of a coarse place is the pixel at (2y + i, 2x + j) of channel c."""
     torch.manual_seed(0)
-    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), across_levels=(0,), space_to_depth=2).double()
-    inner = SliceUNet(8, 4, 8, (1, 2), 1, (1,), across_levels=(0,)).double()
+    net = SliceUNet(
+        2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(1,), across_levels=(0,), space_to_depth=2
+    ).double()
+    inner = SliceUNet(8, 4, 8, multipliers=(1, 2), blocks=1, attention_levels=(1,), across_levels=(0,)).double()
     inner.load_state_dict(net.state_dict())
     x = slices()
     squares = x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).permute(0, 1, 2, 4, 6, 3, 5).flatten(2, 4)
@@ -174,21 +182,25 @@ def test_heads_divide_the_channels():
 
 def test_every_parameter_gets_a_gradient_at_the_start(absolute):
     torch.manual_seed(0)
-    net = SliceUNet(2, 1, 8, (1, 2), 1, (1,), absolute, labels=3, across_levels=(0,))
-    net(slices().float(), TIMES, INDEX, DEPTH, None, torch.ones(2, 3)).square().sum().backward()
+    net = SliceUNet(
+        2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(1,), absolute=absolute, labels=3, across_levels=(0,)
+    )
+    net(slices().float(), TIMES, INDEX, DEPTH, labels=torch.ones(2, 3)).square().sum().backward()
     assert [name for name, one in net.named_parameters() if one.grad is None or not one.grad.any()] == []
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="no attention level 2"):
-        SliceUNet(2, 1, 8, (1, 2), 1, (2,))
+        SliceUNet(2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(2,))
     with pytest.raises(InputError, match="no attention level 3"):
-        SliceUNet(2, 1, 8, (1, 2), 1, (), across_levels=(3,))
+        SliceUNet(2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(), across_levels=(3,))
     with pytest.raises(InputError, match="all > 0"):
-        SliceUNet(2, 1, 8, (1, 0), 1, ())
+        SliceUNet(2, 1, 8, multipliers=(1, 0), blocks=1, attention_levels=())
     with pytest.raises(InputError, match="space_to_depth 0: all > 0"):
-        SliceUNet(2, 1, 8, (1, 2), 1, (), space_to_depth=0)
+        SliceUNet(2, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(), space_to_depth=0)
     with pytest.raises(InputError, match="8×6: pad both sides to a multiple of 4"):
-        SliceUNet(1, 1, 8, (1, 2), 1, (), space_to_depth=2)(torch.zeros(2, 4, 1, 8, 6), TIMES, INDEX, DEPTH)
+        SliceUNet(1, 1, 8, multipliers=(1, 2), blocks=1, attention_levels=(), space_to_depth=2)(
+            torch.zeros(2, 4, 1, 8, 6), TIMES, INDEX, DEPTH
+        )
     with pytest.raises(InputError, match="7×4: pad both sides to a multiple of 2"):
         unet()(slices()[..., :7, :], TIMES, INDEX, DEPTH)

@@ -18,7 +18,7 @@ from scansynth.train import train
 @pytest.fixture(scope="module")
 def run(cohort, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "regression"
-    train(tiny("regression", steps=2), cohort, folder, torch.device("cpu"))
+    train(tiny("regression", steps=2), cohort, folder, device=torch.device("cpu"))
     return folder
 
 

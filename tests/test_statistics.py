@@ -73,5 +73,8 @@ def test_holm_by_hand():
 
 
 def test_each_test_is_corrected_in_its_own_family():
-    family = [Difference(8, 0.0, (0.0, 0.0), 0.0, p, q) for p, q in ((0.01, 0.5), (0.04, 0.02))]
+    family = [
+        Difference(n=8, mean=0.0, interval=(0.0, 0.0), effect_size=0.0, wilcoxon=p, t_test=q)
+        for p, q in ((0.01, 0.5), (0.04, 0.02))
+    ]
     assert [(one.wilcoxon, one.t_test) for one in corrected(family)] == [(0.02, 0.5), (0.04, 0.04)]

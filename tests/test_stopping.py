@@ -26,7 +26,7 @@ def stopped(config, cohort, run, step, number):
             os.kill(os.getpid(), number)
 
     with pytest.raises(StoppedError) as caught:
-        train(config, cohort, run, CPU, report=report)
+        train(config, cohort, run, device=CPU, report=report)
     assert caught.value.by == number
     return str(caught.value)
 
@@ -39,8 +39,8 @@ def test_a_signal_costs_no_step(number, cohort, tiny, tmp_path):
     assert f"stopped by {signal.Signals(number).name} at step 4 of 6" in said  # the one after the signal
     assert checkpoint.current(tmp_path / "run" / "last").name == "step-00000004"
     assert [signal.getsignal(one) for one in SIGNALS] == before
-    train(config, cohort, tmp_path / "run", CPU)
-    train(config, cohort, tmp_path / "whole", CPU)
+    train(config, cohort, tmp_path / "run", device=CPU)
+    train(config, cohort, tmp_path / "whole", device=CPU)
     assert_equal(contents(tmp_path / "run"), contents(tmp_path / "whole"))
 
 
@@ -48,15 +48,15 @@ def test_a_line_of_metrics_holds_what_was_summed_before_the_stop(cohort, tiny, t
     config = tiny(steps=6, checkpoint_minutes=60.0, log_every=6)
     stopped(config, cohort, tmp_path / "run", 2, signal.SIGTERM)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
-    train(config, cohort, tmp_path / "run", CPU)
-    train(config, cohort, tmp_path / "whole", CPU)
+    train(config, cohort, tmp_path / "run", device=CPU)
+    train(config, cohort, tmp_path / "whole", device=CPU)
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("end", [4, 6])
 def test_a_stop_during_a_validation_leaves_it_for_later(end, cohort, tiny, tmp_path, monkeypatch):
     config = tiny(steps=end, checkpoint_minutes=60.0, validate_every=4)
-    train(config, cohort, tmp_path / "whole", CPU)
+    train(config, cohort, tmp_path / "whole", device=CPU)
     real = train.__globals__["Loop"].go_on
     asked = []
 
@@ -67,9 +67,9 @@ def test_a_stop_during_a_validation_leaves_it_for_later(end, cohort, tiny, tmp_p
 
     monkeypatch.setattr("scansynth.training_loop.Loop.go_on", go_on)
     with pytest.raises(StoppedError, match=f"step 4 of {end}"):
-        train(config, cohort, tmp_path / "run", CPU)
+        train(config, cohort, tmp_path / "run", device=CPU)
     assert not (tmp_path / "run" / "best").exists()
-    train(config, cohort, tmp_path / "run", CPU)
+    train(config, cohort, tmp_path / "run", device=CPU)
     assert_equal(contents(tmp_path / "run"), contents(tmp_path / "whole"))
 
 
@@ -80,7 +80,7 @@ def test_checkpoints_come_by_the_clock(cohort, tiny, tmp_path):
         newest = checkpoint.current(tmp_path / "run" / "last")
         seen.append(checkpoint.step_of(newest) if newest else 0)
 
-    train(tiny(steps=4, checkpoint_minutes=0.0), cohort, tmp_path / "run", CPU, report=report)
+    train(tiny(steps=4, checkpoint_minutes=0.0), cohort, tmp_path / "run", device=CPU, report=report)
     assert seen[0] == 1  # the first is written as soon as the clock says so
     assert seen[-1] == 4
 
@@ -92,7 +92,7 @@ def test_stale_best_weights_are_not_taken_in_silence(cohort, tiny, tmp_path, cap
     assert "the weights of step 2 are taken" in caplog.text
     assert "step 3, the last, never were" in caplog.text
     caplog.clear()
-    train(with_training(config, steps=20, validate_every=1), cohort, tmp_path / "run", CPU)
+    train(with_training(config, steps=20, validate_every=1), cohort, tmp_path / "run", device=CPU)
     Run.load(tmp_path / "run", "cpu")
     assert "never were" not in caplog.text
 

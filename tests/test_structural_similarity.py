@@ -65,8 +65,8 @@ def test_ms_ssim_of_volumes_is_the_product_of_its_scales():
     reference, synthesis = images((2, 24, 20, 28))
     weights = SCALE_WEIGHTS[:2]
     pooled = [torch.nn.functional.avg_pool3d(image[:, None], 2)[:, 0] for image in (synthesis, reference)]
-    fine = ssim_maps(synthesis, reference, 1.0, 7)[1].flatten(1).mean(1)
-    coarse = ssim_maps(*pooled, 1.0, 7, reflect=True)[0].flatten(1).mean(1)
+    fine = ssim_maps(synthesis, reference, 1.0, size=7)[1].flatten(1).mean(1)
+    coarse = ssim_maps(*pooled, 1.0, size=7, reflect=True)[0].flatten(1).mean(1)
     expected = fine ** (weights[0] / sum(weights)) * coarse ** (weights[1] / sum(weights))
     torch.testing.assert_close(ms_ssim(synthesis, reference, 7, 2), expected, rtol=0, atol=1e-5)
 
@@ -91,11 +91,11 @@ def test_what_lies_far_from_a_mask_is_left_out_and_changes_nothing(corner, scale
     mask = torch.zeros(reference.shape, dtype=torch.bool)
     mask[(0, *(slice(start, start + 9) for start in corner))] = True
     mask[(0, *(start + 9 for start in corner))] = True
-    masked = Images.of(synthesis, reference, 1.0, mask)
+    masked = Images.of(synthesis, reference, 1.0, mask=mask)
     full = ssim_maps(synthesis, reference, 1.0, reflect=True)[0]
     torch.testing.assert_close(metrics.ssim(masked) / 100, full[mask].mean()[None], rtol=0, atol=1e-6)
     expected, share, weights = 1.0, mask.double(), SCALE_WEIGHTS[:scales]
-    maps = structure_by_scale(synthesis, reference, 1.0, 7, scales, reflect=True)
+    maps = structure_by_scale(synthesis, reference, 1.0, size=7, scales=scales, reflect=True)
     for weight, one in zip(weights, maps, strict=True):
         assert (share >= 0.5).any()
         expected *= one[share >= 0.5].mean() ** (weight / sum(weights))
@@ -107,8 +107,8 @@ def test_a_mask_too_small_for_a_scale_counts_all_places_of_it():
     reference, synthesis = images((1, 61, 47, 45))
     mask = torch.zeros(reference.shape, dtype=torch.bool)
     mask[0, 30, 20, 20] = True
-    fine, coarse = structure_by_scale(synthesis, reference, 1.0, 7, 2, reflect=True)
+    fine, coarse = structure_by_scale(synthesis, reference, 1.0, size=7, scales=2, reflect=True)
     weights = [weight / sum(SCALE_WEIGHTS[:2]) for weight in SCALE_WEIGHTS[:2]]
     expected = fine[mask].mean().clamp(min=0) ** weights[0] * coarse.mean() ** weights[1]
-    found = metrics.ms_ssim(Images.of(synthesis, reference, 1.0, mask), 7, 2) / 100
+    found = metrics.ms_ssim(Images.of(synthesis, reference, 1.0, mask=mask), 7, 2) / 100
     torch.testing.assert_close(found, expected[None], rtol=0, atol=1e-5)

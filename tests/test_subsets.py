@@ -29,7 +29,7 @@ def three(tmp_path_factory):
     """A cohort of four contrasts, of which the last subject lacks one, and a run that makes two of them."""
     folder = tmp_path_factory.mktemp("subsets")
     write_phantom_cohort(
-        folder / "scans", 8, CONTRASTS, "table", shape=(32, 32, 16), spacing=6.0, missing={"phantom008": ["PDw"]}
+        folder / "scans", 8, CONTRASTS, layout="table", shape=(32, 32, 16), spacing=6.0, missing={"phantom008": ["PDw"]}
     )
     cohort = build_cohort(
         find_subjects(folder / "scans" / "table.csv"), folder / "cohort", Preparation(size=(32, 32, None))
@@ -38,7 +38,7 @@ def three(tmp_path_factory):
         "regression", RegressionConfig(channels=8, multipliers=(1, 2), targets=("T2w",)), CONTRASTS,
         training=Training(steps=2, batch_size=2, validate_every=9),
     )  # fmt: skip
-    train(config, cohort, folder / "run", torch.device("cpu"))
+    train(config, cohort, folder / "run", device=torch.device("cpu"))
     return cohort, folder / "run"
 
 
@@ -84,7 +84,7 @@ def test_moments_are_those_of_all_images():
 
 def test_many_samples_leave_their_moments_alone(cohort, tiny, phantoms, tmp_path, capsys):
     slices = replace(DdpmConfig.tiny(), patch=None)
-    train(tiny("ddpm", slices, steps=2, validate_every=9), cohort, tmp_path / "run", torch.device("cpu"))
+    train(tiny("ddpm", slices, steps=2, validate_every=9), cohort, tmp_path / "run", device=torch.device("cpu"))
     scan = str(phantoms.subjects[-1].scans["T1w"])
     arguments = ["translate", "--run", str(tmp_path / "run"), "--t1w", scan, "--target", "T2w", "--samples", "3"]
     assert main([*arguments, "-o", str(tmp_path / "a.nii.gz"), "--device", "cpu"]) == 0

@@ -39,7 +39,7 @@ def runs(cohort, tiny, tmp_path_factory):
     folders = {}
     for method, steps in (("regression", 30), ("syndiff", 10)):
         folders[method] = tmp_path_factory.mktemp("runs") / method
-        train(tiny(method, steps=steps), cohort, folders[method], torch.device("cpu"))
+        train(tiny(method, steps=steps), cohort, folders[method], device=torch.device("cpu"))
     return folders
 
 
@@ -47,7 +47,7 @@ def runs(cohort, tiny, tmp_path_factory):
 def bids(tmp_path_factory):
     """Three subjects in BIDS; the second has no T2w."""
     folder = tmp_path_factory.mktemp("bids")
-    write_phantom_cohort(folder, 3, ("T1w", "T2w"), "BIDS", seed=9, missing={"sub-002": ("T2w",)}, **SMALL)
+    write_phantom_cohort(folder, 3, ("T1w", "T2w"), layout="BIDS", seed=9, missing={"sub-002": ("T2w",)}, **SMALL)
     return folder
 
 
@@ -223,11 +223,11 @@ def test_wrong_requests_are_refused(runs, source, bids, tmp_path, cohort, tiny):
 def test_sources_on_differing_grids_are_refused(cohort, tiny, runs, source, tmp_path):
     # Regression on three contrasts reads two sources at once.
     folder = tmp_path / "data"
-    write_phantom_cohort(folder, 3, ("T1w", "T2w", "PDw"), "table", **SMALL)
+    write_phantom_cohort(folder, 3, ("T1w", "T2w", "PDw"), layout="table", **SMALL)
     from scansynth.data.build_cohort import build_cohort
 
     three = build_cohort(find_subjects(folder / "table.csv"), tmp_path / "cohort", replace(cohort.settings))
-    train(replace(tiny(steps=2), contrasts=()), three, tmp_path / "run", torch.device("cpu"))
+    train(replace(tiny(steps=2), contrasts=()), three, tmp_path / "run", device=torch.device("cpu"))
     image = nib.load(folder / "phantom001_PDw.nii.gz")
     nib.save(image.slicer[:, :, 2:], tmp_path / "cropped.nii.gz")
     with pytest.raises(InputError, match="different grids"):
@@ -259,7 +259,7 @@ def accelerated(cohort, tiny, tmp_path_factory):
     """A run that knows T1w at a ninth of its k-space only."""
     folder = tmp_path_factory.mktemp("accelerated") / "run"
     data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=10)
-    train(replace(tiny("regression", steps=30), data=data), cohort, folder, torch.device("cpu"))
+    train(replace(tiny("regression", steps=30), data=data), cohort, folder, device=torch.device("cpu"))
     return scansynth.load(folder)
 
 
@@ -283,7 +283,7 @@ def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, mo
 
     monkeypatch.setattr("scansynth.parts.SliceDataset", Kept)
     data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=5)
-    train(replace(tiny("regression", steps=1), data=data), cohort, tmp_path / "run", torch.device("cpu"))
+    train(replace(tiny("regression", steps=1), data=data), cohort, tmp_path / "run", device=torch.device("cpu"))
     assert len(made[0]) == 5 * len(cohort.subjects("train"))
     subject, z = made[0].places(0)["T1w"]
     torch.testing.assert_close(made[0][0]["images"][0], torch.from_numpy(2 * low(cohort, subject)[..., z] - 1))
@@ -326,7 +326,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
         np.testing.assert_allclose(
             found[COPIED_SOURCE, target].figures["psnr_db"], copied.figures["psnr_db"], rtol=1e-4
         )
-        (made,), _ = synthesise(accelerated, cohort, subject, target, seed=0)
+        (made,), _ = synthesise(accelerated, cohort, subject, target=target, seed=0)
         expected = measure("syndiff", made, truth).figures["psnr_db"]
         np.testing.assert_allclose(found["run", target].figures["psnr_db"], expected, rtol=1e-4)
         shown, shown_truth = pictures[f"montage_run_{subject}_{target}.png"]
@@ -340,11 +340,11 @@ def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(acce
     subject = cohort.subjects("test")[0]
     images = torch.stack([torch.from_numpy(low(cohort, subject)), torch.zeros(32, 32, 16)])[None]
     noise = Noise([(0, subject, 0)], accelerated.device)
-    expected = accelerated.make(images, torch.tensor([[True, False]]), "T2w", noise)
-    (made,), sources = synthesise(accelerated, cohort, subject, "T2w", seed=0)
+    expected = accelerated.make(images, torch.tensor([[True, False]]), "T2w", noise=noise)
+    (made,), sources = synthesise(accelerated, cohort, subject, target="T2w", seed=0)
     assert sources == ("T1w",)
     np.testing.assert_allclose(made, expected, atol=1e-4)
-    (other,), _ = synthesise(at_full_resolution(accelerated), cohort, subject, "T2w", seed=0)
+    (other,), _ = synthesise(at_full_resolution(accelerated), cohort, subject, target="T2w", seed=0)
     assert np.abs(other - made).max() > 0.02
 
 
@@ -362,7 +362,7 @@ def test_files_are_accelerated_as_the_run_was(accelerated, source, tmp_path):
     seen = as_acquired(torch.from_numpy(image), "T1w", (("T1w", FOLD),))
     batch = torch.stack([seen, torch.zeros_like(seen)])[None]
     noise = Noise([(0, "any", 0)], accelerated.device)
-    made = accelerated.make(batch, torch.tensor([[True, False]]), "T2w", noise)
+    made = accelerated.make(batch, torch.tensor([[True, False]]), "T2w", noise=noise)
     expected = undo(made, accelerated.record.statistics["T2w"])
     np.testing.assert_allclose(synthesis.array, expected, rtol=1e-4, atol=1e-4 * expected.max())
     full = at_full_resolution(accelerated).translate({"T1w": source})
@@ -400,5 +400,5 @@ def test_a_scan_acquired_at_this_acceleration_changes_little(accelerated, source
 def test_acceleration_of_a_contrast_that_the_run_lacks_is_refused(cohort, tiny, tmp_path):
     config = replace(tiny("regression"), data=DataSettings(acceleration=(("PDw", 2),)))
     with pytest.raises(InputError, match=r"acceleration 'PDw': not among the run's contrasts T1w, T2w"):
-        train(config, cohort, tmp_path / "run", torch.device("cpu"))
+        train(config, cohort, tmp_path / "run", device=torch.device("cpu"))
     assert not (tmp_path / "run").exists()

@@ -104,14 +104,14 @@ def test_files_parse_back(tmp_path, results):
 
 
 def test_accelerated_contrasts_are_named(tmp_path, results):
-    write_tables(results, tmp_path, "syndiff", [("T1w", 1), ("FLAIR", 2), ("T2w", 4)])
+    write_tables(results, tmp_path, "syndiff", acceleration=[("T1w", 1), ("FLAIR", 2), ("T2w", 4)])
     note = "FLAIR accelerated 2×2, T2w accelerated 4×4, as source, copied source and truth."
     assert note in (tmp_path / "table.md").read_text()
     assert json.loads((tmp_path / "table.json").read_text())["acceleration"] == {"FLAIR": 2, "T2w": 4}
     for name in ("table.csv", "slices.csv"):
         with (tmp_path / name).open(newline="") as stream:
             assert {row["acceleration"] for row in csv.DictReader(stream)} == {"FLAIR 2×2, T2w 4×4"}
-    write_tables(results, tmp_path, "syndiff", [("T1w", 1), ("FLAIR", 1), ("T2w", 1)])
+    write_tables(results, tmp_path, "syndiff", acceleration=[("T1w", 1), ("FLAIR", 1), ("T2w", 1)])
     assert "accelerated" not in (tmp_path / "table.md").read_text()
     assert json.loads((tmp_path / "table.json").read_text())["acceleration"] == {}
 

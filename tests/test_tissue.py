@@ -120,7 +120,7 @@ def test_a_tumour_is_found_where_flair_shows_it_and_not_in_t1w(maps, phantom):
 def test_a_known_tumour_stands_in_place_of_the_one_that_is_found(coarse):
     known = coarse.tumour_mask() > 0
     assert known.any()
-    densities = segment(coarse.contrast("T1w"), "T1w", (4.0,) * 3, known)
+    densities = segment(coarse.contrast("T1w"), "T1w", (4.0,) * 3, tumour=known)
     np.testing.assert_array_equal(densities[3] > 0, known & (densities.sum(0) > 0))
     assert densities[:3, known].max() == 0
 
@@ -278,7 +278,10 @@ def test_means_keep_to_what_the_sequence_gives(phantom):
     image = phantom.contrast("T1w").astype(float)
     brain, faint = image > 0, image**0.3  # grey matter at nine tenths of white matter, CSF at six
     look = LOOKS["T1w"]
-    free, bound = (fit(faint, brain, VOXEL, look.order, look.start, bounds).means for bounds in ({}, look.bounds))
+    free, bound = (
+        fit(faint, brain, VOXEL, order=look.order, start=look.start, bounds=bounds).means
+        for bounds in ({}, look.bounds)
+    )
     assert free[1] > 0.88 * free[0]
     assert free[2] > 0.5 * free[0]
     assert bound[1] <= 0.88 * bound[0] * (1 + 1e-6)

@@ -39,7 +39,7 @@ def kill_at(step):
 
 def interrupted(config, cohort, run, step, first_stage=None):
     with pytest.raises(Killed):
-        train(config, cohort, run, CPU, report=kill_at(step), first_stage=first_stage)
+        train(config, cohort, run, device=CPU, report=kill_at(step), first_stage=first_stage)
 
 
 def metrics(run):
@@ -79,7 +79,7 @@ def with_training(config, **changes):
 def finished(cohort, tiny, tmp_path_factory):
     """A run of the regression over ten steps, with a checkpoint and a validation every five; not to be changed."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    return train(tiny(checkpoint_every=5, validate_every=5), cohort, run, CPU), run
+    return train(tiny(checkpoint_every=5, validate_every=5), cohort, run, device=CPU), run
 
 
 @pytest.fixture
@@ -103,10 +103,10 @@ def stopped(cohort, tiny, tmp_path):
 )
 def test_resumed_equals_uninterrupted_to_the_last_bit(case, cohort, tiny, first_stage, tmp_path):
     config, stage = tiny(*case, checkpoint_every=5, validate_every=5), first_stage_if(case[0], first_stage)
-    train(config, cohort, tmp_path / "whole", CPU, first_stage=stage)
+    train(config, cohort, tmp_path / "whole", device=CPU, first_stage=stage)
     interrupted(config, cohort, tmp_path / "resumed", 7, stage)  # its lines of step 6 are written again
     assert metrics(tmp_path / "resumed")[-1]["step"] == 6
-    train(config, cohort, tmp_path / "resumed", CPU)
+    train(config, cohort, tmp_path / "resumed", device=CPU)
     whole = contents(tmp_path / "whole")
     assert [line["step"] for line in whole["metrics"]] == [2, 4, 5, 6, 8, 10, 10]
     assert_equal(whole, contents(tmp_path / "resumed"))
@@ -116,10 +116,10 @@ def test_a_finished_run_trains_on_when_it_gets_more_steps(cohort, tiny, tmp_path
     """SynDiff's learning rate does not hang on the end: five steps and five more equal ten."""
     config = tiny("syndiff", validate_every=5, log_every=1, checkpoint_every=5)
     short = replace(config, training=replace(config.training, steps=5))
-    train(short, cohort, tmp_path / "both", CPU)
-    assert train(config, cohort, tmp_path / "both", CPU).training.steps == 10
+    train(short, cohort, tmp_path / "both", device=CPU)
+    assert train(config, cohort, tmp_path / "both", device=CPU).training.steps == 10
     assert read_yaml(tmp_path / "both" / "config.yaml").training.steps == 10
-    train(config, cohort, tmp_path / "whole", CPU)
+    train(config, cohort, tmp_path / "whole", device=CPU)
     assert_equal(contents(tmp_path / "whole"), contents(tmp_path / "both"))
 
 
@@ -127,7 +127,7 @@ def test_a_finished_run_trains_on_when_it_gets_more_steps(cohort, tiny, tmp_path
 def test_starting_a_finished_run_again_changes_nothing(copied, cohort):
     config, run = copied
     before = contents(run)
-    assert train(config, cohort, run, CPU) == config
+    assert train(config, cohort, run, device=CPU) == config
     assert_equal(contents(run), before)
 
 
@@ -151,7 +151,7 @@ def test_a_run_folder_holds_what_synthesis_and_people_need(finished):
 def test_without_validation_subjects_the_last_averages_are_used(phantoms, tiny, tmp_path, caplog):
     subjects = tuple(subject for subject in phantoms.subjects if subject.split != "val")
     cohort = build_cohort(replace(phantoms, subjects=subjects), tmp_path / "cohort", Preparation(size=(32, 32, None)))
-    train(tiny(steps=2), cohort, tmp_path / "run", CPU)
+    train(tiny(steps=2), cohort, tmp_path / "run", device=CPU)
     assert "no validation subject" in caplog.text
     weights, source = load_weights(tmp_path / "run")
     files, state = checkpoint.load(source, "averages")
@@ -163,7 +163,7 @@ def test_metrics_beyond_the_checkpoint_are_cut_back(stopped, cohort):
     config, run = stopped
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "G/l1": 0.5}\n{"step": 100, "G/')
-    train(config, cohort, run, CPU)
+    train(config, cohort, run, device=CPU)
     assert [line["step"] for line in metrics(run)] == [2, 4, 5, 6, 8, 10, 10]
 
 
@@ -177,7 +177,7 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_no_hindrance(stopped, cohort, fin
     ):
         (run / leftover).mkdir(parents=True)
         (run / leftover / "weights.safetensors").write_bytes(b"half")
-    train(config, cohort, run, CPU)
+    train(config, cohort, run, device=CPU)
     assert_equal(contents(run), contents(finished[1]))
     assert [path.name for path in (run / "last").glob("step-*")] == ["step-00000010"]
 
@@ -186,7 +186,7 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_no_hindrance(stopped, cohort, fin
 def test_a_kill_before_the_first_checkpoint_starts_anew(cohort, finished, tmp_path):
     config, run = finished
     interrupted(config, cohort, tmp_path / "run", 3)
-    train(config, cohort, tmp_path / "run", CPU)
+    train(config, cohort, tmp_path / "run", device=CPU)
     assert_equal(contents(tmp_path / "run"), contents(run))
 
 
@@ -195,7 +195,7 @@ def test_a_kill_while_the_folder_is_made_is_no_hindrance(cohort, finished, tmp_p
     (tmp_path / "run").mkdir()
     for name in ("environment.json", "preparation.json"):
         shutil.copy(run / name, tmp_path / "run")
-    train(config, cohort, tmp_path / "run", CPU)
+    train(config, cohort, tmp_path / "run", device=CPU)
     assert_equal(contents(tmp_path / "run"), contents(run))
 
 
@@ -214,14 +214,14 @@ def test_other_settings_are_refused(finished, cohort, change):
     own = {key: value for key, value in change.items() if hasattr(config, key)}
     training = replace(config.training, **{key: value for key, value in change.items() if key not in own})
     with pytest.raises(InputError, match="other settings"):
-        train(replace(config, training=training, **own), cohort, run, CPU)
+        train(replace(config, training=training, **own), cohort, run, device=CPU)
     assert (run / "config.yaml").read_text() == before
 
 
 def test_how_often_things_are_shown_may_be_changed(stopped, cohort, finished):
     config, run = stopped
     often = replace(config, training=replace(config.training, log_every=1, checkpoint_every=3, validate_every=20))
-    train(often, cohort, run, CPU)
+    train(often, cohort, run, device=CPU)
     assert [line["step"] for line in metrics(run)] == [2, 4, 5, 6, 7, 8, 9, 10, 10]
     assert read_yaml(run / "config.yaml") == with_training(often, threads=1)
     files, expected = (contents(folder)["last"][1] for folder in (run, finished[1]))
@@ -230,32 +230,32 @@ def test_how_often_things_are_shown_may_be_changed(stopped, cohort, finished):
 
 def test_the_precision_of_a_run_may_be_changed_and_it_is_said(stopped, cohort, caplog):
     config, run = stopped
-    assert train(with_training(config, precision="auto"), cohort, run, CPU).training.precision == "float32"
+    assert train(with_training(config, precision="auto"), cohort, run, device=CPU).training.precision == "float32"
     assert "float32" not in caplog.text
     longer = with_training(config, precision="bfloat16", steps=12)
-    assert train(longer, cohort, run, CPU).training.precision == "bfloat16"
+    assert train(longer, cohort, run, device=CPU).training.precision == "bfloat16"
     assert "goes on in bfloat16, was in float32" in caplog.text
 
 
 def test_settings_that_cannot_hold_are_named(copied, cohort, caplog):
     config, run = copied
     caplog.set_level("INFO")
-    assert train(with_training(config, steps=4), cohort, run, CPU) == config
+    assert train(with_training(config, steps=4), cohort, run, device=CPU) == config
     assert "4 steps are asked for, the run has 10 of its 10" in caplog.text
-    assert train(with_training(config, minutes=5.0), cohort, run, CPU) == config
+    assert train(with_training(config, minutes=5.0), cohort, run, device=CPU) == config
     assert "finished after 10 steps" in caplog.text
 
 
 def test_another_method_is_refused(finished, cohort, tiny):
     with pytest.raises(InputError, match="a run of 'regression', not 'syndiff'"):
-        train(tiny("syndiff"), cohort, finished[1], CPU)
+        train(tiny("syndiff"), cohort, finished[1], device=CPU)
 
 
 def test_another_cohort_is_refused(finished, phantoms, tmp_path):
     config, run = finished
     other = build_cohort(phantoms, tmp_path / "other", Preparation(size=(32, 32, None), intensity="percentile"))
     with pytest.raises(InputError, match="not the cohort"):
-        train(config, other, run, CPU)
+        train(config, other, run, device=CPU)
 
 
 def test_foreign_folders_are_refused_and_runs_overwritten_only_on_demand(copied, cohort, tmp_path):
@@ -264,13 +264,13 @@ def test_foreign_folders_are_refused_and_runs_overwritten_only_on_demand(copied,
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="other files and no run"):
-            train(config, cohort, tmp_path / "mine", CPU, overwrite=overwrite)
+            train(config, cohort, tmp_path / "mine", device=CPU, overwrite=overwrite)
     (tmp_path / "mine" / "config.yaml").write_text("method: regression")
     with pytest.raises(InputError):
-        train(config, cohort, tmp_path / "mine", CPU, overwrite=True)
+        train(config, cohort, tmp_path / "mine", device=CPU, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
     other = replace(config, seed=1, training=replace(config.training, steps=2))
-    train(other, cohort, run, CPU, overwrite=True)
+    train(other, cohort, run, device=CPU, overwrite=True)
     assert [line["step"] for line in metrics(run)] == [2, 2]
 
 
@@ -281,17 +281,17 @@ def test_a_run_that_another_training_writes_to_is_left_alone(copied, cohort, mon
     with locked(run, Processes(CPU)):
         for overwrite in (False, True):
             with pytest.raises(InputError, match="another training"):
-                train(config, cohort, run, CPU, overwrite=overwrite)
+                train(config, cohort, run, device=CPU, overwrite=overwrite)
     assert_equal(contents(run), before)
-    train(config, cohort, run, CPU)
+    train(config, cohort, run, device=CPU)
 
 
 def test_contrasts_and_sizes_must_fit(cohort, tiny, tmp_path):
     with pytest.raises(InputError, match="'FLAIR' is not in the cohort, which has T1w, T2w"):
-        train(replace(tiny(), contrasts=("T1w", "FLAIR")), cohort, tmp_path / "run", CPU)
+        train(replace(tiny(), contrasts=("T1w", "FLAIR")), cohort, tmp_path / "run", device=CPU)
     deep = RegressionConfig(channels=4, multipliers=(1,) * 7)
     with pytest.raises(InputError, match="32×32, the networks need multiples of 64"):
-        train(tiny(settings=deep), cohort, tmp_path / "run", CPU)
+        train(tiny(settings=deep), cohort, tmp_path / "run", device=CPU)
     assert not (tmp_path / "run").exists()
 
 
@@ -299,7 +299,7 @@ def test_init_starts_from_the_other_runs_synthesis_weights(finished, cohort, tin
     config, run = finished
     # Without a learning rate nothing moves away from the start.
     still = tiny(settings=replace(config.settings, learning_rate=0.0), steps=2)
-    train(still, cohort, tmp_path / "run", CPU, init=run)
+    train(still, cohort, tmp_path / "run", device=CPU, init=run)
     expected, source = load_weights(run)
     assert source.parent.name == "best"
     files, _ = checkpoint.load(checkpoint.current(tmp_path / "run" / "last"), *FILES)
@@ -312,19 +312,19 @@ def test_init_starts_from_the_other_runs_synthesis_weights(finished, cohort, tin
 def test_init_from_what_does_not_fit_is_refused(finished, cohort, tiny, tmp_path):
     _, run = finished
     with pytest.raises(InputError, match=r"--init .*regression.*syndiff"):
-        train(tiny("syndiff"), cohort, tmp_path / "method", CPU, init=run)
+        train(tiny("syndiff"), cohort, tmp_path / "method", device=CPU, init=run)
     wider = RegressionConfig(channels=16, multipliers=(1, 2))
     with pytest.raises(InputError, match="do not fit"):
-        train(tiny(settings=wider), cohort, tmp_path / "width", CPU, init=run)
+        train(tiny(settings=wider), cohort, tmp_path / "width", device=CPU, init=run)
     with pytest.raises(InputError, match="none: no checkpoint there"):
-        train(tiny(), cohort, tmp_path / "nothing", CPU, init=tmp_path / "none")
+        train(tiny(), cohort, tmp_path / "nothing", device=CPU, init=tmp_path / "none")
     assert not any((tmp_path / name).exists() for name in ("method", "width", "nothing"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(cohort, tiny, tmp_path):
     wild = RegressionConfig(channels=8, multipliers=(1, 2), learning_rate=1e30)
     with pytest.raises(InputError, match=r"step \d: the loss of player 'G' is not finite"):
-        train(tiny(settings=wild, checkpoint_every=1), cohort, tmp_path / "run", CPU)
+        train(tiny(settings=wild, checkpoint_every=1), cohort, tmp_path / "run", device=CPU)
     files, state = checkpoint.load(checkpoint.current(tmp_path / "run" / "last"), *FILES)
     assert state["step"] >= 1
     assert all(torch.isfinite(tensor).all() for tensor in files["weights"].values())
@@ -342,7 +342,7 @@ def test_a_damaged_checkpoint_is_named(copied, cohort, file, damage):
     else:
         path.unlink()
     with pytest.raises(InputError, match=r"last/step-00000010: the checkpoint cannot be read"):
-        train(config, cohort, run, CPU)
+        train(config, cohort, run, device=CPU)
 
 
 @pytest.mark.parametrize("pointer", ["", "step-00000099"])
@@ -350,4 +350,4 @@ def test_a_damaged_pointer_is_named(copied, cohort, pointer):
     config, run = copied
     (run / "last" / "current").write_text(pointer)
     with pytest.raises(InputError, match="the checkpoint cannot be read"):
-        train(config, cohort, run, CPU)
+        train(config, cohort, run, device=CPU)

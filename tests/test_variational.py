@@ -123,12 +123,12 @@ def test_a_term_of_the_bound_is_zero_for_the_true_posterior_and_known_for_a_shif
     mean, _ = q_posterior(SCHEDULE, x0, x_t, t, s)
     _, least = log_variance_range(SCHEDULE, t, s)
     log_variance = least[:, None, None, None].expand_as(x0)
-    term = bound_term(SCHEDULE, x0, x_t, mean, log_variance, t, s)
+    term = bound_term(SCHEDULE, x0, x_t, mean=mean, log_variance=log_variance, t=t, s=s)
     torch.testing.assert_close(term[:2], torch.zeros(2, dtype=torch.float64), atol=1e-10, rtol=0)
     likelihood = -discretised_log_likelihood(x0[2:], mean[2:], log_variance[2:]).mean() / math.log(2)
     assert term[2].item() == pytest.approx(likelihood.item())
     # A mean that is wrong by δ costs δ²/(2 σ²) nats.
-    shifted = bound_term(SCHEDULE, x0, x_t, mean + 0.1, log_variance, t, s)
+    shifted = bound_term(SCHEDULE, x0, x_t, mean=mean + 0.1, log_variance=log_variance, t=t, s=s)
     torch.testing.assert_close(shifted[:2], 0.005 / least[:2].exp() / math.log(2))
 
 

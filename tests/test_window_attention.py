@@ -29,7 +29,7 @@ def seen_from(layer, shape, place):
 
 def attention(dims, shifted, window=4):
     torch.manual_seed(1)
-    layer = WindowAttention(dims, 16, window, shifted, heads=2)
+    layer = WindowAttention(dims, 16, window, shifted=shifted, heads=2)
     torch.nn.init.normal_(layer.bias)
     torch.nn.init.normal_(layer.out.weight)
     return layer

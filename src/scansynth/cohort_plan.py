@@ -28,7 +28,7 @@ SHOWN = 3
 """Examples that a message names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What is asked of a folder of subjects."""
 
@@ -98,7 +98,7 @@ def make_plan(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Plan:
     for subject, name in work:
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            if wanted.overwrite or not is_made(path, wanted.drawn(run), OTHERS, wanted.images(path)):
+            if wanted.overwrite or not is_made(path, wanted.drawn(run), OTHERS, images=wanted.images(path)):
                 plan.left.append((subject, name))
             else:
                 plan.there[subject.name, name] = path

@@ -76,7 +76,17 @@ def translate_cohort(
             if some subjects failed.
     """
     processes = processes or Processes(run.device)
-    wanted = Wanted(target, missing, overwrite, tuple(accept), samples, moments_only, maps, seed, shared_noise)
+    wanted = Wanted(
+        target=target,
+        missing=missing,
+        overwrite=overwrite,
+        accept=tuple(accept),
+        samples=samples,
+        moments_only=moments_only,
+        maps=maps,
+        seed=seed,
+        shared_noise=shared_noise,
+    )
     plan = processes.from_first(lambda: make_plan(run, listing, out, wanted))
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}

@@ -55,7 +55,7 @@ class AnyToAny(Method):
     name: str
     """In the table of methods."""
 
-    def __init__(self, config: Any, contrasts: Sequence[str], generates: bool = False):
+    def __init__(self, config: Any, contrasts: Sequence[str], *, generates: bool = False):
         super().__init__(config, contrasts)
         self.generates = generates
         if generates and len(self.contrasts) != 1:

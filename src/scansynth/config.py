@@ -7,7 +7,7 @@ import dataclasses
 import re
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -56,7 +56,7 @@ class DataSettings:
                 raise InputError(f"acceleration: {contrast} is named {names.count(contrast)} times; give one fold")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How long and in what portions a run trains."""
 
@@ -111,6 +111,7 @@ class RunConfig(Generic[MethodConfig]):
     """Settings of the method."""
     contrasts: tuple[str, ...] = ()
     """Contrasts of the run; empty for all of the cohort."""
+    _: KW_ONLY
     data: DataSettings = field(default_factory=DataSettings)
     """Which slices are trained on, and what the scans are taken to be."""
     training: Training = field(default_factory=Training)

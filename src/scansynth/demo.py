@@ -74,6 +74,7 @@ class Outcome:
 def demo(
     out: Path,
     device: torch.device,
+    *,
     data: Path | None = None,
     contrasts: tuple[str, str] = CONTRASTS,
     minutes: float | None = None,
@@ -108,7 +109,7 @@ def demo(
         replace(listing, subjects=tuple(both), contrasts=contrasts),
         out / "cohort",
         Preparation(spacing=(SPACING, SPACING, None), size=SIZE),
-        contrasts,
+        contrasts=contrasts,
         seed=seed,
         progress=lambda done, total, _: tell("preparing scans", done, total),
     )
@@ -120,11 +121,11 @@ def demo(
             config,
             cohort,
             folder,
-            device,
+            device=device,
             report=lambda done, total, _, name=name: tell(f"training {name}", done, total),
         )
         runs.append(Run.load(folder, device.type))
-    translate_test(runs[-1], cohort, listing, both, out / "translated", seed, tell)
+    translate_test(runs[-1], cohort, listing, subjects=both, out=out / "translated", seed=seed, tell=tell)
     measured = evaluate(
         runs,
         cohort,
@@ -182,7 +183,7 @@ def phantoms(folder: Path, contrasts: tuple[str, ...], seed: int, tell: Report) 
 
 
 def translate_test(
-    run: Run, cohort: Cohort, listing: Listing, subjects: list[Subject], out: Path, seed: int, tell: Report
+    run: Run, cohort: Cohort, listing: Listing, *, subjects: list[Subject], out: Path, seed: int, tell: Report
 ) -> None:
     """Translate the test subjects' own files, each contrast from the other."""
     held_out = set(cohort.subjects("test"))

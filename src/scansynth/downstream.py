@@ -51,6 +51,7 @@ def measure_downstream(
     runs: Sequence[Run],
     cohort: Cohort,
     mask: str,
+    *,
     split: str = "test",
     target: str | None = None,
     seed: int = 0,
@@ -76,7 +77,7 @@ def measure_downstream(
             `evaluate`, or as the user's segmenter.
     """
     contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
-    work = choose_work(runs, cohort, split, "default", target)
+    work = choose_work(runs, cohort, split, protocol="default", target=target)
     subjects = set(with_mask(cohort, split, contrasts, mask))
     work = [task for task in work if task.subject in subjects]
     values = {int(value) for task in work for value in np.unique(task.masks()[mask])} - {0}
@@ -85,18 +86,29 @@ def measure_downstream(
         segment, labels = command_segmenter(command), sorted(values)
     else:
         device, acceleration = runs[0].device, work[0].acceleration
-        segment = train_segmenter(cohort, contrasts, mask, steps, seed, device, acceleration, report)
+        segment = train_segmenter(
+            cohort, contrasts, mask, steps=steps, seed=seed, device=device, acceleration=acceleration, report=report
+        )
         labels = sorted(values | set(segment.labels))
     found: list[Dice] = []
     for name in dict.fromkeys(task.target for task in work):
         own = [task for task in work if task.target == name]
         for number, task in enumerate(own):
-            found += _segmented(task, segment, mask, labels, contrasts, seed)
+            found += _segmented(task, segment, mask, labels=labels, contrasts=contrasts, seed=seed)
             if report:
                 report(number + 1, len(own), f"segmenting, {name}")
         rest = tuple(other for other in contrasts if other != name)
         if command is None:
-            without = train_segmenter(cohort, rest, mask, steps, seed, runs[0].device, work[0].acceleration, report)
+            without = train_segmenter(
+                cohort,
+                rest,
+                mask,
+                steps=steps,
+                seed=seed,
+                device=runs[0].device,
+                acceleration=work[0].acceleration,
+                report=report,
+            )
             for task in own:
                 images = {other: task.read(other) for other in rest}
                 truth = task.masks()[mask]
@@ -106,14 +118,14 @@ def measure_downstream(
 
 
 def _segmented(
-    task: Task, segment: Segment, mask: str, labels: Sequence[int], contrasts: Sequence[str], seed: int
+    task: Task, segment: Segment, mask: str, *, labels: Sequence[int], contrasts: Sequence[str], seed: int
 ) -> list[Dice]:
     """A subject with its target acquired, and as each run makes it."""
     truth, affine = task.masks()[mask], task.cohort.affine(task.subject, task.target)
     acquired = {name: task.read(name) for name in contrasts}
     versions = {ACQUIRED: acquired}
     for run in task.runs:
-        made, _ = synthesise(run, task.cohort, task.subject, task.target, seed)
+        made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed)
         versions[run.folder.name] = {**acquired, task.target: made[0]}
     return [
         Dice(label, task.target, task.subject, dice(segment(images, affine), truth, labels))

@@ -35,7 +35,7 @@ class Drawing:
     """What drawing it took."""
 
 
-def kept_at(run: Run, task: Task, sample: int, kept: Path, level: float = 0.0) -> Path:
+def kept_at(run: Run, task: Task, sample: int, kept: Path, *, level: float = 0.0) -> Path:
     """Where a sample is kept (arguments as in `draw`)."""
     given = () if task.whole else task.sources
     disturbed = [f"noise-{level!r}"] if level else []
@@ -43,9 +43,9 @@ def kept_at(run: Run, task: Task, sample: int, kept: Path, level: float = 0.0) -
     return kept / run.folder.name / name
 
 
-def calls_left(run: Run, task: Task, sample: int, kept: Path | None = None, level: float = 0.0) -> int:
+def calls_left(run: Run, task: Task, sample: int, *, kept: Path | None = None, level: float = 0.0) -> int:
     """Network calls that drawing a sample takes, all slices counted; none where it is kept (arguments as in `draw`)."""
-    if kept and kept_at(run, task, sample, kept, level).is_file():
+    if kept and kept_at(run, task, sample, kept, level=level).is_file():
         return 0
     return run.calls(task.cohort.shape(task.subject, task.target))
 
@@ -54,6 +54,7 @@ def draw(
     run: Run,
     task: Task,
     seed: int,
+    *,
     sample: int,
     kept: Path | None = None,
     level: float = 0.0,
@@ -73,7 +74,7 @@ def draw(
     Raises:
         InputError: if the folder holds this sample of another run, seed or cohort, or it cannot be read.
     """
-    path = kept and kept_at(run, task, sample, kept, level)
+    path = kept and kept_at(run, task, sample, kept, level=level)
     of = {
         "weights": run.weights["sha256"],
         "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
@@ -87,7 +88,17 @@ def draw(
     given = None if task.whole else task.sources
     parameters = sum(parameter.numel() for parameter in run.method.parameters())
     (images, sources), cost = measured_cost(
-        lambda: synthesise(run, task.cohort, task.subject, task.target, seed, (sample,), change, given, report),
+        lambda: synthesise(
+            run,
+            task.cohort,
+            task.subject,
+            target=task.target,
+            seed=seed,
+            samples=(sample,),
+            change=change,
+            given=given,
+            report=report,
+        ),
         run.device,
         parameters,
     )

@@ -37,9 +37,9 @@ def compute_in(nets: Mapping[str, nn.Module], precision: Precision, device: torc
     for net in nets.values():
         forward = net.forward
 
-        def cast_forward(*args: Any, forward: Any = forward) -> Any:
+        def cast_forward(*args: Any, forward: Any = forward, **named: Any) -> Any:
             with torch.autocast(device.type, dtype=torch.bfloat16):
-                return _to_float32(forward(*args))
+                return _to_float32(forward(*args, **named))
 
         net.forward = cast_forward
 
@@ -82,6 +82,7 @@ class Engine:
         method: Method,
         device: torch.device,
         precision: Precision,
+        *,
         gradient_clip: float = 0.0,
         processes: Processes | None = None,
     ):

@@ -27,7 +27,7 @@ from scansynth.tasks import choose_work
 MS_SSIM = "ms_ssim_percent"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What was measured."""
 
@@ -59,6 +59,7 @@ def evaluate(
     runs: Sequence[Run],
     cohort: Cohort,
     out: Path,
+    *,
     split: str = "test",
     protocol: str | Protocol = "default",
     target: str | None = None,
@@ -102,7 +103,7 @@ def evaluate(
     if samples < 1:
         raise InputError(f"samples {samples}: draw at least one")
     protocol = find_protocol(protocol)
-    work = choose_work(runs, cohort, split, protocol, target, subsets)
+    work = choose_work(runs, cohort, split, protocol=protocol, target=target, subsets=subsets)
     acceleration = work[0].acceleration
     results: list[Result] = []
     regions: list[RegionResult] = []
@@ -114,7 +115,7 @@ def evaluate(
     shown: list[Shown] = []
     counts = {run.folder: samples if run.method.stochastic else 1 for run in runs}
     calls = {
-        (number, run.folder, sample): calls_left(run, task, sample, kept)
+        (number, run.folder, sample): calls_left(run, task, sample, kept=kept)
         for number, task in enumerate(work)
         for run in task.runs
         for sample in range(counts[run.folder])
@@ -134,7 +135,7 @@ def evaluate(
             drawn = []
             for sample in range(counts[run.folder]):
                 with parts.part(calls[number, run.folder, sample], f"{label} {subject} {name}") as told:
-                    drawn.append(draw(run, task, seed, sample, kept, report=told))
+                    drawn.append(draw(run, task, seed, sample=sample, kept=kept, report=told))
             costs.setdefault(label, []).extend(drawing.cost for drawing in drawn)
             drawings, sources = np.stack([drawing.image for drawing in drawn]), drawn[0].sources
             direction = f"{'+'.join(sources)}→{name}"
@@ -154,11 +155,21 @@ def evaluate(
             regions += measure_regions(results[-1], synthesis, truth, masks)
         if subject in pictured and task.whole:
             images = {source: task.read(source) for source in task.sources}
-            shown.append(Shown(subject, name, cohort.affine(subject, name), truth, images, syntheses, deviations))
+            shown.append(
+                Shown(
+                    subject=subject,
+                    target=name,
+                    affine=cohort.affine(subject, name),
+                    truth=truth,
+                    sources=images,
+                    syntheses=syntheses,
+                    deviations=deviations,
+                )
+            )
             write_montages(shown[-1], results, out)
-    write_tables(results, out, protocol, acceleration)
+    write_tables(results, out, protocol, acceleration=acceleration)
     if regions:
-        write_regions(regions, results, out, acceleration)
+        write_regions(regions, results, out, acceleration=acceleration)
     if spreads:
         write_uncertainty(spreads, out, acceleration)
         plot_sparsification(spreads, out)
@@ -168,7 +179,18 @@ def evaluate(
         write_observed(observed, out)
     taken = {label: typical(found) for label, found in costs.items()}
     return Evaluation(
-        results, taken, spreads, consistencies, observed, shown, protocol, regions, acceleration, split, seed, samples
+        results=results,
+        costs=taken,
+        uncertainty=spreads,
+        consistency=consistencies,
+        observed=observed,
+        shown=shown,
+        protocol=protocol,
+        regions=regions,
+        acceleration=acceleration,
+        split=split,
+        seed=seed,
+        samples=samples,
     )
 
 
@@ -181,9 +203,9 @@ def write_montages(shown: Shown, results: Sequence[Result], out: Path) -> None:
                 out / shown.montage(result.label),
                 {source: shown.sources[source] for source in result.sources},
                 shown.syntheses[result.label],
-                shown.truth,
-                shown.spacing,
-                f"{result.label}: {result.direction}",
-                shown.subject,
-                shown.deviations.get(result.label),
+                target=shown.truth,
+                spacing=shown.spacing,
+                title=f"{result.label}: {result.direction}",
+                subject=shown.subject,
+                uncertainty=shown.deviations.get(result.label),
             )

@@ -139,7 +139,7 @@ def compute_latents(
         log.info("%s: encoding %d of %d training scans", cohort.folder, len(missing), len(scans))
     autoencoder = stage.autoencoder.to(device)
     for subject, contrast in missing:
-        image = read_image(cohort, subject, contrast, acceleration)
+        image = read_image(cohort, subject, contrast, acceleration=acceleration)
         slices = to_network(image).movedim(2, 0)[:, None]
         encoded = [autoencoder.encode(some.to(device)).cpu() for some in slices.split(AT_ONCE)]
         latents = torch.cat(encoded).movedim(0, 3).numpy()

@@ -66,7 +66,7 @@ def generate(
         total, done = method.sampling_steps * passes, count(1)
         at_once = windows_of(method.needs, windows, lambda: report(next(done), total))
     noise = Noise([(seed, "generated", number)], run.device)
-    made = method.generate(shape, at_once, noise, plan, labels=encode(labels, run.record.labels)[None])
+    made = method.generate(shape, at_once, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
     if not torch.isfinite(made).all():
         raise InputError(f"{run.folder}: the networks give NaN; the training diverged, use an earlier run")
     array = from_network(made)[0, 0].clamp(0, 1).cpu().numpy()
@@ -86,7 +86,13 @@ def generate(
         "precision": run.precision,
         "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
     }
-    return Synthesis(array, None, (), provenance, Volume.of(np.zeros(shape, np.float32), affine))
+    return Synthesis(
+        array=array,
+        deviation=None,
+        samples=(),
+        provenance=provenance,
+        like=Volume.of(np.zeros(shape, np.float32), affine),
+    )
 
 
 def drawn(run: Run, seed: int, plan: str | None, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ HELD_OUT = ("val", "test")
 """Splits whose volumes no generator was trained on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredSets:
     """What was found."""
 
@@ -50,6 +50,7 @@ def measure_generated(
     folders: Sequence[Path],
     cohort: Cohort,
     out: Path,
+    *,
     contrast: str | None = None,
     extractor: FeatureExtractor = DERIVATIVE_PYRAMID,
     memorisation: bool = True,
@@ -105,10 +106,10 @@ def measure_generated(
             raise InputError(
                 f"{one.label}: volumes made by different plans of stages: put them into folders of their own"
             )
-        coherence.append(slice_coherence(one, held_out, borders_of(stages.pop() if stages else ()), seed))
+        coherence.append(slice_coherence(one, held_out, borders_of(stages.pop() if stages else ()), seed=seed))
     # As many as the smallest set, so that one row says what the figures of a perfect set of that size are.
     again = training.draw(max(2, min(len(one) for one in sets)), seed)
-    rows = measure_sets([*sets, again], held_out, extractor, pairs, seed)
+    rows = measure_sets([*sets, again], held_out, extractor, pairs=pairs, seed=seed)
     write_set_measures(rows, out)
     write_coherence(coherence, out)
     plot_coherence(coherence, out)
@@ -117,10 +118,17 @@ def measure_generated(
     found: dict[str, Memorisation] = {}
     for done, one in enumerate(sets if memorisation else (), 1):
         tell(done)
-        found[one.label] = search(one, training, held_out, extractor, candidates, out / one.label, seed)
+        found[one.label] = search(
+            one, training, held_out, extractor=extractor, candidates=candidates, folder=out / one.label, seed=seed
+        )
     tell(len(parts))
     return MeasuredSets(
-        tuple(one.label for one in sets), contrast, cohort.fingerprint, tuple(rows), tuple(coherence), found
+        labels=tuple(one.label for one in sets),
+        contrast=contrast,
+        cohort=cohort.fingerprint,
+        rows=tuple(rows),
+        coherence=tuple(coherence),
+        memorisation=found,
     )
 
 
@@ -128,18 +136,19 @@ def search(
     generated: VolumeSet,
     training: VolumeSet,
     held_out: VolumeSet,
+    *,
     extractor: FeatureExtractor,
     candidates: int,
     folder: Path,
     seed: int,
 ) -> Memorisation:
     """Search a set for memorised training volumes, and write its tables and pictures into a folder."""
-    found = find_memorised(generated, training, held_out, extractor, candidates)
+    found = find_memorised(generated, training, held_out, extractor=extractor, candidates=candidates)
     write_memorisation(found, folder)
     plot_pairs(found, generated, training, folder)
     vectors = embedding_vectors(found, generated, training, extractor)
     try:
-        plot_embedding(*vectors, folder, f"{generated.label} ({extractor.name})", seed)
+        plot_embedding(*vectors, folder, note=f"{generated.label} ({extractor.name})", seed=seed)
     except InputError as error:  # an extra that is not there, or a set of one
         log.warning("%s: no embedding: %s", generated.label, error)
     return found

@@ -41,7 +41,7 @@ class SliceSets:
     """From a volume's depth, how many sets it is made in."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Needs:
     """What a method trains on."""
 
@@ -121,7 +121,7 @@ class Noise:
         """Uniform numbers in [0, 1), (B, *shape) float32."""
         return self._draw(name, lambda generator: torch.rand(tuple(shape), generator=generator))
 
-    def integers(self, name: str, low: int, high: int, shape: Sequence[int] = ()) -> Tensor:
+    def integers(self, name: str, low: int, high: int, *, shape: Sequence[int] = ()) -> Tensor:
         """Uniform integers in [low, high), (B, *shape) int64."""
         return self._draw(name, lambda generator: torch.randint(low, high, tuple(shape), generator=generator))
 
@@ -273,8 +273,8 @@ class Method(nn.Module, ABC):
         shape: tuple[int, int, int],
         windows: Windows,
         noise: Noise,
-        plan: str | None = None,
         *,
+        plan: str | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
         """Make a whole prepared volume without a source, where `generates`.

@@ -63,7 +63,7 @@ class Budget:
         validations: seconds that a validation takes, as far as known.
     """
 
-    def __init__(self, config: RunConfig[Any], step: int, seconds: float, validations: float = 0.0):
+    def __init__(self, config: RunConfig[Any], step: int, seconds: float, *, validations: float = 0.0):
         self.config, self.validations = config, validations
         self._begun, self._step, self._seconds = time.perf_counter() - seconds, step, seconds
         self._validated = 0.0

@@ -32,7 +32,7 @@ def make_method(config: RunConfig[Any]) -> Method:
 
 
 def find_first_stage(
-    config: RunConfig[Any], cohort: Cohort, run: Path, given: Path | None, overwrite: bool, processes: Processes
+    config: RunConfig[Any], cohort: Cohort, run: Path, *, given: Path | None, overwrite: bool, processes: Processes
 ) -> FirstStage | None:
     """The first stage of a latent method: that of the run folder, or the trained autoencoder that is given.
 
@@ -71,7 +71,7 @@ def find_first_stage(
 
 
 def make_parts(
-    config: RunConfig[Any], cohort: Cohort, processes: Processes, first_stage: FirstStage | None = None
+    config: RunConfig[Any], cohort: Cohort, processes: Processes, *, first_stage: FirstStage | None = None
 ) -> tuple[Method, TrainingData]:
     """The method and its training samples.
 
@@ -112,11 +112,11 @@ def make_parts(
             cohort,
             config.contrasts,
             config.seed,
-            data.min_foreground,
-            data.slices_per_subject,
-            first_stage.store(cohort, data.acceleration),
-            first_stage.deviation.cpu(),
-            needs.tissue,
+            min_foreground=data.min_foreground,
+            slices_per_subject=data.slices_per_subject,
+            store=first_stage.store(cohort, data.acceleration),
+            deviation=first_stage.deviation.cpu(),
+            tissue=needs.tissue,
         )
     else:
         dataset = SliceDataset(
@@ -140,9 +140,11 @@ def whole_samples(method: Method, config: RunConfig[Any], cohort: Cohort, split:
     needs, acceleration = method.needs, config.data.acceleration
     if needs.slice_sets is not None:
         sets, labels = needs.slice_sets, needs.labels
-        return SliceSetDataset(cohort, config.contrasts, split, config.seed, sets, acceleration, labels)
+        return SliceSetDataset(
+            cohort, config.contrasts, split, seed=config.seed, sets=sets, acceleration=acceleration, labels=labels
+        )
     assert needs.patch is not None
-    return PatchDataset(cohort, config.contrasts, split, config.seed, needs.patch, acceleration=acceleration)
+    return PatchDataset(cohort, config.contrasts, split, seed=config.seed, size=needs.patch, acceleration=acceleration)
 
 
 def check_size(method: Method, size: tuple[int, int]) -> None:

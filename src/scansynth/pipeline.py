@@ -60,7 +60,7 @@ BY = (80, 96)
 """Slice of the trial that says how many voxels are affordable."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What was asked of a pipeline."""
 
@@ -76,7 +76,7 @@ class Asked:
     """Rules of the census that may be broken."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Proposal:
     """What a pipeline will do."""
 
@@ -172,13 +172,20 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
     voxel_step = try_steps(basis, BY, device).seconds / (BY[0] * BY[1])
     report("trying a few training steps", 1, 2)
     largest = asked.hours * 3600 * TRAINING / ENOUGH_STEPS / voxel_step
-    preparation, why_so = choose_preparation(seen, largest, one_grid)
-    facts = _facts(listing, asked, contrasts, preparation, seen, splits, device)
+    preparation, why_so = choose_preparation(seen, largest, one_grid=one_grid)
+    facts = _facts(listing, asked, contrasts, preparation=preparation, seen=seen, splits=splits, device=device)
     planned = plan(facts, device)
     report("trying a few training steps", 2, 2)
     config = replace(planned.config, seed=asked.seed)
     proposal = Proposal(
-        asked, listing, preparation, why_so, counted(splits), config, tuple(planned.lines()), seen.unreadable
+        asked=asked,
+        listing=listing,
+        preparation=preparation,
+        why_so=why_so,
+        split=counted(splits),
+        config=config,
+        lines=tuple(planned.lines()),
+        unreadable=seen.unreadable,
     )
     if not proposal.generates:
         check_missing(listing, proposal.missing_images, asked.accept)
@@ -211,7 +218,7 @@ def carry_out(
         accept=asked.accept, census=census,
     )  # fmt: skip
     train(
-        proposal.config, cohort, folder, device,
+        proposal.config, cohort, folder, device=device,
         report=lambda done, total, _: report("training", done, total),
     )  # fmt: skip
     run = Run.load(folder, str(device))
@@ -280,7 +287,14 @@ def recall(listing: Listing, asked: Asked, out: Path) -> Proposal:
     splits = {subject.name: subject.split or "train" for subject in listing.subjects}
     config = read_yaml(out / "plan.yaml")
     return Proposal(
-        asked, listing, preparation, content["why_so"], counted(splits), config, tuple(content["lines"]), ()
+        asked=asked,
+        listing=listing,
+        preparation=preparation,
+        why_so=content["why_so"],
+        split=counted(splits),
+        config=config,
+        lines=tuple(content["lines"]),
+        unreadable=(),
     )
 
 
@@ -298,6 +312,7 @@ def asked_of(
     data: Path,
     targets: Sequence[str],
     hours: float,
+    *,
     seed: int,
     skip_bad: bool,
     fractions: tuple[float, float, float],
@@ -305,7 +320,15 @@ def asked_of(
 ) -> Asked:
     """What was asked, in standard names; `all` stands for every contrast."""
     names = () if "all" in targets else tuple(dict.fromkeys(standard_name(name) for name in targets))
-    return Asked(str(data.absolute()), names, hours, seed, skip_bad, fractions, check_accepted(accept))
+    return Asked(
+        data=str(data.absolute()),
+        targets=names,
+        hours=hours,
+        seed=seed,
+        skip_bad=skip_bad,
+        fractions=fractions,
+        accept=check_accepted(accept),
+    )
 
 
 def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Report) -> Evaluation | None:
@@ -314,7 +337,7 @@ def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Re
         return None
     try:
         found = evaluate(
-            [run], cohort, out / "evaluation", split, target=_target(proposal), seed=proposal.asked.seed,
+            [run], cohort, out / "evaluation", split=split, target=_target(proposal), seed=proposal.asked.seed,
             report=lambda done, total, _: report("measuring", done, total), kept=out / "kept",
         )  # fmt: skip
     except InputError as error:  # what cannot be measured must not keep the images back
@@ -339,7 +362,7 @@ def _target(proposal: Proposal) -> str | None:
 
 
 def _facts(
-    listing: Listing, asked: Asked, contrasts: tuple[str, ...], preparation: Preparation, seen: Look,
+    listing: Listing, asked: Asked, contrasts: tuple[str, ...], *, preparation: Preparation, seen: Look,
     splits: dict[str, str], device: torch.device,
 ) -> Facts:  # fmt: skip
     train = [subject for subject in listing.subjects if splits.get(subject.name) == "train"]

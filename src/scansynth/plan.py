@@ -36,7 +36,7 @@ VALIDATIONS = 10
 """In a training, about."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Settings to train with, and how they came about."""
 
@@ -106,7 +106,16 @@ def plan(facts: Facts, device: torch.device) -> Plan:
     every = max(1, round(steps / VALIDATIONS))
     training = replace(config.training, minutes=60 * facts.hours, steps=max(1, round(steps)), validate_every=every)
     config = replace(config, training=training)
-    return Plan(config, tuple(decided.values()), training.steps, seconds, needed, facts.memory_gb, device, facts.hours)
+    return Plan(
+        config=config,
+        decisions=tuple(decided.values()),
+        steps=training.steps,
+        seconds=seconds,
+        memory_gb=needed,
+        there_gb=facts.memory_gb,
+        device=device,
+        hours=facts.hours,
+    )
 
 
 def configured(decided: Mapping[str, Decision], facts: Facts) -> RunConfig[Any]:

@@ -22,7 +22,7 @@ MEMORY = 0.7
 """Share of the memory that a plan may take: others work on the machine too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a plan goes by: of the cohort, as prepared, and of the machine."""
 

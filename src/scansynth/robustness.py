@@ -40,6 +40,7 @@ def measure_robustness(
     runs: Sequence[Run],
     cohort: Cohort,
     levels: Sequence[float],
+    *,
     split: str = "test",
     protocol: str | Protocol = "default",
     target: str | None = None,
@@ -65,10 +66,10 @@ def measure_robustness(
     """
     check_levels(levels)
     protocol = find_protocol(protocol)
-    work = choose_work(runs, cohort, split, protocol, target)
+    work = choose_work(runs, cohort, split, protocol=protocol, target=target)
     results: dict[float, list[Result]] = {level: [] for level in (0.0, *sorted(set(levels)))}
     calls = {
-        (number, run.folder, level): calls_left(run, task, 0, kept, level)
+        (number, run.folder, level): calls_left(run, task, 0, kept=kept, level=level)
         for number, task in enumerate(work)
         for run in task.runs
         for level in results
@@ -80,7 +81,7 @@ def measure_robustness(
             for level, found in results.items():
                 what = f"{run.folder.name} {task.subject} {task.target} noise {level:g}"
                 with parts.part(calls[number, run.folder, level], what) as told:
-                    drawing = draw(run, task, seed, 0, kept, level, told)
+                    drawing = draw(run, task, seed, sample=0, kept=kept, level=level, report=told)
                 found.append(Result(run.folder.name, drawing.sources, task.target, task.subject, take(drawing.image)))
     return Robustness(protocol, results)
 

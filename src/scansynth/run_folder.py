@@ -68,6 +68,7 @@ def open_run(
     config: RunConfig[Any],
     cohort: Cohort,
     run: Path,
+    *,
     overwrite: bool,
     resolve: Callable[[RunConfig[Any]], RunConfig[Any]],
     processes: Processes,
@@ -90,7 +91,7 @@ def open_run(
     Raises:
         InputError: if the folder holds a run of other settings, or something else.
     """
-    stored = processes.from_first(lambda: find_run(run, overwrite))
+    stored = processes.from_first(lambda: find_run(run, overwrite=overwrite))
     if stored is not None:
         return processes.from_first(lambda: reopen_run(config, stored, cohort, run, processes.device))
     choice = processes.from_first(lambda: choose_precision(config.training.precision, processes.device))
@@ -102,7 +103,7 @@ def open_run(
     return None, config
 
 
-def find_run(run: Path, overwrite: bool) -> RunConfig[Any] | None:
+def find_run(run: Path, *, overwrite: bool) -> RunConfig[Any] | None:
     """The settings of the run that is in the folder, or None where one may be made; clears it to overwrite it."""
     settings = run / "config.yaml"
     # config.yaml alone is no sign of a run: other programs name theirs so, too.

@@ -70,6 +70,7 @@ def train_segmenter(
     cohort: Cohort,
     contrasts: Sequence[str],
     mask: str,
+    *,
     steps: int = STEPS,
     seed: int = 0,
     device: torch.device | None = None,
@@ -116,7 +117,10 @@ def train_segmenter(
     for step in range(steps):
         places = [(labelled, shown)[number % 2] for number in range(BATCH)]
         chosen = [pool[int(rng.integers(len(pool)))] for pool in places]
-        slices = [[read_image(cohort, subject, name, acceleration, z) for name in contrasts] for subject, z in chosen]
+        slices = [
+            [read_image(cohort, subject, name, acceleration=acceleration, z=z) for name in contrasts]
+            for subject, z in chosen
+        ]
         images = torch.stack([torch.stack(channels) for channels in slices])
         truth = torch.stack([classes[subject][:, :, z] for subject, z in chosen])
         mirrored = torch.from_numpy(rng.random(BATCH) < 0.5)

@@ -71,7 +71,7 @@ class Moments:
         return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A trained run, ready to synthesise."""
 
@@ -114,7 +114,15 @@ class Run:
             log.info("threads: 1, as other programs use the processors, and several would wait for each other")
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
         weights = {"sha256": digest, "training_step": step_of(source)}
-        return cls(folder, config, method, PreparationRecord.read(folder), place, weights, precision)
+        return cls(
+            folder=folder,
+            config=config,
+            method=method,
+            record=PreparationRecord.read(folder),
+            device=place,
+            weights=weights,
+            precision=precision,
+        )
 
     def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:
         """The contrast to make: the one named, or the only one that is not given.
@@ -195,7 +203,7 @@ class Run:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: Volume.read(path) for name, path in files.items()}
         grid = grid_for(volumes, self.record.settings)
-        accepted = self.guard(volumes, grid, accept, self.method.needs.tissue and not tissue)
+        accepted = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
         available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
         undo = Undo(grid)
@@ -209,28 +217,38 @@ class Run:
         densities = None
         if self.method.needs.tissue:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
-            densities = self.segmented(images, available, grid.affine, labels)
+            densities = self.segmented(images, available, grid.affine, labels=labels)
         moments, kept, found = Moments(), [], {}
         for sample in range(samples):
             noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
             told = partial(report_part, report, sample, samples) if report else None
-            image = self.make(images, available, target, noise, windows, told, densities)
+            image = self.make(images, available, target, noise=noise, windows=windows, report=told, tissue=densities)
             made = undo(image, self.record.statistics[target])
             moments.add(made)
             if samples > 1 and not moments_only:
                 kept.append(made)
             if maps and not sample:
-                own = self.hypothetical_maps(images, available, target, image, noise, windows)
+                own = self.hypothetical_maps(images, available, target, made=image, noise=noise, windows=windows)
                 found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
-        provenance = {**self.provenance(target, files, seed, samples, subject, shared_noise), "maps": maps}
+        provenance = {
+            **self.provenance(target, files, seed, samples=samples, subject=subject, shared_noise=shared_noise),
+            "maps": maps,
+        }
         if accepted:
             provenance["accepted"] = list(accepted)
         if self.method.needs.tissue:
             provenance["tissue"] = str(tissue) if tissue else "segmented from each source"
-        return Synthesis(moments.mean(), moments.deviation(), tuple(kept), provenance, like, found)
+        return Synthesis(
+            array=moments.mean(),
+            deviation=moments.deviation(),
+            samples=tuple(kept),
+            provenance=provenance,
+            like=like,
+            maps=found,
+        )
 
     def guard(
-        self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], tissue: bool = False
+        self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
     ) -> tuple[str, ...]:
         """Hold the sources of a translation against the rules of the census, and against the training's census.
 
@@ -254,13 +272,13 @@ class Run:
             )  # fmt: skip
         first = next(iter(volumes.values()))
         facts = [
-            facts_of(volume, "source", contrast, None if volume is first else first)
+            facts_of(volume, "source", contrast, first=None if volume is first else first)
             for contrast, volume in volumes.items()
         ]
         cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
         findings = [
             one
-            for one in judge(Others(facts, {}, cuts, tissue, self.record.usual))
+            for one in judge(Others(scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual))
             if one.rule.name != "few-slices"  # nothing is measured here
         ]
         refuse(findings, accept)
@@ -269,7 +287,7 @@ class Run:
         return tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
 
     def segmented(
-        self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, labels: np.ndarray | None = None
+        self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, *, labels: np.ndarray | None = None
     ) -> torch.Tensor:
         """Tissue densities by each source alone, of a method that wants them (`data/tissue.py`).
 
@@ -296,6 +314,7 @@ class Run:
         images: torch.Tensor,
         available: torch.Tensor,
         target: str,
+        *,
         noise: Noise,
         windows: int | None = None,
         report: Report | None = None,
@@ -316,7 +335,7 @@ class Run:
             (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
         """
         result = torch.zeros(images.shape[2:])
-        if part := self.shown(images, available, target, tissue):
+        if part := self.shown(images, available, target, tissue=tissue):
             batch, slab = part
             made = self.method.translate(batch, target, self.windows(batch["images"].shape[2:], windows, report), noise)
             if not torch.isfinite(made).all():
@@ -330,6 +349,7 @@ class Run:
         images: torch.Tensor,
         available: torch.Tensor,
         target: str,
+        *,
         made: np.ndarray,
         noise: Noise,
         windows: int | None = None,
@@ -365,7 +385,7 @@ class Run:
         return {name: array.numpy() for name, array in maps.items()}
 
     def shown(
-        self, images: torch.Tensor, available: torch.Tensor, target: str, tissue: torch.Tensor | None = None
+        self, images: torch.Tensor, available: torch.Tensor, target: str, *, tissue: torch.Tensor | None = None
     ) -> tuple[dict[str, torch.Tensor], slice] | None:
         """The batch of the slices that are synthesised, and which they are; None where no source shows anything."""
         self.check_size(tuple(images.shape[2:]))
@@ -415,7 +435,7 @@ class Run:
         return slice(min(start, stop - least) if stop - start < least else start, stop)
 
     def provenance(
-        self, target: str, sources: Mapping[str, Path], seed: int, samples: int, subject: str, shared_noise: bool
+        self, target: str, sources: Mapping[str, Path], seed: int, *, samples: int, subject: str, shared_noise: bool
     ) -> dict[str, Any]:
         """What a sidecar says of an image's making."""
         return {

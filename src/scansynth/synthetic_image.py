@@ -43,7 +43,7 @@ class _Part:
     """What its sidecar says beside the provenance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Synthesis:
     """A contrast that was not acquired, on the grid of its source."""
 
@@ -216,7 +216,7 @@ def is_whole(image: Path) -> bool:
     return bool(content) and size > 0 and size == content.get("bytes", size)
 
 
-def is_made(path: Path, wanted: Mapping[str, Any], what: str, images: Iterable[Path] = ()) -> bool:
+def is_made(path: Path, wanted: Mapping[str, Any], what: str, *, images: Iterable[Path] = ()) -> bool:
     """Whether an image and its parts are there, whole, and its sidecar says that it was made as wanted.
 
     Args:

@@ -18,7 +18,7 @@ from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One subject's target, which some runs make."""
 
@@ -38,7 +38,7 @@ class Task:
 
     def read(self, contrast: str) -> np.ndarray:
         """A scan as the runs see it, (X, Y, Z) in [0, 1]."""
-        return read_image(self.cohort, self.subject, contrast, self.acceleration).numpy()
+        return read_image(self.cohort, self.subject, contrast, acceleration=self.acceleration).numpy()
 
     def truth(self) -> np.ndarray:
         """The target, (X, Y, Z) in [0, 1]."""
@@ -59,6 +59,7 @@ def choose_work(
     runs: Sequence[Run],
     cohort: Cohort,
     split: str,
+    *,
     protocol: str | Protocol,
     target: str | None,
     subsets: bool = False,
@@ -97,9 +98,31 @@ def choose_work(
                     run for run in makers if not run.method.reconstructs and set(given) & set(run.config.contrasts)
                 )
                 if able and given:
-                    work.append(Task(cohort, protocol, subject, name, given, given == sources, able, acceleration))
+                    work.append(
+                        Task(
+                            cohort=cohort,
+                            protocol=protocol,
+                            subject=subject,
+                            target=name,
+                            sources=given,
+                            whole=given == sources,
+                            runs=able,
+                            acceleration=acceleration,
+                        )
+                    )
             if mirrors := tuple(run for run in makers if run.method.reconstructs):
-                work.append(Task(cohort, protocol, subject, name, (name,), True, mirrors, acceleration))
+                work.append(
+                    Task(
+                        cohort=cohort,
+                        protocol=protocol,
+                        subject=subject,
+                        target=name,
+                        sources=(name,),
+                        whole=True,
+                        runs=mirrors,
+                        acceleration=acceleration,
+                    )
+                )
     if not work:
         raise InputError(f"{cohort.folder}: no {split} subject has a target together with a source")
     return work
@@ -134,6 +157,7 @@ def synthesise(
     run: Run,
     cohort: Cohort,
     subject: str,
+    *,
     target: str,
     seed: int,
     samples: Sequence[int] = (0,),
@@ -159,7 +183,9 @@ def synthesise(
     """
     wants_tissue = run.method.needs.tissue
     stored = change is None or OWN_MASK in cohort.masks(subject)
-    batch = whole_subject(cohort, subject, run.config.contrasts, run.config.data.acceleration, wants_tissue and stored)
+    batch = whole_subject(
+        cohort, subject, run.config.contrasts, acceleration=run.config.data.acceleration, tissue=wants_tissue and stored
+    )
     images = from_network(batch["images"])
     if change is not None:
         images = change(images)
@@ -176,5 +202,5 @@ def synthesise(
     for part, sample in enumerate(samples):
         noise = Noise([(seed, subject, sample)], run.device)
         told = partial(report_part, report, part, len(samples)) if report else None
-        made.append(run.make(images, available, target, noise, report=told, tissue=tissue))
+        made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue))
     return np.stack(made), sources

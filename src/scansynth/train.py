@@ -37,6 +37,7 @@ def train(
     config: RunConfig[Any],
     cohort: Cohort,
     run: Path,
+    *,
     device: torch.device,
     init: Path | None = None,
     overwrite: bool = False,
@@ -69,9 +70,9 @@ def train(
     processes = processes or Processes(device)
     config = replace(config, contrasts=config.contrasts or cohort.contrasts)
     with locked(run, processes):
-        stage = find_first_stage(config, cohort, run, first_stage, overwrite, processes)
+        stage = find_first_stage(config, cohort, run, given=first_stage, overwrite=overwrite, processes=processes)
         with processes.agreeing():
-            method, dataset = make_parts(config, cohort, processes, stage)
+            method, dataset = make_parts(config, cohort, processes, first_stage=stage)
             if init and (overwrite or not checkpoint.current(run / "last")):
                 weights, source = checkpoint.load_weights(init)
                 check_same_networks(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
@@ -80,10 +81,12 @@ def train(
         def resolve(config: RunConfig[Any]) -> RunConfig[Any]:
             return with_steps(with_threads(config, dataset, processes), cohort, dataset, processes, stage)
 
-        resumed, config = open_run(config, cohort, run, overwrite, resolve, processes, stage)
+        resumed, config = open_run(
+            config, cohort, run, overwrite=overwrite, resolve=resolve, processes=processes, stage=stage
+        )
         training, state = config.training, {}
         precision = choose_precision(training.precision, device).precision
-        engine = Engine(method, device, precision, training.gradient_clip, processes)
+        engine = Engine(method, device, precision, gradient_clip=training.gradient_clip, processes=processes)
         if resumed:
             with processes.agreeing():
                 state = engine.load(resumed)
@@ -94,7 +97,9 @@ def train(
             cut_back(run / "metrics.jsonl", state.get("step", 0))
         with threads(training.threads), asked_to_stop() as stop:
             seconds = time.perf_counter() - begun
-            return Loop(config, cohort, run, engine, dataset, state, seconds, stop).run_steps(report)
+            return Loop(
+                config, cohort, run, engine=engine, dataset=dataset, state=state, seconds=seconds, stop=stop
+            ).run_steps(report)
 
 
 def check_same_networks(config: RunConfig[Any], init: Path, labels: Sequence[Label]) -> None:

@@ -75,6 +75,7 @@ class Loop:
         config: RunConfig[Any],
         cohort: Cohort,
         run: Path,
+        *,
         engine: Engine,
         dataset: TrainingData,
         state: dict[str, Any],
@@ -257,7 +258,7 @@ class Loop:
         engine, psnr, ssim = self.engine, {}, {}
         if self.held_out is not None:  # nothing is there to compare a volume with that is made without a source
             with engine.averaged_weights():
-                loss = held_out_loss(engine.method, self.held_out, self.config, engine.device, self.go_on)
+                loss = held_out_loss(engine.method, self.held_out, self.config, engine.device, before_each=self.go_on)
             self.write(writer, done, {"validation/loss": loss})
             self.keep_best(done, -loss, {"validation_loss": loss})
             return {"validation/loss": loss}

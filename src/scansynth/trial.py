@@ -56,7 +56,9 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
     batch = random_batch(method, training.batch_size, size, config.seed)
 
     def work() -> None:
-        engine = Engine(method, device, choose_precision(training.precision, device).precision, training.gradient_clip)
+        engine = Engine(
+            method, device, choose_precision(training.precision, device).precision, gradient_clip=training.gradient_clip
+        )
         for place in (*[0] * WARM_UP, *range(STEPS)):
             number = int((place + 0.5) / STEPS * training.steps)
             begun = time.perf_counter()
@@ -100,7 +102,9 @@ def trial_step(config: RunConfig[Any], dataset: TrainingData, processes: Process
     """A training step on a copy of the method, with the run's own samples; all processes call it together."""
     training, numbers = config.training, count()
     precision = choose_precision(training.precision, processes.device).precision
-    engine = Engine(make_method(config), processes.device, precision, training.gradient_clip, processes)
+    engine = Engine(
+        make_method(config), processes.device, precision, gradient_clip=training.gradient_clip, processes=processes
+    )
 
     def one() -> None:
         number = next(numbers)

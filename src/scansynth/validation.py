@@ -41,7 +41,9 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
     for subject in cohort.subjects("val"):
         if not cohort.registered(subject):
             continue
-        whole = whole_subject(cohort, subject, config.contrasts, config.data.acceleration, method.needs.tissue)
+        whole = whole_subject(
+            cohort, subject, config.contrasts, acceleration=config.data.acceleration, tissue=method.needs.tissue
+        )
         foreground = np.max([cohort.foreground(subject, name) for name in cohort.available(subject)], axis=0)
         tissue = np.flatnonzero(foreground >= config.data.min_foreground)
         if not len(tissue):
@@ -102,6 +104,7 @@ def held_out_loss(
     samples: SliceSetDataset | PatchDataset,
     config: RunConfig[Any],
     device: torch.device,
+    *,
     before_each: Callable[[], None] = lambda: None,
 ) -> float:
     """Mean training loss of `validation_slices` epochs of samples, with the same ones, times and noise each time.

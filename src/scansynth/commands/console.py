@@ -44,7 +44,7 @@ class Log:
         self.begun: dict[str, tuple[float, int]] = {}
         self.due: dict[str, float] = {}
 
-    def move(self, text: str, done: int, total: int, note: str = "") -> None:
+    def move(self, text: str, done: int, total: int, *, note: str = "") -> None:
         """Tell of progress, or let it be: it is too soon, or all is done."""
         now = self.clock()
         if text not in self.begun:
@@ -66,7 +66,7 @@ def in_words(seconds: float) -> str:
 
 
 @contextmanager
-def bars(show: bool = True, clock: Callable[[], float] = time.monotonic) -> Iterator[Any]:
+def bars(*, show: bool = True, clock: Callable[[], float] = time.monotonic) -> Iterator[Any]:
     """Progress bars: a function (text, done, in all, note) that draws and moves one bar a text.
 
     Where the output is no terminal (a log file), lines are written now and then (`Log`). Of several processes only the
@@ -84,7 +84,7 @@ def bars(show: bool = True, clock: Callable[[], float] = time.monotonic) -> Iter
 
         def move(text: str, done: int, total: int, note: str = "") -> None:
             if show and not err.is_terminal:
-                log.move(text, done, total, note)
+                log.move(text, done, total, note=note)
             if text not in tasks:
                 tasks[text] = progress.add_task(text)
             progress.update(tasks[text], completed=done, total=total, description=f"{text} {note}".strip())

@@ -12,7 +12,7 @@ from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Measured:
     """What `evaluate` and `compare` share."""
 
@@ -62,15 +62,25 @@ class _Measured:
         prepared = Cohort.open(self.cohort)
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
-    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, samples: int = 1, subsets: bool = False) -> Any:
+    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
         """Measure, with progress bars."""
         from scansynth.evaluate import evaluate
 
         with bars() as move:
             return evaluate(
-                runs, cohort, self.output, self.split, protocol, self.target, self.seed, self.pictures,
-                lambda done, total, name: move("evaluating", done, total, name), samples, self.keep, subsets,
-            )  # fmt: skip
+                runs,
+                cohort,
+                self.output,
+                split=self.split,
+                protocol=protocol,
+                target=self.target,
+                seed=self.seed,
+                pictures=self.pictures,
+                report=lambda done, total, name: move("evaluating", done, total, name),
+                samples=samples,
+                kept=self.keep,
+                subsets=subsets,
+            )
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, protocol, self.samples, self.subsets == "all")
+        found = self.evaluated(runs, cohort, protocol, samples=self.samples, subsets=self.subsets == "all")
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
@@ -123,8 +133,8 @@ class Evaluate(_Measured):
 
         with bars() as move:
             robustness = measure_robustness(
-                runs, cohort, self.noise, self.split, protocol, self.target, self.seed,
-                lambda done, total, name: move("evaluating with noise", done, total, name), self.keep,
+                runs, cohort, self.noise, split=self.split, protocol=protocol, target=self.target, seed=self.seed,
+                report=lambda done, total, name: move("evaluating with noise", done, total, name), kept=self.keep,
             )  # fmt: skip
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
@@ -135,7 +145,7 @@ class Evaluate(_Measured):
 
         with bars() as move:
             found = measure_downstream(
-                runs, cohort, mask, self.split, self.target, self.seed, self.segmenter,
+                runs, cohort, mask, split=self.split, target=self.target, seed=self.seed, command=self.segmenter,
                 report=lambda done, total, name: move(name, done, total),
             )  # fmt: skip
         write_downstream(found, mask, self.segmenter, self.output)
@@ -164,15 +174,24 @@ class Compare(_Measured):
         runs, cohort = self.opened()
         found = self.evaluated(runs, cohort, protocol)
         plot_subjects(found.results, found.protocol, self.output)
-        by_subject = compare(found.results, found.protocol, self.reference, found.costs, found.acceleration)
+        by_subject = compare(
+            found.results, found.protocol, reference=self.reference, costs=found.costs, acceleration=found.acceleration
+        )
         write_comparison(by_subject, self.output)
         out.print(markdown(by_subject), markup=False)
         if self.by_slice:
             costs, acceleration = found.costs, found.acceleration
-            by_slice = compare(found.results, found.protocol, self.reference, costs, acceleration, "slice")
+            by_slice = compare(
+                found.results,
+                found.protocol,
+                reference=self.reference,
+                costs=costs,
+                acceleration=acceleration,
+                unit="slice",
+            )
             write_comparison(by_slice, self.output)
             out.print(markdown(by_slice), markup=False)
-        path = write_report(found, runs, self.output, by_subject)
+        path = write_report(found, runs, self.output, comparison=by_subject)
         out.print(f"Report, for a browser: {path}", markup=False)
         # The run that has the best mean of the most figures.
         best = [row.label for row in by_subject.rows for _ in row.best]

@@ -12,7 +12,7 @@ from scansynth.commands.next_step import after_generating
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Generate:
     """Make whole volumes without a source, as many as asked for; the same command goes on where it stopped."""
 
@@ -44,7 +44,7 @@ class Generate:
         from scansynth.generation import generate_set
         from scansynth.processes import start_processes
 
-        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
                 run = scansynth.load(self.run_folder, str(processes.device))
             paths = generate_set(

@@ -9,7 +9,7 @@ from tyro.conf import arg
 from scansynth.commands.console import Output, bars, out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measure:
     """Measure sets of generated volumes: variety, distance to real ones, memorised subjects, stage borders."""
 
@@ -40,9 +40,15 @@ class Measure:
         extractor = find_extractor(self.extractor, self.weights)
         with bars() as move:
             found = measure_generated(
-                self.sets, Cohort.open(self.cohort), self.output, self.contrast, extractor, self.memorisation,
-                seed=self.seed, report=lambda done, total, what: move("measuring", done, total, what),
-            )  # fmt: skip
+                self.sets,
+                Cohort.open(self.cohort),
+                self.output,
+                contrast=self.contrast,
+                extractor=extractor,
+                memorisation=self.memorisation,
+                seed=self.seed,
+                report=lambda done, total, what: move("measuring", done, total, what),
+            )
         for name in ("sets.md", "coherence.md"):
             out.print((self.output / name).read_text("utf-8"), markup=False)
         for label, one in found.memorisation.items():

@@ -10,7 +10,7 @@ from scansynth.commands.console import out
 from scansynth.commands.next_step import command
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Choose method, network, batch and precision for a prepared cohort and this machine, and say why."""
 

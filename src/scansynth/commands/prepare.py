@@ -9,7 +9,7 @@ from scansynth.commands.next_step import after_preparing
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepare:
     """Prepare a folder or table of scans once, for training and evaluation."""
 
@@ -80,9 +80,16 @@ class Prepare:
                 progress=lambda done, total, name: move("reading", done, total),
             )  # fmt: skip
         report = dry_run(
-            listing, settings, census, contrasts, self.fractions, self.seed, fit=not (self.recipe or self.size),
-            tissue=self.tissue == "segment", accept=self.accept,
-        )  # fmt: skip
+            listing,
+            settings,
+            census=census,
+            contrasts=contrasts,
+            fractions=self.fractions,
+            seed=self.seed,
+            fit=not (self.recipe or self.size),
+            tissue=self.tissue == "segment",
+            accept=self.accept,
+        )
         if self.dry_run:
             self.foreseen(report)
             return
@@ -98,7 +105,7 @@ class Prepare:
                 listing,
                 self.output,
                 settings,
-                contrasts,
+                contrasts=contrasts,
                 fractions=self.fractions,
                 seed=self.seed,
                 progress=lambda done, total, name: move("preparing", done, total),

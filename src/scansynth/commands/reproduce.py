@@ -11,7 +11,7 @@ from scansynth.commands.next_step import command
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reproduce:
     """Redo a table of a paper and put the paper's figures beside; the same command again goes on."""
 
@@ -49,7 +49,14 @@ class Reproduce:
             raise InputError(f"reproduce: name a table ({', '.join(TABLES)}), or --list")
         table = find_table(self.name)
         folder = self.output or Path("reproduction") / (table.name + ("-small" if self.small else ""))
-        request = Request(table, folder, parse_data(table, self.data), self.small, self.minutes, self.seed)
+        request = Request(
+            table=table,
+            out=folder,
+            data=parse_data(table, self.data),
+            small=self.small,
+            minutes=self.minutes,
+            seed=self.seed,
+        )
         device = find_device(self.device)
         if self.dry_run:
             with bars() as move:

@@ -9,7 +9,7 @@ from scansynth.commands.console import Input, Output, bars, err, out
 from scansynth.commands.next_step import command
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Do all of it: look, prepare, choose, train, measure, make what is missing, and report on one page."""
 
@@ -51,7 +51,15 @@ class Pipeline:
                 f"run: name the --target to make, several times for several, or --target all (found: {found})"
             )
         device = find_device(self.device)
-        asked = asked_of(self.input, self.target, self.hours, self.seed, self.skip_bad, self.fractions, self.accept)
+        asked = asked_of(
+            self.input,
+            self.target,
+            self.hours,
+            seed=self.seed,
+            skip_bad=self.skip_bad,
+            fractions=self.fractions,
+            accept=self.accept,
+        )
         with bars() as move:
             if begun(self.output, asked):
                 proposal = recall(listing, asked, self.output)

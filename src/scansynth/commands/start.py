@@ -7,7 +7,7 @@ from scansynth.commands.console import Output, bars, out
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Demo:
     """Train and translate on phantom scans (or --data) in minutes, with tables and pictures."""
 
@@ -34,7 +34,15 @@ class Demo:
         device = find_device(self.device)
         out.print(announcement(self.output, device, self.data, (first, second), self.minutes), markup=False)
         with bars() as move:
-            outcome = demo(self.output, device, self.data, (first, second), self.minutes, self.seed, move)
+            outcome = demo(
+                self.output,
+                device,
+                data=self.data,
+                contrasts=(first, second),
+                minutes=self.minutes,
+                seed=self.seed,
+                report=move,
+            )
         out.print((self.output / "evaluation" / "table.md").read_text(), markup=False)
         out.print(f"Done in {outcome.seconds / 60:.1f} minutes. Tables and pictures: {self.output / 'evaluation'}")
         out.print(f"Report, for a browser: {self.output / 'evaluation' / 'report.html'}")

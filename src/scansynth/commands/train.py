@@ -14,7 +14,7 @@ from scansynth.commands.next_step import after_training
 Settings = TypeVar("Settings")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train(Generic[Settings]):
     """Train a run; the same command again goes on where it stopped."""
 
@@ -54,19 +54,21 @@ class Train(Generic[Settings]):
         from scansynth.processes import start_processes
         from scansynth.train import train
 
-        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
                 cohort = Cohort.open(self.cohort)
             config = train(
                 self.chosen(),
                 cohort,
                 self.run,
-                processes.device,
-                self.init,
-                self.overwrite,
-                lambda done, total, figures: move(f"training {self.run.name}", done, total, validation_note(figures)),
-                processes,
-                self.first_stage,
+                device=processes.device,
+                init=self.init,
+                overwrite=self.overwrite,
+                report=lambda done, total, figures: move(
+                    f"training {self.run.name}", done, total, validation_note(figures)
+                ),
+                processes=processes,
+                first_stage=self.first_stage,
             )
         if processes.first:
             out.print(f"{self.run}: trained.", markup=False)
@@ -92,7 +94,7 @@ LISTS = "`scansynth methods --recipes METHOD` lists the recipes of a method, `sc
 def parse_train(arguments: Sequence[str]) -> Train[Any]:
     """`train RECIPE …` or `train FILE.yaml …`: the recipe says which settings there are."""
     if not arguments or arguments[0].startswith("-"):
-        without_recipe("--help" in arguments or "-h" in arguments)
+        without_recipe(help_asked="--help" in arguments or "-h" in arguments)
     from scansynth.config import RunConfig, read_yaml
     from scansynth.methods import find_method
     from scansynth.recipes import find_recipe
@@ -104,7 +106,7 @@ def parse_train(arguments: Sequence[str]) -> Train[Any]:
     return tyro.cli(Train[kind], default=default, args=list(arguments[1:]), prog=f"scansynth train {name}")
 
 
-def without_recipe(help_asked: bool) -> NoReturn:
+def without_recipe(*, help_asked: bool) -> NoReturn:
     """What `train` has to say before there is a recipe; torch is not loaded for it."""
     if not help_asked:
         err.print(f"usage: scansynth train RECIPE|FILE.yaml --cohort COHORT --run RUN …\n{LISTS}", markup=False)

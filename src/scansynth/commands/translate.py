@@ -12,7 +12,7 @@ from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Translate:
     """Make a contrast that was not acquired: for one subject (files by contrast) or a folder (-i)."""
 
@@ -123,7 +123,7 @@ class Translate:
         from scansynth.data.layouts import find_subjects
         from scansynth.processes import start_processes
 
-        with start_processes(self.device, self.devices, self.nodes) as processes, bars(processes.first) as move:
+        with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
                 listing = find_subjects(folder)
                 run = scansynth.load(self.run_folder, str(processes.device))

@@ -11,7 +11,7 @@ from torch.nn import functional
 from scansynth.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How training slices are changed at random."""
 

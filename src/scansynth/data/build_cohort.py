@@ -55,8 +55,8 @@ def build_cohort(
     listing: Listing,
     folder: Path | str,
     settings: Preparation,
-    contrasts: Sequence[str] | None = None,
     *,
+    contrasts: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
     progress: Progress | None = None,
@@ -98,7 +98,7 @@ def build_cohort(
     if untrained := without_training({subject.name: subject.scans for subject in subjects}, splits, contrasts):
         raise InputError(untrained[0])
     check_folder(folder)
-    _check_settings(folder, settings, overwrite)
+    _check_settings(folder, settings, overwrite=overwrite)
     census = census or take(listing, contrasts, known=folder / CENSUS, keep=True)
     found = survey(census, settings, splits, tissue=tissue is not None)
     found.refuse(accept)
@@ -112,7 +112,7 @@ def build_cohort(
     entries: dict[str, Any] = {}
     for subject in subjects:
         wanted = {name: subject.scans[name] for name in contrasts if name in subject.scans}
-        writer = _SubjectWriter(subject, wanted, folder, settings, table, census.volumes)
+        writer = _SubjectWriter(subject, wanted, folder, settings=settings, acquisitions=table, read=census.volumes)
         bad = writer.load()
         problems += bad
         for contrast in wanted if not bad or skip_bad else ():
@@ -163,6 +163,7 @@ class _SubjectWriter:
         subject: Subject,
         scans: Mapping[str, Path],
         folder: Path,
+        *,
         settings: Preparation,
         acquisitions: Table,
         read: dict[tuple[str, str], Volume],
@@ -311,7 +312,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
 
 
-def _check_settings(folder: Path, settings: Preparation, overwrite: bool) -> None:
+def _check_settings(folder: Path, settings: Preparation, *, overwrite: bool) -> None:
     """Raise InputError if a cohort was prepared with other settings, and may not be thrown away."""
     marker = folder / "preparation.json"
     if marker.is_file() and not overwrite and _stored(marker) != json.loads(_json(asdict(settings))):

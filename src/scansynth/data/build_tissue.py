@@ -67,7 +67,7 @@ def write_tissue(folder: Path, contrast: str, record: Mapping[str, Any], setting
     tumour: Any = blosc2.open(str(folder / "mask_seg.b2nd"), mode="r") if expert else None
     voxel = np.linalg.norm(np.asarray(record["affine"])[:3, :3], axis=0).tolist()
     try:
-        densities = segment(image[:], contrast, voxel, None if tumour is None else tumour[:] > 0)
+        densities = segment(image[:], contrast, voxel, tumour=None if tumour is None else tumour[:] > 0)
     except InputError as error:
         raise InputError(f"{record['source']}: {error}") from error
     index.unlink(missing_ok=True)

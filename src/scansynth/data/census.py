@@ -119,7 +119,7 @@ def _looked_at(subject: Subject, contrasts: Sequence[str], before: Mapping[str, 
             found[contrast] = None, None, key, str(error)
             continue
         like = first if first is not None and same_grid(first.space, volume.space) else None
-        found[contrast] = facts_of(volume, subject.name, contrast, like), volume, key, ""
+        found[contrast] = facts_of(volume, subject.name, contrast, first=like), volume, key, ""
         first = first or volume
     return found
 

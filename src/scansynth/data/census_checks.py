@@ -19,7 +19,7 @@ LARGEST_BRAIN = 2000.0
 """Millilitres: no brain with its fluid fills more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Others:
     """What a scan is held against: the census that it belongs to."""
 

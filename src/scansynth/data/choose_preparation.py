@@ -22,7 +22,7 @@ MULTIPLE = 16
 """Sides are multiples of it, so that a U-Net can halve them four times."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Look:
     """What some subjects' voxels say."""
 
@@ -75,12 +75,16 @@ def look(listing: Listing, contrasts: Sequence[str], report: Callable[[int, int]
     wide, high, deep = (float(mm) for mm in np.max(extents, axis=0))
     plane = np.asarray(spacings)[:, :2]
     return Look(
-        (x, y, z), bool(np.allclose(plane, [x, y], rtol=1e-3)), (wide, high, deep), float(np.median(slices)),
-        float(np.mean(grids)) if grids else 0.0, tuple(unreadable),
-    )  # fmt: skip
+        spacing=(x, y, z),
+        equal=bool(np.allclose(plane, [x, y], rtol=1e-3)),
+        extent=(wide, high, deep),
+        slices=float(np.median(slices)),
+        paired=float(np.mean(grids)) if grids else 0.0,
+        unreadable=tuple(unreadable),
+    )
 
 
-def choose_preparation(seen: Look, largest: float, one_grid: bool) -> tuple[Preparation, str]:
+def choose_preparation(seen: Look, largest: float, *, one_grid: bool) -> tuple[Preparation, str]:
     """The finest preparation whose slices have at most `largest` voxels.
 
     Args:

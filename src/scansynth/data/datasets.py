@@ -55,7 +55,7 @@ def as_acquired(image: Tensor, contrast: str, acceleration: Acceleration) -> Ten
 
 
 def read_image(
-    cohort: Cohort, subject: str, contrast: str, acceleration: Acceleration = (), z: int | slice | None = None
+    cohort: Cohort, subject: str, contrast: str, *, acceleration: Acceleration = (), z: int | slice | None = None
 ) -> Tensor:
     """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1]."""
     return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z)), contrast, acceleration)
@@ -94,6 +94,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         cohort: Cohort,
         contrasts: Sequence[str],
         split: str,
+        *,
         paired: bool,
         seed: int,
         min_foreground: float = 0.0,
@@ -110,12 +111,13 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.size = _in_plane_size(cohort, self.contrasts, split)
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
         if paired:
-            places = paired_places(cohort, self.contrasts, split, min_foreground, slices_per_subject)
+            places = paired_places(cohort, self.contrasts, split, min_foreground, slices_per_subject=slices_per_subject)
             self._places = {"": places}
             shown = {contrast for subject, _ in places for contrast in cohort.available(subject)}
         else:
             self._places = {
-                name: slice_places(cohort, name, split, min_foreground, slices_per_subject) for name in self.contrasts
+                name: slice_places(cohort, name, split, min_foreground, slices_per_subject=slices_per_subject)
+                for name in self.contrasts
             }
             shown = {name for name, places in self._places.items() if places}
         for contrast in self.contrasts:
@@ -156,7 +158,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         for k, contrast in enumerate(self.contrasts):
             if contrast in places:
                 subject, z = places[contrast]
-                images[k] = read_image(self.cohort, subject, contrast, self.acceleration, z)
+                images[k] = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=z)
                 available[k] = True
         if self.augmentation is not None:
             images[available] = self._augment(images[available], i, self.augmentation)
@@ -185,7 +187,12 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
 
 
 def paired_places(
-    cohort: Cohort, contrasts: Sequence[str], split: str, min_foreground: float, slices_per_subject: int | None = None
+    cohort: Cohort,
+    contrasts: Sequence[str],
+    split: str,
+    min_foreground: float,
+    *,
+    slices_per_subject: int | None = None,
 ) -> list[Place]:
     """Slices of the subjects that have at least two of the contrasts (or the only one, if one is asked).
 
@@ -204,7 +211,7 @@ def paired_places(
 
 
 def slice_places(
-    cohort: Cohort, contrast: str, split: str, min_foreground: float, slices_per_subject: int | None = None
+    cohort: Cohort, contrast: str, split: str, min_foreground: float, *, slices_per_subject: int | None = None
 ) -> list[Place]:
     """Slices of one contrast."""
     return [
@@ -233,7 +240,7 @@ def chosen_slices(share: np.ndarray, min_foreground: float, slices_per_subject: 
 
 
 def whole_subject(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], acceleration: Acceleration = (), tissue: bool = False
+    cohort: Cohort, subject: str, contrasts: Sequence[str], *, acceleration: Acceleration = (), tissue: bool = False
 ) -> dict[str, Tensor]:
     """One subject's prepared scans, as a run of this acceleration sees them, as a batch of one.
 
@@ -251,7 +258,7 @@ def whole_subject(
     images = torch.zeros(1, len(contrasts), *cohort.shape(subject, shown[0]))
     for k, contrast in enumerate(contrasts):
         if contrast in shown:
-            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration))
+            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration=acceleration))
     batch = {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
     if tissue:
         batch["tissue"] = read_tissue(cohort, subject, contrasts, images.shape[2:])[None]
@@ -259,7 +266,7 @@ def whole_subject(
 
 
 def read_tissue(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], shape: Sequence[int], z: int | None = None
+    cohort: Cohort, subject: str, contrasts: Sequence[str], shape: Sequence[int], *, z: int | None = None
 ) -> Tensor:
     """Tissue densities by each of the K contrasts, (K, 4, *shape): 0 where a scan is not there or shows none (CT).
 

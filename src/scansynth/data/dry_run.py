@@ -19,7 +19,7 @@ NAMED = 5
 """Subjects that a warning names at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What preparing would do, without doing it."""
 
@@ -42,11 +42,11 @@ class Report:
 def dry_run(
     listing: Listing,
     settings: Preparation,
+    *,
     census: Census | None = None,
     contrasts: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
-    *,
     fit: bool = False,
     tissue: bool = False,
     accept: Sequence[str] = (),
@@ -105,7 +105,15 @@ def dry_run(
         *(f"warning: {warning}" for warning in warnings),
         *(f"problem: {problem}" for problem in problems),
     ]
-    return Report("\n".join(text), found, box, counted, tuple(warnings), tuple(unreadable), tuple(problems))
+    return Report(
+        text="\n".join(text),
+        survey=found,
+        box=box,
+        splits=counted,
+        warnings=tuple(warnings),
+        unreadable=tuple(unreadable),
+        problems=tuple(problems),
+    )
 
 
 def _grid(scan: ScanFacts, settings: Preparation) -> str:

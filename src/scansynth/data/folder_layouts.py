@@ -52,7 +52,7 @@ def is_bids_subject(folder: Folder) -> bool:
     return folder.path.name.lower().startswith("sub-")
 
 
-def brats(root: Folder, but_bids: bool = False) -> Found:
+def brats(root: Folder, *, but_bids: bool = False) -> Found:
     """A folder a subject, at most one level down (HGG, LGG): `X/X_t1.nii.gz`, `X/X-t1n.nii.gz`.
 
     Args:

@@ -20,7 +20,7 @@ _DICOM = re.compile(r".+\.(dcm|ima)|DICOMDIR|IM[-_]?\d+|((MR|CT)\.)?1\.(2\.840|3
 _DICOM_FOLDER = re.compile(r"(.+\.)?(dcm|ima|dicoms?)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Folder:
     """A folder, its image files by name and in order, and the folders in it."""
 
@@ -57,7 +57,7 @@ def walk(root: Path) -> Folder:
     Raises:
         InputError: if the folder itself cannot be opened.
     """
-    folder = _walk(root, 0, False)
+    folder = _walk(root, 0, linked=False)
     if folder.closed:
         raise InputError(f"{root} {folder.closed}: give a folder that you may read")
     return folder
@@ -68,14 +68,14 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _walk(path: Path, depth: int, linked: bool) -> Folder:
+def _walk(path: Path, depth: int, *, linked: bool) -> Folder:
     if depth > DEEPEST:
-        return Folder(path, closed=f"lies deeper than {DEEPEST} folders")
+        return Folder(path=path, closed=f"lies deeper than {DEEPEST} folders")
     try:
         with os.scandir(path) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        return Folder(path, closed=f"cannot be opened ({error.strerror})")
+        return Folder(path=path, closed=f"cannot be opened ({error.strerror})")
     nifti, others, folders = [], [], []
     files = [entry for entry in entries if not entry.is_dir()]
     dicom = bool(files) and _DICOM_FOLDER.fullmatch(path.name) is not None
@@ -83,7 +83,7 @@ def _walk(path: Path, depth: int, linked: bool) -> Folder:
         name = entry.name
         if entry.is_dir():
             if not is_hidden(name) and not _leads_back(entry):
-                folders.append(_walk(path / name, depth + 1, linked or entry.is_symlink()))
+                folders.append(_walk(path / name, depth + 1, linked=linked or entry.is_symlink()))
         elif _NIFTI.fullmatch(name):
             (others if is_hidden(name) else nifti).append(name)
         elif _DICOM.fullmatch(name) and not is_hidden(name):
@@ -91,7 +91,14 @@ def _walk(path: Path, depth: int, linked: bool) -> Folder:
         elif _OTHER.fullmatch(name):
             others.append(name)
     linked = linked or any(entry.is_symlink() for entry in files)
-    return Folder(path, tuple(nifti), tuple(_one_a_pair(others)), dicom, tuple(folders), linked)
+    return Folder(
+        path=path,
+        nifti=tuple(nifti),
+        others=tuple(_one_a_pair(others)),
+        dicom=dicom,
+        folders=tuple(folders),
+        linked=linked,
+    )
 
 
 def _one_a_pair(names: list[str]) -> list[str]:

@@ -46,7 +46,7 @@ class Scaling:
         return lowest, np.inf if self.top is None else lowest + CEILING * (self.top - lowest)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContrastStatistics:
     """What the training subjects say about a contrast; it travels with the run."""
 

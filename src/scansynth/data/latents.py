@@ -86,17 +86,26 @@ class LatentDataset(SliceDataset):
         cohort: Cohort,
         contrasts: Sequence[str],
         seed: int,
+        *,
         min_foreground: float,
         slices_per_subject: int | None,
         store: LatentStore,
         deviation: Tensor,
         tissue: bool,
     ):
-        super().__init__(cohort, contrasts, "train", True, seed, min_foreground, None, slices_per_subject)
+        super().__init__(
+            cohort,
+            contrasts,
+            "train",
+            paired=True,
+            seed=seed,
+            min_foreground=min_foreground,
+            slices_per_subject=slices_per_subject,
+        )
         self.store, self.deviation, self.tissue = store, deviation[:, None, None], tissue
         if tissue:  # said before anything is trained
             for subject in cohort.subjects("train"):
-                read_tissue(cohort, subject, self.contrasts, self.size, 0)
+                read_tissue(cohort, subject, self.contrasts, self.size, z=0)
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Sample i: `latents` (K, c, h, w) of unit variance, 0 where unavailable, and `available` (K,) bool.
@@ -118,5 +127,5 @@ class LatentDataset(SliceDataset):
         }
         if self.tissue:
             subject, z = next(iter(places.values()))
-            sample["tissue"] = read_tissue(self.cohort, subject, self.contrasts, self.size, z)
+            sample["tissue"] = read_tissue(self.cohort, subject, self.contrasts, self.size, z=z)
         return sample

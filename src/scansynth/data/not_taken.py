@@ -196,7 +196,7 @@ class _Judge:
         visit = [folder for folder in found[1:] if folder.lower().startswith("ses-")]
         return self._known("_".join((found[0], *visit[:1])))
 
-    def _known(self, written: str, certain: bool = False) -> str | None:
+    def _known(self, written: str, *, certain: bool = False) -> str | None:
         """As the data spells it; a name that nobody has stands as it is written, unless it must be a `certain` one.
 
         Lost zeros count: better to ask about one file too many than to make up a scan that is there.

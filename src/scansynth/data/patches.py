@@ -36,6 +36,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         cohort: Cohort,
         contrasts: Sequence[str],
         split: str,
+        *,
         seed: int,
         size: tuple[int, int, int],
         per_subject: int = 2,
@@ -82,7 +83,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         available = torch.zeros(len(self.contrasts), dtype=torch.bool)
         for contrast in self._shown(subject):
             k = self.contrasts.index(contrast)
-            slab = read_image(self.cohort, subject, contrast, self.acceleration, slice(z, z + depth))
+            slab = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=slice(z, z + depth))
             images[k] = slab[x : x + width, y : y + height]
             available[k] = True
         images[available] = to_network(images[available])

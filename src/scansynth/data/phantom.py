@@ -190,6 +190,7 @@ def make_phantom(
     seed: int,
     shape: Sequence[int] = (96, 112, 96),
     spacing: float = 2.0,
+    *,
     tumour: bool = False,
     skull: bool = False,
 ) -> Phantom:
@@ -209,7 +210,7 @@ def make_phantom(
     if seed < 0 or len(shape) != 3 or min(shape) < 8 or not spacing > 0:
         raise InputError(f"phantom of seed {seed}, shape {tuple(shape)}, spacing {spacing} mm: give a seed >= 0, three "
                          "sides of 8 voxels or more, and a spacing > 0")  # fmt: skip
-    made = anatomy(seed, shape, spacing, tumour, skull)
+    made = anatomy(seed, shape, spacing, tumour=tumour, skull=skull)
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = [axis[0] for axis in made.axes]
     return Phantom(seed, made.fractions, affine)
@@ -239,6 +240,7 @@ def has_tumour(index: int, tumour_share: float) -> bool:
 def cohort_phantom(
     index: int,
     seed: int = 0,
+    *,
     shape: Sequence[int] = (96, 112, 96),
     spacing: float = 2.0,
     tumour_share: float = 0.5,
@@ -246,13 +248,14 @@ def cohort_phantom(
 ) -> Phantom:
     """The subject of that index (from 0) of `write_phantom_cohort`, with its true maps."""
     subject = zlib.crc32(f"{seed} {index}".encode())
-    return make_phantom(subject, shape, spacing, has_tumour(index, tumour_share), skull)
+    return make_phantom(subject, shape, spacing, tumour=has_tumour(index, tumour_share), skull=skull)
 
 
 def write_phantom_cohort(
     folder: Path,
     subjects: int,
     contrasts: Sequence[str],
+    *,
     layout: str = "BraTS",
     seed: int = 0,
     shape: Sequence[int] = (96, 112, 96),
@@ -298,7 +301,7 @@ def write_phantom_cohort(
 
     rows = []
     for index, name in enumerate(names):
-        phantom = cohort_phantom(index, seed, shape, spacing, tumour_share, skull)
+        phantom = cohort_phantom(index, seed, shape=shape, spacing=spacing, tumour_share=tumour_share, skull=skull)
         for contrast in contrasts:
             if contrast in lacks.get(name, ()):
                 continue

@@ -135,7 +135,7 @@ def _corpus_callosum(p: Sequence[Array]) -> tuple[Array, Array]:
 
 
 def _sulci(
-    seed: int, p: Sequence[Array], signed_x: Array, hull: Array, axes: Sequence[Array], gap: float
+    seed: int, p: Sequence[Array], signed_x: Array, *, hull: Array, axes: Sequence[Array], gap: float
 ) -> tuple[Array, Array]:
     """The folds of the cortex.
 
@@ -220,7 +220,7 @@ def _cerebellum(seed: int, p: Sequence[Array], signed_x: Array, spacing: float) 
     return hull, slab_coverage(sheet, 0.4, spacing), np.minimum(-hull, sheet - 0.4)
 
 
-def anatomy(seed: int, shape: Sequence[int], spacing: float, tumour: bool, skull: bool) -> Anatomy:
+def anatomy(seed: int, shape: Sequence[int], spacing: float, *, tumour: bool, skull: bool) -> Anatomy:
     """Draw a subject.
 
     Args:
@@ -266,12 +266,19 @@ def anatomy(seed: int, shape: Sequence[int], spacing: float, tumour: bool, skull
     canvas.paint("white", coverage(ellipsoid(p, (17, -56, -32), (11, 8, 4), turn=-20), spacing), over=("grey", "fluid"))
 
     inside = coverage(cerebrum, spacing)
-    fluid, pial = _sulci(seed, p, signed_x, cerebrum, axes, gap)
+    fluid, pial = _sulci(seed, p, signed_x, hull=cerebrum, axes=axes, gap=gap)
     outer, inner = _corpus_callosum(p)
     canvas.paint("grey", inside)
     canvas.paint("white", inside * coverage(thickness - pial, spacing))
     canvas.paint("fluid", inside * fluid)
-    _paint_depths(canvas, p, np.maximum(np.maximum(outer, -inner), np.maximum(x - 12, 1 - z)), stem, swell, spacing)
+    _paint_depths(
+        canvas,
+        p,
+        np.maximum(np.maximum(outer, -inner), np.maximum(x - 12, 1 - z)),
+        stem=stem,
+        swell=swell,
+        spacing=spacing,
+    )
     if site is not None:
         _paint_tumour(canvas, seed, axes, site, spacing)
     if not skull:
@@ -280,7 +287,7 @@ def anatomy(seed: int, shape: Sequence[int], spacing: float, tumour: bool, skull
 
 
 def _paint_depths(
-    canvas: _Canvas, p: Sequence[Array], callosum: Array, stem: Array, swell: float, spacing: float
+    canvas: _Canvas, p: Sequence[Array], callosum: Array, *, stem: Array, swell: float, spacing: float
 ) -> None:
     """Brain stem, corpus callosum, deep grey matter, hippocampus, ventricles, cisterns and vessels."""
     x = p[0]

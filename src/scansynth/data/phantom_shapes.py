@@ -72,7 +72,7 @@ def smooth_min(a: Array, b: Array, blend: float) -> Array:
 
 
 def ellipsoid(
-    point: Sequence[Array], centre: Sequence[float], radii: Sequence[float] | Array, turn: float = 0.0
+    point: Sequence[Array], centre: Sequence[float], radii: Sequence[float] | Array, *, turn: float = 0.0
 ) -> Array:
     """Signed distance to an ellipsoid, mm, to first order; `turn` in degrees rotates it in the axial plane."""
     x, y, z = (p - np.float32(c) for p, c in zip(point, centre, strict=True))

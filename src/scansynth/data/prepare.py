@@ -156,10 +156,10 @@ def grid_for(volumes: Mapping[str, Volume], settings: Preparation) -> Grid:
     )
 
 
-def to_grid(array: np.ndarray, grid: Grid, fill: float, order: int = 1) -> np.ndarray:
+def to_grid(array: np.ndarray, grid: Grid, fill: float, *, order: int = 1) -> np.ndarray:
     """Source array → prepared grid. `fill` stands outside the scan; `order` 1 for images, 0 for masks."""
     assert array.shape == grid.source_shape, (array.shape, grid.source_shape)
-    return _resample(array, grid.start, grid.step, grid.shape, fill, order)
+    return _resample(array, grid.start, grid.step, shape=grid.shape, fill=fill, order=order)
 
 
 def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]]) -> np.ndarray:
@@ -182,14 +182,14 @@ def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]]) -> np.ndarray:
     raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
 
 
-def to_source(array: np.ndarray, grid: Grid, fill: float, order: int = 1) -> np.ndarray:
+def to_source(array: np.ndarray, grid: Grid, fill: float, *, order: int = 1) -> np.ndarray:
     """Prepared array → source grid. `fill` stands where the prepared grid does not reach."""
     assert array.shape == grid.shape, (array.shape, grid.shape)
     start = tuple(-a / b for a, b in zip(grid.start, grid.step, strict=True))
-    return _resample(array, start, tuple(1 / b for b in grid.step), grid.source_shape, fill, order)
+    return _resample(array, start, tuple(1 / b for b in grid.step), shape=grid.source_shape, fill=fill, order=order)
 
 
-def _resample(array, start, step, shape, fill: float, order: int) -> np.ndarray:
+def _resample(array, start, step, *, shape, fill: float, order: int) -> np.ndarray:
     """Voxel i of the result is read at `start + step · i`; `fill` beyond the outer faces of the array."""
     inside = []
     for a, b, new, old in zip(start, step, shape, array.shape, strict=True):

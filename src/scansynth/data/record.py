@@ -17,7 +17,7 @@ from scansynth.files import write_text
 FILE = "preparation.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparationRecord:
     """Preparation, training statistics, splits and labels of a run's cohort."""
 

@@ -29,7 +29,7 @@ GAIN = 1.06
 """Times the information that another place must give before a scan counts as shifted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScanFacts:
     """One scan."""
 
@@ -134,7 +134,7 @@ class ScanFacts:
 
 
 def facts_of(
-    volume: Volume, subject: str, contrast: str, first: Volume | None = None, path: str | None = None
+    volume: Volume, subject: str, contrast: str, *, first: Volume | None = None, path: str | None = None
 ) -> ScanFacts:
     """A scan's line.
 

@@ -39,6 +39,7 @@ class SliceSetDataset(Dataset[dict[str, Tensor]]):
         cohort: Cohort,
         contrasts: Sequence[str],
         split: str,
+        *,
         seed: int,
         sets: SliceSets,
         acceleration: Acceleration = (),
@@ -92,7 +93,9 @@ class SliceSetDataset(Dataset[dict[str, Tensor]]):
         for contrast in self._shown(subject):
             k = self.contrasts.index(contrast)
             for number, z in enumerate(index.tolist()):
-                slices[number, k] = to_network(read_image(self.cohort, subject, contrast, self.acceleration, z))
+                slices[number, k] = to_network(
+                    read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=z)
+                )
             available[k] = True
         rest = (0, n - count)
         return {

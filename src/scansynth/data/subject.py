@@ -15,7 +15,7 @@ MASKS = ("seg", "tissue")
 """Label images that a subject may have: the tumour (BraTS), and tissues with BIDS' standard labels (tissue.py)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """One subject (in BIDS: one session of one) and its files."""
 
@@ -45,7 +45,13 @@ def make_subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | Non
     for sidecar in beside.values():
         if sidecar.is_symlink() and not sidecar.exists():
             logger.warning("%s is a link to nothing: what it says of the acquisition is not known", sidecar)
-    return Subject(name, scans, masks or {}, None, {key: file for key, file in beside.items() if file.is_file()})
+    return Subject(
+        name=name,
+        scans=scans,
+        masks=masks or {},
+        split=None,
+        sidecars={key: file for key, file in beside.items() if file.is_file()},
+    )
 
 
 def add_file(files: dict[str, Path], kind: str, file: Path) -> None:

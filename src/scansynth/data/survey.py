@@ -85,7 +85,7 @@ def survey(
         axes = axes_of(group, settings)
         for scan in group:
             cuts[scan.subject, scan.contrast] = scan.cut(*zip(*axes, strict=True))
-    findings = judge(Others(census.scans, splits, cuts, tissue)) if census.scans else []
+    findings = judge(Others(scans=census.scans, splits=splits, cuts=cuts, tissue=tissue)) if census.scans else []
     return Survey(census, settings, cuts, findings)
 
 

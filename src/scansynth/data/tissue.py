@@ -72,7 +72,9 @@ _DEPTH = {"FLAIR": 4.0, "T1ce": 10.0}
 _GREY_SHARE = 0.75  # of what is not white matter in an adult's brain, by volume; the rest is CSF
 
 
-def segment(image: np.ndarray, contrast: str, voxel: Sequence[float], tumour: np.ndarray | None = None) -> np.ndarray:
+def segment(
+    image: np.ndarray, contrast: str, voxel: Sequence[float], *, tumour: np.ndarray | None = None
+) -> np.ndarray:
     """Tissue densities of one scan.
 
     Args:
@@ -99,7 +101,7 @@ def segment(image: np.ndarray, contrast: str, voxel: Sequence[float], tumour: np
     box = bounding_box(brain)
     brain, values = brain[box], image[box] - image.min()
     values = values / np.percentile(values[brain], 99)
-    found = fit(values, brain, voxel, look.order, look.start, look.bounds)
+    found = fit(values, brain, voxel, order=look.order, start=look.start, bounds=look.bounds)
     values = values / found.field
     lesion = _tumour(values, brain, contrast, found, voxel) if tumour is None else brain & (tumour[box] > 0)
     part = np.where(brain & ~lesion, _posterior(values, brain & ~lesion, look.order, found, classifier), 0)

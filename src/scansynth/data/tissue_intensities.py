@@ -46,6 +46,7 @@ def fit(
     values: np.ndarray,
     brain: np.ndarray,
     voxel: Sequence[float],
+    *,
     order: Sequence[int],
     start: Sequence[float],
     bounds: Mapping[int, tuple[float, float]],
@@ -99,14 +100,14 @@ def fit(
         own = deviation_seen / np.maximum(means, _NOISE * means.max())
         spread = float(np.clip(min(own[white], own[grey]), *_SPREAD))
         if update >= _FIRST_FIELD:
-            field = _field(y, inside, share, means, deviation, window)
+            field = _field(y, inside, share, means=means, deviation=deviation, window=window)
     # scipy's types know a scalar offset and scale only.
     scale: list[float] = [1 / n for n in step]
     whole = ndimage.affine_transform(field, np.array(scale), output_shape=values.shape, order=1, mode="nearest")
     return Intensities(means[[white, grey, csf]], spread, whole)
 
 
-def _field(y, inside, share, means, deviation, window) -> np.ndarray:
+def _field(y, inside, share, *, means, deviation, window) -> np.ndarray:
     """The field that, smooth as the window, fits best in the sense of weighted least squares."""
     above, below = np.zeros_like(y), np.zeros_like(y)
     above[inside] = (share * (means / deviation**2)[:, None]).sum(0) * y[inside]

@@ -54,7 +54,7 @@ Space = tuple[tuple[int, ...], np.ndarray]
 """Shape of an array (X, Y, Z) and its (4, 4) affine, mm."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Volume:
     """A scan in RAS+ and what writing it back needs."""
 
@@ -103,7 +103,14 @@ class Volume:
         orientation = io_orientation(native_affine)
         array = np.ascontiguousarray(apply_orientation(native_array, orientation))
         affine = native_affine @ inv_ornt_aff(orientation, shape)
-        return cls(array, affine, native_affine, orientation, image.header.copy(), path)
+        return cls(
+            array=array,
+            affine=affine,
+            native_affine=native_affine,
+            native_orientation=orientation,
+            header=image.header.copy(),
+            path=path,
+        )
 
     @classmethod
     def of(cls, array: np.ndarray, affine: np.ndarray) -> "Volume":
@@ -112,7 +119,14 @@ class Volume:
         header.set_xyzt_units("mm")
         header.set_sform(affine, "scanner")
         header.set_qform(affine, "scanner")
-        return cls(array.astype(np.float32), affine, affine, _RAS, header, None)
+        return cls(
+            array=array.astype(np.float32),
+            affine=affine,
+            native_affine=affine,
+            native_orientation=_RAS,
+            header=header,
+            path=None,
+        )
 
     @property
     def spacing(self) -> tuple[float, float, float]:

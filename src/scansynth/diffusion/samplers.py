@@ -82,7 +82,7 @@ def ancestral_learned(
 
 
 def ddim(
-    schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence[int], noise: Noise, eta: float = 0.0
+    schedule: Schedule, denoise: Denoise, x_T: Tensor, *, times: Sequence[int], noise: Noise, eta: float = 0.0
 ) -> Tensor:
     """Sample x_0 by the non-Markovian process of DDIM (Song, Meng and Ermon 2021, Eqs. 12 and 16).
 

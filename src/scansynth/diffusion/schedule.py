@@ -67,7 +67,7 @@ class Schedule:
 
     @classmethod
     def variance_preserving(
-        cls, steps: int, beta_min: float = 0.1, beta_max: float = 20.0, first_time: float = 0.0
+        cls, steps: int, beta_min: float = 0.1, beta_max: float = 20.0, *, first_time: float = 0.0
     ) -> "Schedule":
         """ᾱ_t = exp(−β_min τ − (β_max − β_min) τ²/2), τ = t/T (SynDiff, Eq. 10; Song et al. 2021, Eq. 33).
 

@@ -142,7 +142,7 @@ def discretised_log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -
 
 
 def bound_term(
-    schedule: Schedule, x0: Tensor, x_t: Tensor, mean: Tensor, log_variance: Tensor, t: Tensor, s: Tensor
+    schedule: Schedule, x0: Tensor, x_t: Tensor, *, mean: Tensor, log_variance: Tensor, t: Tensor, s: Tensor
 ) -> Tensor:
     """One term of the variational bound (Improved DDPM, Eqs. 5 and 6): the KL of a step, at s = 0 the likelihood.
 

@@ -156,7 +156,7 @@ def prepare_brasyn(case: Case) -> Prepared:
     if empty:
         raise InputError(f"protocol brasyn: the region {', '.join(empty)} has no voxel; check the mask `seg`")
     x, y = case.synthesis[None], case.reference[None]
-    return Prepared({name: Images.of(x, y, 1.0, region[None]) for name, region in regions.items()})
+    return Prepared({name: Images.of(x, y, 1.0, mask=region[None]) for name, region in regions.items()})
 
 
 def prepare_synthrad(case: Case) -> Prepared:
@@ -170,7 +170,7 @@ def prepare_synthrad(case: Case) -> Prepared:
     reference = case.to_units(case.reference)
     mask = body(case, reference)
     x, y = (np.clip(volume, *HU_RANGE) - HU_RANGE[0] for volume in (case.to_units(case.synthesis), reference))
-    return Prepared({"": Images.of(x[None], y[None], HU_RANGE[1] - HU_RANGE[0], mask[None])})
+    return Prepared({"": Images.of(x[None], y[None], HU_RANGE[1] - HU_RANGE[0], mask=mask[None])})
 
 
 def inside_the_brain(case: Case) -> Images:
@@ -182,7 +182,7 @@ def inside_the_brain(case: Case) -> Images:
     mask = brain(case)
     if not mask.any():
         raise InputError("the mask has no voxel: nothing can be measured under it")
-    return Images.of(case.synthesis[None], case.reference[None], np.ptp(case.reference[mask]), mask[None])
+    return Images.of(case.synthesis[None], case.reference[None], np.ptp(case.reference[mask]), mask=mask[None])
 
 
 def prepare_default(case: Case) -> Prepared:

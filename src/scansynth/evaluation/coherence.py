@@ -28,7 +28,7 @@ class Ratio:
     """NaN where a set has a single volume."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Borders:
     """Steps at the borders of stages."""
 
@@ -46,7 +46,7 @@ class Borders:
     """Border over inside in the set, over the same in real volumes: 1 where borders cannot be seen, above it jumps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coherence:
     """A set beside a real one."""
 
@@ -99,7 +99,7 @@ def borders_of(stages: Sequence[int]) -> tuple[int, ...]:
     return tuple(z for z in range(1, len(stages)) if stages[z] != stages[z - 1])
 
 
-def slice_coherence(generated: VolumeSet, real: VolumeSet, borders: Sequence[int], seed: int = 0) -> Coherence:
+def slice_coherence(generated: VolumeSet, real: VolumeSet, borders: Sequence[int], *, seed: int = 0) -> Coherence:
     """Measure coherence.
 
     Args:
@@ -133,16 +133,24 @@ def slice_coherence(generated: VolumeSet, real: VolumeSet, borders: Sequence[int
     if len(masks) > 1:
         (b, i), (rb, ri) = drawn[1:], real_drawn[1:]
         at_borders = Borders(
-            kept,
-            float(b[0]),
-            float(i[0]),
-            _ratio(b / i, several),
-            _ratio(b / rb, interval),
-            _ratio((b / i) / (rb / ri), interval),
+            slices=kept,
+            border=float(b[0]),
+            inside=float(i[0]),
+            to_inside=_ratio(b / i, interval=several),
+            to_real=_ratio(b / rb, interval=interval),
+            excess=_ratio((b / i) / (rb / ri), interval=interval),
         )
-    overall = _ratio(drawn[0] / real_drawn[0], interval)
-    counts = len(steps), len(real_steps)
-    return Coherence(generated.label, real.label, *counts, steps.mean(0), real_steps.mean(0), overall, at_borders)
+    overall = _ratio(drawn[0] / real_drawn[0], interval=interval)
+    return Coherence(
+        label=generated.label,
+        real=real.label,
+        volumes=len(steps),
+        real_volumes=len(real_steps),
+        steps=steps.mean(0),
+        real_steps=real_steps.mean(0),
+        overall=overall,
+        at_borders=at_borders,
+    )
 
 
 def _resampled(parts: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
@@ -153,7 +161,7 @@ def _resampled(parts: Sequence[np.ndarray], rng: np.random.Generator) -> list[np
     return [np.concatenate([[part.mean()], counts @ part / n]) for part in parts]
 
 
-def _ratio(values: np.ndarray, interval: bool) -> Ratio:
+def _ratio(values: np.ndarray, *, interval: bool) -> Ratio:
     """Of the true ratio, first, and those of the resampled sets."""
     ends = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
     low, high = np.percentile(values[1:], ends).tolist() if interval else (math.nan, math.nan)

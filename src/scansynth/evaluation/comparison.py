@@ -36,7 +36,7 @@ MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 """p-values below which a difference is marked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One method in one direction."""
 
@@ -54,7 +54,7 @@ class Row:
     """Of all subjects together; None where the protocol's unit is a volume."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A table of methods under one protocol."""
 
@@ -85,6 +85,7 @@ class Comparison:
 def compare(
     results: Sequence[Result],
     protocol: str | Protocol,
+    *,
     reference: str | None = None,
     costs: Mapping[str, Cost] | None = None,
     acceleration: Acceleration = (),
@@ -152,8 +153,26 @@ def compare(
                 if (row.label, row.direction, column) in adjusted
             }
             cost = (costs or {}).get(row.label)
-            rows.append(Row(row.label, row.direction, row.n_subjects, shown, best, own, cost, row.n_slices))
-    return Comparison(definition, references, tuple(rows), acceleration, unit, cautions)
+            rows.append(
+                Row(
+                    label=row.label,
+                    direction=row.direction,
+                    subjects=row.n_subjects,
+                    figures=shown,
+                    best=best,
+                    differences=own,
+                    cost=cost,
+                    slices=row.n_slices,
+                )
+            )
+    return Comparison(
+        protocol=definition,
+        reference=references,
+        rows=tuple(rows),
+        acceleration=acceleration,
+        unit=unit,
+        cautions=cautions,
+    )
 
 
 def check_slices(protocol: Protocol) -> None:

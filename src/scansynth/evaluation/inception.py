@@ -49,7 +49,7 @@ class Layer:
     padding: tuple[int, int] = (0, 0)
 
 
-def _layer(inward: int, outward: int, height: int = 1, width: int = 0, stride: int = 1, same: bool = True) -> Layer:
+def _layer(inward: int, outward: int, *, height: int = 1, width: int = 0, stride: int = 1, same: bool = True) -> Layer:
     kernel = (height, width or height)
     return Layer(inward, outward, kernel, stride, (kernel[0] // 2, kernel[1] // 2) if same else (0, 0))
 
@@ -59,10 +59,10 @@ def _block_a(name: str, inward: int, pooled: int) -> dict[str, Layer]:
     return {
         f"{name}.branch1x1": _layer(inward, 64),
         f"{name}.branch5x5_1": _layer(inward, 48),
-        f"{name}.branch5x5_2": _layer(48, 64, 5),
+        f"{name}.branch5x5_2": _layer(48, 64, height=5),
         f"{name}.branch3x3dbl_1": _layer(inward, 64),
-        f"{name}.branch3x3dbl_2": _layer(64, 96, 3),
-        f"{name}.branch3x3dbl_3": _layer(96, 96, 3),
+        f"{name}.branch3x3dbl_2": _layer(64, 96, height=3),
+        f"{name}.branch3x3dbl_3": _layer(96, 96, height=3),
         f"{name}.branch_pool": _layer(inward, pooled),
     }
 
@@ -72,13 +72,13 @@ def _block_c(name: str, inner: int) -> dict[str, Layer]:
     return {
         f"{name}.branch1x1": _layer(768, 192),
         f"{name}.branch7x7_1": _layer(768, inner),
-        f"{name}.branch7x7_2": _layer(inner, inner, 1, 7),
-        f"{name}.branch7x7_3": _layer(inner, 192, 7, 1),
+        f"{name}.branch7x7_2": _layer(inner, inner, height=1, width=7),
+        f"{name}.branch7x7_3": _layer(inner, 192, height=7, width=1),
         f"{name}.branch7x7dbl_1": _layer(768, inner),
-        f"{name}.branch7x7dbl_2": _layer(inner, inner, 7, 1),
-        f"{name}.branch7x7dbl_3": _layer(inner, inner, 1, 7),
-        f"{name}.branch7x7dbl_4": _layer(inner, inner, 7, 1),
-        f"{name}.branch7x7dbl_5": _layer(inner, 192, 1, 7),
+        f"{name}.branch7x7dbl_2": _layer(inner, inner, height=7, width=1),
+        f"{name}.branch7x7dbl_3": _layer(inner, inner, height=1, width=7),
+        f"{name}.branch7x7dbl_4": _layer(inner, inner, height=7, width=1),
+        f"{name}.branch7x7dbl_5": _layer(inner, 192, height=1, width=7),
         f"{name}.branch_pool": _layer(768, 192),
     }
 
@@ -88,39 +88,39 @@ def _block_e(name: str, inward: int) -> dict[str, Layer]:
     return {
         f"{name}.branch1x1": _layer(inward, 320),
         f"{name}.branch3x3_1": _layer(inward, 384),
-        f"{name}.branch3x3_2a": _layer(384, 384, 1, 3),
-        f"{name}.branch3x3_2b": _layer(384, 384, 3, 1),
+        f"{name}.branch3x3_2a": _layer(384, 384, height=1, width=3),
+        f"{name}.branch3x3_2b": _layer(384, 384, height=3, width=1),
         f"{name}.branch3x3dbl_1": _layer(inward, 448),
-        f"{name}.branch3x3dbl_2": _layer(448, 384, 3),
-        f"{name}.branch3x3dbl_3a": _layer(384, 384, 1, 3),
-        f"{name}.branch3x3dbl_3b": _layer(384, 384, 3, 1),
+        f"{name}.branch3x3dbl_2": _layer(448, 384, height=3),
+        f"{name}.branch3x3dbl_3a": _layer(384, 384, height=1, width=3),
+        f"{name}.branch3x3dbl_3b": _layer(384, 384, height=3, width=1),
         f"{name}.branch_pool": _layer(inward, 192),
     }
 
 
 LAYERS: dict[str, Layer] = {
-    "Conv2d_1a_3x3": _layer(3, 32, 3, stride=2, same=False),
-    "Conv2d_2a_3x3": _layer(32, 32, 3, same=False),
-    "Conv2d_2b_3x3": _layer(32, 64, 3),
+    "Conv2d_1a_3x3": _layer(3, 32, height=3, stride=2, same=False),
+    "Conv2d_2a_3x3": _layer(32, 32, height=3, same=False),
+    "Conv2d_2b_3x3": _layer(32, 64, height=3),
     "Conv2d_3b_1x1": _layer(64, 80),
-    "Conv2d_4a_3x3": _layer(80, 192, 3, same=False),
+    "Conv2d_4a_3x3": _layer(80, 192, height=3, same=False),
     **_block_a("Mixed_5b", 192, 32),
     **_block_a("Mixed_5c", 256, 64),
     **_block_a("Mixed_5d", 288, 64),
-    "Mixed_6a.branch3x3": _layer(288, 384, 3, stride=2, same=False),
+    "Mixed_6a.branch3x3": _layer(288, 384, height=3, stride=2, same=False),
     "Mixed_6a.branch3x3dbl_1": _layer(288, 64),
-    "Mixed_6a.branch3x3dbl_2": _layer(64, 96, 3),
-    "Mixed_6a.branch3x3dbl_3": _layer(96, 96, 3, stride=2, same=False),
+    "Mixed_6a.branch3x3dbl_2": _layer(64, 96, height=3),
+    "Mixed_6a.branch3x3dbl_3": _layer(96, 96, height=3, stride=2, same=False),
     **_block_c("Mixed_6b", 128),
     **_block_c("Mixed_6c", 160),
     **_block_c("Mixed_6d", 160),
     **_block_c("Mixed_6e", 192),
     "Mixed_7a.branch3x3_1": _layer(768, 192),
-    "Mixed_7a.branch3x3_2": _layer(192, 320, 3, stride=2, same=False),
+    "Mixed_7a.branch3x3_2": _layer(192, 320, height=3, stride=2, same=False),
     "Mixed_7a.branch7x7x3_1": _layer(768, 192),
-    "Mixed_7a.branch7x7x3_2": _layer(192, 192, 1, 7),
-    "Mixed_7a.branch7x7x3_3": _layer(192, 192, 7, 1),
-    "Mixed_7a.branch7x7x3_4": _layer(192, 192, 3, stride=2, same=False),
+    "Mixed_7a.branch7x7x3_2": _layer(192, 192, height=1, width=7),
+    "Mixed_7a.branch7x7x3_3": _layer(192, 192, height=7, width=1),
+    "Mixed_7a.branch7x7x3_4": _layer(192, 192, height=3, stride=2, same=False),
     **_block_e("Mixed_7b", 1280),
     **_block_e("Mixed_7c", 2048),
 }

@@ -138,7 +138,7 @@ def threshold_of(distances: Sequence[float] | np.ndarray, rate: float = RATE) ->
     return Threshold(float(min(np.exp(bound), ordered[0])), 1, m, False, rate)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Memorisation:
     """What was found of a generated set."""
 
@@ -197,6 +197,7 @@ def find_memorised(
     generated: VolumeSet,
     training: VolumeSet,
     held_out: VolumeSet,
+    *,
     extractor: FeatureExtractor = DERIVATIVE_PYRAMID,
     candidates: int = CANDIDATES,
     rate: float = RATE,
@@ -231,16 +232,16 @@ def find_memorised(
         for queries in (generated, held_out)
     )
     return Memorisation(
-        generated.label,
-        training.label,
-        len(training),
-        found,
-        known,
-        threshold_of([one.by_similarity.distance for one in known], rate),
-        threshold_of([one.by_features.feature_distance for one in known], rate),
-        extractor.name,
-        scales_for(generated.shape),
-        target,
+        label=generated.label,
+        training=training.label,
+        training_volumes=len(training),
+        generated=found,
+        held_out=known,
+        similarity=threshold_of([one.by_similarity.distance for one in known], rate),
+        features=threshold_of([one.by_features.feature_distance for one in known], rate),
+        extractor=extractor.name,
+        scales=scales_for(generated.shape),
+        target=target,
     )
 
 
@@ -290,7 +291,7 @@ def _match(
     other = other[::-1] if pose.mirrored else other
     found = refined(query, other, pose.map)
     laid = warped(other, found, query.shape, order=3)
-    ms_ssim = similarity(query, laid, scales_for(query.shape), tissue(query))
+    ms_ssim = similarity(query, laid, scales_for(query.shape), mask=tissue(query))
     apart = volume_features(query, extractor) - volume_features(laid, extractor)
     return Match(training.names[candidate.number], pose.mirrored, found, ms_ssim, float(np.linalg.norm(apart)))
 

@@ -88,8 +88,8 @@ def _markdown(found: Memorisation, most: int = 20) -> str:
     ]
     for one in ordered:
         near = [
-            _called(one.by_similarity, one.by_similarity.distance < found.similarity.value),
-            _called(one.by_features, one.by_features.feature_distance < found.features.value),
+            _called(one.by_similarity, near=one.by_similarity.distance < found.similarity.value),
+            _called(one.by_features, near=one.by_features.feature_distance < found.features.value),
         ]
         lines.append(
             f"| {one.name} | {near[0]} | {one.by_similarity.ms_ssim:.2f} | {near[1]} "
@@ -110,7 +110,7 @@ def _markdown(found: Memorisation, most: int = 20) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _called(match: Match, near: bool) -> str:
+def _called(match: Match, *, near: bool) -> str:
     name = f"{match.name}, mirrored" if match.mirrored else match.name
     return f"**{name}**" if near else name
 
@@ -120,7 +120,7 @@ def closest(found: Memorisation, count: int) -> list[Nearest]:
     return sorted(found.generated, key=lambda one: one.by_similarity.distance)[:count]
 
 
-def plot_pairs(found: Memorisation, generated: VolumeSet, training: VolumeSet, folder: Path, count: int = 4) -> Path:
+def plot_pairs(found: Memorisation, generated: VolumeSet, training: VolumeSet, folder: Path, *, count: int = 4) -> Path:
     """Write `memorisation.png`: the closest pairs, central slices axial, coronal, sagittal.
 
     Two rows a pair: the synthetic volume, and the training volume brought onto it; intensities as they were compared.
@@ -145,7 +145,7 @@ def plot_pairs(found: Memorisation, generated: VolumeSet, training: VolumeSet, f
 
 
 def embedding_vectors(
-    found: Memorisation, generated: VolumeSet, training: VolumeSet, extractor: FeatureExtractor, most: int = MOST
+    found: Memorisation, generated: VolumeSet, training: VolumeSet, extractor: FeatureExtractor, *, most: int = MOST
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of generated volumes and of their nearest training volumes by MS-SSIM, (N, 3F) both.
 
@@ -190,7 +190,7 @@ def embed(synthetic: np.ndarray, real: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.asarray(model.fit_transform(vectors / vectors.std()), dtype=np.float64)
 
 
-def plot_embedding(synthetic: np.ndarray, real: np.ndarray, folder: Path, note: str, seed: int = 0) -> Path:
+def plot_embedding(synthetic: np.ndarray, real: np.ndarray, folder: Path, note: str, *, seed: int = 0) -> Path:
     """Write `embedding.png`: t-SNE of generated volumes and their nearest real ones (cDPM, Fig. 5).
 
     A line joins each pair. Points that lie on each other are near copies; two clouds apart are a set unlike the real

@@ -44,7 +44,7 @@ class Images:
 
     @classmethod
     def of(
-        cls, synthesis: Any, reference: Any, data_range: float | None, mask: Any = None, lowest: float = 0.0
+        cls, synthesis: Any, reference: Any, data_range: float | None, *, mask: Any = None, lowest: float = 0.0
     ) -> "Images":
         """Images of numpy arrays or tensors.
 
@@ -129,7 +129,7 @@ def ssim(images: Images) -> Tensor:
         if images.mask is not None:
             box = (slice(None), *box_around(images.mask[part].any(0), WINDOW // 2))
             x, y, mask = x[box], y[box], images.mask[part][box]
-        maps, _ = ssim_maps(x.float(), y.float(), images.data_range, WINDOW, reflect=mask is not None)
+        maps, _ = ssim_maps(x.float(), y.float(), images.data_range, size=WINDOW, reflect=mask is not None)
         means.append(masked_mean(maps.double(), mask))
     return 100 * torch.cat(means)
 
@@ -164,7 +164,9 @@ def ms_ssim(images: Images, size: int = WINDOW, scales: int = 5) -> Tensor:
                 places = [
                     one | ~one.flatten(1).any(1).reshape(-1, *[1] * (one.ndim - 1)) for one in _counted(mask, scales)
                 ]
-        maps = structure_by_scale(x.float(), y.float(), images.data_range, size, scales, images.mask is not None)
+        maps = structure_by_scale(
+            x.float(), y.float(), images.data_range, size=size, scales=scales, reflect=images.mask is not None
+        )
         result = torch.ones(len(y), dtype=torch.float64)
         for weight, one, inside in zip(weights, maps, places, strict=True):
             result = result * masked_mean(one.double(), inside).clamp(min=0) ** (weight / sum(weights))
@@ -258,7 +260,7 @@ def _check_sides(images: Images, least: int, what: str) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A metric as tables show it."""
 
@@ -285,22 +287,29 @@ class Metric:
 def named_ms_ssim(size: int, scales: int) -> Metric:
     """MS-SSIM with its window and number of scales."""
     heading = f"MS-SSIM (%; {scales} scales, window {size})"
-    return Metric("ms_ssim_percent", heading, True, 2, partial(ms_ssim, size=size, scales=scales), ranged=True)
+    return Metric(
+        column="ms_ssim_percent",
+        heading=heading,
+        higher_is_better=True,
+        digits=2,
+        compute=partial(ms_ssim, size=size, scales=scales),
+        ranged=True,
+    )
 
 
-PSNR = Metric("psnr_db", "PSNR (dB)", True, 2, psnr, ranged=True)
-SSIM = Metric("ssim_percent", "SSIM (%)", True, 2, ssim, ranged=True)
-MAE = Metric("mae", "MAE", False, 4, mae)
-MAE_HU = Metric("mae_hu", "MAE (HU)", False, 1, mae)
-NMSE = Metric("nmse", "NMSE", False, 4, nmse)
-FSIM = Metric("fsim", "FSIM", True, 4, fsim, ranged=True)
-GMSD = Metric("gmsd", "GMSD", False, 4, gmsd, ranged=True)
+PSNR = Metric(column="psnr_db", heading="PSNR (dB)", higher_is_better=True, digits=2, compute=psnr, ranged=True)
+SSIM = Metric(column="ssim_percent", heading="SSIM (%)", higher_is_better=True, digits=2, compute=ssim, ranged=True)
+MAE = Metric(column="mae", heading="MAE", higher_is_better=False, digits=4, compute=mae)
+MAE_HU = Metric(column="mae_hu", heading="MAE (HU)", higher_is_better=False, digits=1, compute=mae)
+NMSE = Metric(column="nmse", heading="NMSE", higher_is_better=False, digits=4, compute=nmse)
+FSIM = Metric(column="fsim", heading="FSIM", higher_is_better=True, digits=4, compute=fsim, ranged=True)
+GMSD = Metric(column="gmsd", heading="GMSD", higher_is_better=False, digits=4, compute=gmsd, ranged=True)
 GRADIENT_ENERGY = Metric(
-    "gradient_energy_ratio",
-    "gradient energy",
-    None,
-    3,
-    gradient_energy,
+    column="gradient_energy_ratio",
+    heading="gradient energy",
+    higher_is_better=None,
+    digits=3,
+    compute=gradient_energy,
     per_image=False,
     note="Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth)",
 )

@@ -53,6 +53,7 @@ def montage(
     path: Path,
     sources: Mapping[str, np.ndarray],
     synthesis: np.ndarray,
+    *,
     target: np.ndarray | None,
     spacing: Sequence[float],
     title: str,
@@ -101,7 +102,15 @@ def montage(
             named["uncertainty"], windows["uncertainty"] = uncertainty, windows["|error|"]
     rows = {
         plane: [
-            _panel(volume, axis, centre[axis], box, spacing, windows[name], "inferno" if name in _MAPS else "gray")
+            _panel(
+                volume,
+                axis,
+                centre[axis],
+                box=box,
+                spacing=spacing,
+                window=windows[name],
+                colours="inferno" if name in _MAPS else "gray",
+            )
             for name, volume in named.items()
         ]
         for plane, axis in _PLANES.items()
@@ -122,14 +131,16 @@ def slice_grid(rows: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
     """
     windows = _windows({name: np.stack(list(slices), axis=2) for name, slices in rows.items()})
     panels = {
-        name: [_panel(image[:, :, None], 2, 0, None, (1.0, 1.0, 1.0), windows[name]) for image in slices]
+        name: [
+            _panel(image[:, :, None], 2, 0, box=None, spacing=(1.0, 1.0, 1.0), window=windows[name]) for image in slices
+        ]
         for name, slices in rows.items()
     }
     return _render(panels, None, None, colour_bar=False, column=1.1)
 
 
 def validation_picture(
-    path: Path | None, sources: Mapping[str, np.ndarray], synthesis: np.ndarray, target: np.ndarray, count: int = 6
+    path: Path | None, sources: Mapping[str, np.ndarray], synthesis: np.ndarray, target: np.ndarray, *, count: int = 6
 ) -> np.ndarray:
     """A quick look during training: axial slices of sources, synthesis and target, one row each.
 
@@ -204,6 +215,7 @@ def _panel(
     volume: np.ndarray,
     axis: int,
     index: int,
+    *,
     box: tuple[slice, slice, slice] | None,
     spacing: Sequence[float],
     window: tuple[float, float],
@@ -224,6 +236,7 @@ def _render(
     rows: Mapping[str, Sequence[_Panel]],
     columns: Sequence[str] | None,
     heading: str | None,
+    *,
     colour_bar: bool,
     column: float = _COLUMN,
 ) -> np.ndarray:
@@ -244,7 +257,9 @@ def _render(
     def place(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
         return x / width, 1 - (y + h) / height, w / width, h / height
 
-    def write(x: float, y: float, text: str, room: float, size: float, colour: str, rotation: float = 0) -> None:
+    def write(
+        x: float, y: float, text: str, *, room: float, size: float = 11, colour: str = _TEXT, rotation: float = 0
+    ) -> None:
         artist = figure.text(
             x / width, 1 - y / height, text, ha="center", va="center", size=size, color=colour, rotation=rotation,
             parse_math=False,
@@ -254,7 +269,7 @@ def _render(
     y = top
     image = None
     for (name, panels), row_height in zip(rows.items(), heights, strict=True):
-        write(left / 2, y + row_height / 2, name, row_height, 10, _TEXT, rotation=90)
+        write(left / 2, y + row_height / 2, name, room=row_height, size=10, rotation=90)
         for i, panel in enumerate(panels):
             h, w = (scale * length for length in panel.size)
             x = left + i * (column + _GAP) + (column - w) / 2
@@ -271,10 +286,10 @@ def _render(
                     )  # fmt: skip
         y += row_height + _GAP
     for i, name in enumerate(columns or ()):
-        write(left + i * (column + _GAP) + column / 2, top - 0.14, name, column, 10, _TEXT)
+        write(left + i * (column + _GAP) + column / 2, top - 0.14, name, room=column, size=10)
     if heading:
-        write(width / 2, 0.22, heading, width - 0.2, 11, _TEXT)
-    write(width / 2, height - 0.17, BANNER, width - 0.2, 11, _ALARM)
+        write(width / 2, 0.22, heading, room=width - 0.2)
+    write(width / 2, height - 0.17, BANNER, room=width - 0.2, colour=_ALARM)
     if colour_bar and image is not None:
         axes = figure.add_axes(place(width - right + 0.04, top, 0.1, y - _GAP - top))
         figure.colorbar(image, cax=axes).ax.tick_params(colors=_FAINT, labelsize=7, length=2, pad=2)
@@ -282,7 +297,7 @@ def _render(
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def _fit(text: Text, canvas: FigureCanvasAgg, room: float, upright: bool) -> None:
+def _fit(text: Text, canvas: FigureCanvasAgg, room: float, *, upright: bool) -> None:
     """Shrink a text that is longer than its room (pixels), down to 6 points; cut off what is still too long."""
     full = text.get_text()
 

@@ -40,8 +40,8 @@ def lpips_metric(path: Path) -> Metric:
     network = PerceptualNetwork.read(path)
     name = network.architecture.name
     return Metric(
-        f"lpips_{name.lower()}_{network.sha256}",
-        f"LPIPS ({name}, weights {network.sha256})",
+        column=f"lpips_{name.lower()}_{network.sha256}",
+        heading=f"LPIPS ({name}, weights {network.sha256})",
         higher_is_better=False,
         digits=4,
         compute=partial(lpips, network=network),

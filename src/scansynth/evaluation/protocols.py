@@ -41,7 +41,7 @@ WIDEST = 4.0
 Unit = Literal["slice", "volume", "set"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How figures are measured."""
 
@@ -95,7 +95,7 @@ class Protocol:
         return {name: getattr(self, name) for name in words} | ({"figures": self.figures} if self.figures else {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Figures of one subject under one protocol."""
 
@@ -260,6 +260,7 @@ def measure(
     protocol: str | Protocol,
     synthesis: np.ndarray,
     reference: np.ndarray,
+    *,
     masks: Mapping[str, np.ndarray] | None = None,
     to_units: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Measurement:
@@ -319,7 +320,14 @@ def measure(
         int(images.reference.numel() if images.mask is None else images.mask.sum())
         for images in prepared.images.values()
     )
-    return Measurement(protocol.name, protocol.version, figures, prepared.slices, counted, missing)
+    return Measurement(
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        figures=figures,
+        slices=prepared.slices,
+        voxels=counted,
+        missing=missing,
+    )
 
 
 def check_range(images: Images) -> None:

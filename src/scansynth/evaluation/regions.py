@@ -100,7 +100,7 @@ def measure_regions(
     if min(error.shape) >= WINDOW:
         # Where the window of no voxel of a region reaches, nothing need be known.
         box = box_around(torch.from_numpy(np.any(list(regions.values()), axis=0)), WINDOW // 2)
-        maps, _ = ssim_maps(x[box][None].float(), y[box][None].float(), images.data_range, WINDOW, reflect=True)
+        maps, _ = ssim_maps(x[box][None].float(), y[box][None].float(), images.data_range, size=WINDOW, reflect=True)
         similarity[box] = maps[0].numpy()
     found = []
     for region, voxels in regions.items():
@@ -113,7 +113,7 @@ def measure_regions(
 
 
 def write_regions(
-    found: Sequence[RegionResult], results: Sequence[Result], folder: Path, acceleration: Acceleration = ()
+    found: Sequence[RegionResult], results: Sequence[Result], folder: Path, *, acceleration: Acceleration = ()
 ) -> None:
     """Write `regions.md`, means over subjects, and `regions.csv`, a line a subject, region and figure.
 

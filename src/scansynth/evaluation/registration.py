@@ -93,7 +93,7 @@ def standardised(volume: np.ndarray, target: np.ndarray) -> np.ndarray:
     return result
 
 
-def warped(volume: np.ndarray, map_: Map, shape: Sequence[int], order: int = 1) -> np.ndarray:
+def warped(volume: np.ndarray, map_: Map, shape: Sequence[int], *, order: int = 1) -> np.ndarray:
     """A volume (X, Y, Z) as the map sees it, on a grid of that shape; 0 where it has nothing."""
     outward, inward = np.asarray(shape, float), np.asarray(volume.shape, float)
     # Voxel p of n lies at (2p + 1) / n − 1.

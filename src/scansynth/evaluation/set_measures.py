@@ -66,7 +66,7 @@ class Figure:
     std: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SetMeasures:
     """A set, measured against the real one; the real one itself has MS-SSIM only."""
 
@@ -119,6 +119,7 @@ def measure_sets(
     generated: Sequence[VolumeSet],
     real: VolumeSet,
     extractor: FeatureExtractor = DERIVATIVE_PYRAMID,
+    *,
     pairs: int = PAIRS,
     seed: int = 0,
 ) -> list[SetMeasures]:
@@ -151,7 +152,17 @@ def measure_sets(
     truth = SetSummary.of(real, extractor)
     bandwidth = median_distance(truth.voxels)
     own = pair_similarity(real, pairs, seed)
-    rows = [SetMeasures(real.label, len(real), real.label, len(real), (_ms_ssim(own),), own, ())]
+    rows = [
+        SetMeasures(
+            label=real.label,
+            volumes=len(real),
+            real=real.label,
+            real_volumes=len(real),
+            figures=(_ms_ssim(own),),
+            pairs=own,
+            notes=(),
+        )
+    ]
     for one in generated:
         found = SetSummary.of(one, extractor)
         similar = pair_similarity(one, pairs, seed)
@@ -171,7 +182,17 @@ def measure_sets(
         if fewest <= extractor.size:
             notes.append(few_images(fewest, extractor))
             log.warning("%s: %s", one.label, notes[-1])
-        rows.append(SetMeasures(one.label, len(one), real.label, len(real), tuple(figures), similar, tuple(notes)))
+        rows.append(
+            SetMeasures(
+                label=one.label,
+                volumes=len(one),
+                real=real.label,
+                real_volumes=len(real),
+                figures=tuple(figures),
+                pairs=similar,
+                notes=tuple(notes),
+            )
+        )
     return rows
 
 

@@ -30,7 +30,7 @@ def views(volume: np.ndarray, spacing: tuple[float, float, float] | None = None)
     return found
 
 
-def plot_volumes(generated: VolumeSet, real: VolumeSet, folder: Path, count: int = 10) -> Path:
+def plot_volumes(generated: VolumeSet, real: VolumeSet, folder: Path, *, count: int = 10) -> Path:
     """Write `volumes_<label>.png`: volumes of a set in three views, and as many real ones below.
 
     Args:

@@ -22,7 +22,7 @@ PAIRS = 1000
 """Pairs that are drawn where there are more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairSimilarity:
     """MS-SSIM over pairs of a set, in per cent."""
 
@@ -50,9 +50,9 @@ def scales_for(shape: tuple[int, ...], window: int = WINDOW) -> int:
     return max(scales for scales in range(1, SCALES + 1) if min(shape) >= window * 2 ** max(0, scales - 2))
 
 
-def similarity(x: np.ndarray, y: np.ndarray, scales: int, mask: np.ndarray | None = None) -> float:
+def similarity(x: np.ndarray, y: np.ndarray, scales: int, *, mask: np.ndarray | None = None) -> float:
     """MS-SSIM of two volumes (X, Y, Z) in per cent, range 1; under a mask (X, Y, Z) or background included."""
-    images = Images.of(x[None], y[None], 1.0, None if mask is None else mask[None])
+    images = Images.of(x[None], y[None], 1.0, mask=None if mask is None else mask[None])
     return float(ms_ssim(images, WINDOW, scales)[0])
 
 
@@ -86,4 +86,6 @@ def pair_similarity(volumes: VolumeSet, count: int = PAIRS, seed: int = 0) -> Pa
         figures.append(similarity(held[1], volumes.read(j), scales))
     std = float(np.std(figures, ddof=1)) if len(figures) > 1 else float("nan")
     possible = len(volumes) * (len(volumes) - 1) // 2
-    return PairSimilarity(float(np.mean(figures)), std, len(figures), possible, scales, seed)
+    return PairSimilarity(
+        mean=float(np.mean(figures)), std=std, pairs=len(figures), possible=possible, scales=scales, seed=seed
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shown:
     """One subject's target on the prepared grid: volumes (X, Y, Z) float32, RAS+, in [0, 1]."""
 

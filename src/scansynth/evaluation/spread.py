@@ -59,8 +59,8 @@ def spread(synthesis: np.ndarray, reference: np.ndarray) -> list[Convention]:
         _volume("whole volume, each image divided by its own maximum, range 1", x / max(x.max(), 1e-12), y, 1.0),
         _volume("whole volume, clipped at the reference's 99.5th percentile, range 1", clip(x), clip(y), 1.0),
         _volume("cropped to the brain's box, range 1", x[box], y[box], 1.0),
-        _volume("inside the brain, range 1", x, y, 1.0, mask),
-        _volume("inside the brain, the reference's range inside it", x, y, float(np.ptp(y[mask])), mask),
+        _volume("inside the brain, range 1", x, y, 1.0, mask=mask),
+        _volume("inside the brain, the reference's range inside it", x, y, float(np.ptp(y[mask])), mask=mask),
         _slices("every slice, empty ones too, range 1 (equal slices left out)", everything[0], everything[1], _same),
         _slices("slices with 10 % foreground, range 1", xs, ys, _same),
         _slices("slices with 10 % foreground, each divided by the reference slice's maximum", xs, ys, _by_reference),
@@ -85,8 +85,10 @@ def markdown(conventions: list[Convention]) -> str:
     return "\n".join([*lines, f"Protocols of scansynth: {', '.join(PROTOCOLS)}.", ""])
 
 
-def _volume(name: str, x: np.ndarray, y: np.ndarray, data_range: float, mask: np.ndarray | None = None) -> Convention:
-    images = Images.of(x[None], y[None], data_range, None if mask is None else mask[None])
+def _volume(
+    name: str, x: np.ndarray, y: np.ndarray, data_range: float, *, mask: np.ndarray | None = None
+) -> Convention:
+    images = Images.of(x[None], y[None], data_range, mask=None if mask is None else mask[None])
     return Convention(name, "volume", psnr(images).item(), ssim(images).item())
 
 

@@ -26,7 +26,7 @@ BATCH = 10_000_000
 """Numbers that the bootstrap draws at once: of a thousand slices all resamples, of more a part after the other."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """A method against another one, on the same subjects."""
 
@@ -46,7 +46,7 @@ class Difference:
 
 
 def difference(
-    method: Mapping[str, float], other: Mapping[str, float], unit: str = "subject", seed: int = 0
+    method: Mapping[str, float], other: Mapping[str, float], unit: str = "subject", *, seed: int = 0
 ) -> Difference:
     """Compare two methods' figures of the same subjects.
 
@@ -83,13 +83,13 @@ def difference(
         wilcoxon = 1.0 if same else _p(stats.wilcoxon(values))
         t_test = 1.0 if same else _p(stats.ttest_1samp(values, 0.0)) if deviation else 0.0
     return Difference(
-        n,
-        float(values.mean()),
-        _interval(values, seed),
-        float(values.mean()) / deviation if deviation > 0 else math.nan,
-        wilcoxon,
-        t_test,
-        unit,
+        n=n,
+        mean=float(values.mean()),
+        interval=_interval(values, seed),
+        effect_size=float(values.mean()) / deviation if deviation > 0 else math.nan,
+        wilcoxon=wilcoxon,
+        t_test=t_test,
+        unit=unit,
     )
 
 

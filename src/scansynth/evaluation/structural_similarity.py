@@ -29,13 +29,13 @@ def gaussian(size: int, sigma: float = 1.5) -> Tensor:
     return weights / weights.sum()
 
 
-def windowed(images: Tensor, window: Tensor, reflect: bool = False) -> Tensor:
+def windowed(images: Tensor, window: Tensor, *, reflect: bool = False) -> Tensor:
     """Mean of each image under the window, wherever it fits: (N, *S) → (N, *S − size + 1).
 
     With `reflect` the image goes on as its mirror image, and the window fits everywhere: (N, *S).
     """
     for axis in range(1, images.ndim):
-        blocks = band(images.shape[axis], tuple(window.tolist()), reflect, images.dtype)
+        blocks = band(images.shape[axis], tuple(window.tolist()), reflect=reflect, dtype=images.dtype)
         images = torch.cat([_along(images.narrow(axis, low, rows.shape[1]), rows, axis) for low, rows in blocks], axis)
     return images
 
@@ -49,7 +49,7 @@ def _along(images: Tensor, rows: Tensor, axis: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def band(side: int, window: tuple[float, ...], reflect: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
+def band(side: int, window: tuple[float, ...], *, reflect: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
     """The window along one axis as a matrix: a product of matrices is many times faster than a long, thin convolution.
 
     Args:
@@ -77,7 +77,7 @@ def band(side: int, window: tuple[float, ...], reflect: bool, dtype: torch.dtype
 
 
 def ssim_maps(
-    synthesis: Tensor, reference: Tensor, data_range: float, size: int = 11, reflect: bool = False
+    synthesis: Tensor, reference: Tensor, data_range: float, *, size: int = 11, reflect: bool = False
 ) -> tuple[Tensor, Tensor]:
     """SSIM at each place where the window fits, and its contrast–structure part (without the luminances).
 
@@ -93,26 +93,28 @@ def ssim_maps(
     Returns:
         Both (N, *S − size + 1), with `reflect` (N, *S).
     """
-    structure, squares, products = _moments(synthesis, reference, data_range, size, reflect)
+    structure, squares, products = _moments(synthesis, reference, data_range, size, reflect=reflect)
     c1 = (K1 * data_range) ** 2
     return products.mul_(2).add_(c1).div_(squares.add_(c1)).mul_(structure), structure
 
 
-def _moments(x: Tensor, y: Tensor, data_range: float, size: int, reflect: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(x: Tensor, y: Tensor, data_range: float, size: int, *, reflect: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The contrast–structure part, and sum of squares and product of the means under the window."""
     c2 = (K2 * data_range) ** 2
     # Of the squares only their sum is needed.
     stack = torch.stack([x, y, x, x])
     stack[2].mul_(x).addcmul_(y, y)
     stack[3].mul_(y)
-    mean_x, mean_y, mean_squares, mean_products = windowed(stack.flatten(0, 1), gaussian(size), reflect).split(len(y))
+    mean_x, mean_y, mean_squares, mean_products = windowed(stack.flatten(0, 1), gaussian(size), reflect=reflect).split(
+        len(y)
+    )
     squares, products = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
     covariance = mean_products.sub_(products).mul_(2).add_(c2)
     return covariance.div_(mean_squares.sub_(squares).add_(c2)), squares, products
 
 
 def structure_by_scale(
-    synthesis: Tensor, reference: Tensor, data_range: float, size: int, scales: int, reflect: bool = False
+    synthesis: Tensor, reference: Tensor, data_range: float, *, size: int, scales: int, reflect: bool = False
 ) -> Iterator[Tensor]:
     """What MS-SSIM averages at each scale, from the finest on: contrast–structure maps, and SSIM at the coarsest.
 
@@ -132,7 +134,7 @@ def structure_by_scale(
     for scale in range(scales):
         last = scale == scales - 1
         if last:
-            yield ssim_maps(x, y, data_range, size, reflect=True)[0]
+            yield ssim_maps(x, y, data_range, size=size, reflect=True)[0]
         else:
-            yield _moments(x, y, data_range, size, reflect)[0]
+            yield _moments(x, y, data_range, size, reflect=reflect)[0]
             x, y = pool(x[:, None], 2)[:, 0], pool(y[:, None], 2)[:, 0]

@@ -54,7 +54,7 @@ class Spread:
     std: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """One row of a comparison: one run and direction."""
 
@@ -107,7 +107,7 @@ def _of_slices(measurement: Measurement, column: str) -> np.ndarray | None:
 
 
 def write_tables(
-    results: Sequence[Result], folder: Path, protocol: str | Protocol, acceleration: Acceleration = ()
+    results: Sequence[Result], folder: Path, protocol: str | Protocol, *, acceleration: Acceleration = ()
 ) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 

@@ -17,7 +17,7 @@ STEPS = 20
 """Points of a sparsification curve."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Uncertainty:
     """Error and uncertainty of one subject inside a mask."""
 

@@ -43,7 +43,7 @@ COMMITMENT = 0.25
 """β of VQ-VAE."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """Settings of the first stage; the defaults are latent diffusion's for a factor of 4."""
 

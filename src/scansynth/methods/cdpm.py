@@ -70,7 +70,7 @@ DROPPED = 0.1
 each label is left out as often by itself. So the labels of a volume may be given in part, or not at all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CdpmConfig:
     """Settings of cDPM; the defaults are the paper's, or settled where it is silent."""
 
@@ -193,6 +193,7 @@ class Cdpm(AnyToAny):
         x: Tensor,
         is_target: Tensor,
         y: Tensor,
+        *,
         t: Tensor,
         index: Tensor,
         depth: Tensor,
@@ -216,8 +217,7 @@ class Cdpm(AnyToAny):
         """
         mask = is_target[:, None, :, None, None].to(x.dtype).expand_as(x)
         slices = torch.cat([x, mask, y], dim=1).transpose(1, 2)
-        given = (slices, t, index, depth, valid) if labels is None else (slices, t, index, depth, valid, labels)
-        return self.nets["unet"](*given).transpose(1, 2)
+        return self.nets["unet"](slices, t, index, depth, valid=valid, labels=labels).transpose(1, 2)
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """Draw a time, noise and, as a translator, target and sources for each set, then one update on Eq. 6."""
@@ -233,7 +233,9 @@ class Cdpm(AnyToAny):
         x_t = q_sample(self.schedule, x0, t, eps)
         x = torch.where(is_target[:, None, :, None, None], x_t, x0)
         labels = drop_labels(batch["labels"], noise) if self.config.labels else None
-        out = self.predict(x, is_target, y, t, batch["index"], batch["depth"], batch["valid"], labels)
+        out = self.predict(
+            x, is_target, y, t=t, index=batch["index"], depth=batch["depth"], valid=batch["valid"], labels=labels
+        )
         eps_theta = read_noise(self.config.output, self.schedule, out, x_t, t)
         square = (eps_theta - eps).square()
         if self.config.output == "velocity":
@@ -245,6 +247,7 @@ class Cdpm(AnyToAny):
         y: Tensor,
         planes: Tensor,
         index: Tensor,
+        *,
         depth: Tensor,
         plan: Sequence[Stage],
         windows: Windows,
@@ -280,7 +283,16 @@ class Cdpm(AnyToAny):
 
                 def network(x: Tensor) -> Tensor:
                     valid = torch.ones_like(is_target)
-                    out = self.predict(x.movedim(4, 2), is_target, y_set, t, index[:, order], depth, valid, labels)
+                    out = self.predict(
+                        x.movedim(4, 2),
+                        is_target,
+                        y_set,
+                        t=t,
+                        index=index[:, order],
+                        depth=depth,
+                        valid=valid,
+                        labels=labels,
+                    )
                     return out.movedim(2, 4)
 
                 out = windows.map(network, torch.cat([known, x_t], dim=4))[..., given:]
@@ -301,15 +313,15 @@ class Cdpm(AnyToAny):
         index = batch.get("index", torch.arange(count, device=device)[None])
         depth = batch.get("depth", torch.tensor([count], device=device))
         y, planes = images * spread(is_source, images), task_planes(is_source, is_asked, images)
-        return self.sample(y, planes, index, depth, self.plan(count), windows, noise)
+        return self.sample(y, planes, index, depth=depth, plan=self.plan(count), windows=windows, noise=noise)
 
     def generate(
         self,
         shape: tuple[int, int, int],
         windows: Windows,
         noise: Noise,
-        plan: str | Sequence[Stage] | None = None,
         *,
+        plan: str | Sequence[Stage] | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
         """Make a volume without a source, by the configured plan, the one of that name, or these stages."""
@@ -325,7 +337,9 @@ class Cdpm(AnyToAny):
         index = torch.arange(shape[2], device=noise.device)[None]
         depth = torch.tensor([shape[2]], device=noise.device)
         plan = self.plan(shape[2], plan) if plan is None or isinstance(plan, str) else plan
-        return self.sample(nothing, nothing[:, :, :1, :1, :1], index, depth, plan, windows, noise, c)
+        return self.sample(
+            nothing, nothing[:, :, :1, :1, :1], index, depth=depth, plan=plan, windows=windows, noise=noise, labels=c
+        )
 
 
 def with_planes(y: Tensor, planes: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ LEAST_LOG_VARIANCE = -20.0
 """Of Σ_f where codes are exchanged: both are clamped by it, so that their ratio stays finite."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CgDdpmConfig:
     """Settings of CG-DDPM; the defaults are the paper's, or settled where it is silent."""
 
@@ -177,7 +177,7 @@ class CgDdpm(Method):
             # Eq. 3
             losses[f"noise {name}"] = noise_loss("l1", eps_f, eps)
             losses[f"bound {name}"] = self.config.bound_weight * learned_bound(
-                self.schedule, x0, noisy[name], eps_f, v, n[name]
+                self.schedule, x0, noisy[name], eps_f=eps_f, v=v, t=n[name]
             )
         if joint:
             # X_{n−1} and Y_{n−1} of the path that leads to X_n and Y_n.

@@ -77,7 +77,11 @@ class ColaDiff(LatentDiffusion):
         channels = count * config.latent_channels + (config.tissue_channels if config.structural_guidance else 0)
         nets: dict[str, nn.Module] = {
             "unet": ColaUnet(
-                config.latent_channels, channels + 2 * count, size, config.modified_network, config.cooperative_filter
+                config.latent_channels,
+                channels + 2 * count,
+                size,
+                modified=config.modified_network,
+                filtered=config.cooperative_filter,
             ),
             "path": ConditionPath(channels, 2 * count, size, config.auto_weight),
         }

@@ -47,7 +47,7 @@ from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.unet import UNet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DdpmConfig:
     """Settings of the conditional DDPM family; the defaults are IDDPM's as CG-DDPM's paper compares with it."""
 
@@ -163,7 +163,7 @@ class Ddpm(AnyToAny):
         else:
             losses = {"noise": noise_loss(self.config.loss, eps_f, eps)}
         if v is not None:
-            losses["bound"] = self.config.bound_weight * learned_bound(self.schedule, x0, x_t, eps_f, v, t)
+            losses["bound"] = self.config.bound_weight * learned_bound(self.schedule, x0, x_t, eps_f=eps_f, v=v, t=t)
         update("G", losses)
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
@@ -180,8 +180,8 @@ class Ddpm(AnyToAny):
         shape: tuple[int, int, int],
         windows: Windows,
         noise: Noise,
-        plan: str | None = None,
         *,
+        plan: str | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
         """Sample x_0 of the whole volume, without a source."""
@@ -220,7 +220,7 @@ class Ddpm(AnyToAny):
 
             x_T = noise.normal("x_T", (1, *y.shape[2:]))
             if self.config.sampler == "ddim":
-                return ddim(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, self.path, noise)
+                return ddim(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, times=self.path, noise=noise)
             if not self.learned:
                 return ancestral(self.schedule, estimate, x_T, self.path, noise)
 
@@ -281,8 +281,10 @@ def noise_loss(kind: str, eps_f: Tensor, eps: Tensor) -> Tensor:
     return (eps_f - eps).abs().mean() if kind == "l1" else (eps_f - eps).square().mean()
 
 
-def learned_bound(schedule: Schedule, x0: Tensor, x_t: Tensor, eps_f: Tensor, v: Tensor, t: Tensor) -> Tensor:
+def learned_bound(schedule: Schedule, x0: Tensor, x_t: Tensor, *, eps_f: Tensor, v: Tensor, t: Tensor) -> Tensor:
     """L_VLB: the drawn term, in bits a voxel; the mean is held fixed, so that it teaches v alone (IDDPM, 3.1)."""
     s = t - 1
     mean = mean_from_eps(schedule, x_t, eps_f.detach(), t, s)
-    return bound_term(schedule, x0, x_t, mean, learned_log_variance(schedule, v, t, s), t, s).mean()
+    return bound_term(
+        schedule, x0, x_t, mean=mean, log_variance=learned_log_variance(schedule, v, t, s), t=t, s=s
+    ).mean()

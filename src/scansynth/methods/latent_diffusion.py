@@ -38,7 +38,7 @@ from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
 from scansynth.networks.unet import UNet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentDiffusionConfig:
     """Settings of latent diffusion; the defaults are those that CoLa-Diff's paper states."""
 
@@ -195,7 +195,7 @@ class LatentDiffusion(AnyToAny):
                 eps_theta = self.predict(kappa_t, condition, t[:1].expand(count))
                 return x0_from_eps(self.schedule, kappa_t, eps_theta, t)
 
-            return first_stage.decode(ddim(self.schedule, denoise, x_T, self.path, noise))
+            return first_stage.decode(ddim(self.schedule, denoise, x_T, times=self.path, noise=noise))
 
         shape = (config.latent_channels, *(side // config.factor for side in images.shape[2:4]), images.shape[4])
         x_T = noise.normal("x_T", shape).to(images)

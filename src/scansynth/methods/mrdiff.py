@@ -59,7 +59,7 @@ LEAST_SIGNAL = 1e-4
 """Of typical tissue, that signals are divided by: an inversion recovery may null it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MrDiffConfig:
     """Settings of MRDiff; the defaults are the paper's, or settled where it is silent."""
 
@@ -257,7 +257,7 @@ class MrDiff(AnyToAny):
             return windows.map(window, x_t, bands).clamp(-1, 1)
 
         x_T = noise.normal("x_T", (1, *images.shape[2:]))
-        return ddim(self.schedule, denoise, x_T.to(images), self.path, noise).clamp(-1, 1)
+        return ddim(self.schedule, denoise, x_T.to(images), times=self.path, noise=noise).clamp(-1, 1)
 
     def hypothetical_maps(
         self, batch: Batch, target: str, image: Tensor, windows: Windows, noise: Noise
@@ -296,5 +296,5 @@ def signal(equation: SequenceName, t1: Tensor, t2: Tensor, s0: Tensor, parameter
     if equation == "spin_echo":
         return spin_echo(s0, t1, t2, tr, te)
     if equation == "inversion_recovery":
-        return inversion_recovery(s0, t1, t2, tr, te, ti / 1000)
-    return spoiled_gradient_echo(s0, t1, t2, tr, te, angle * math.pi / 180)
+        return inversion_recovery(s0, t1, t2, tr=tr, te=te, ti=ti / 1000)
+    return spoiled_gradient_echo(s0, t1, t2, tr=tr, te=te, flip_angle=angle * math.pi / 180)

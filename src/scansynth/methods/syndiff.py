@@ -58,7 +58,7 @@ from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SynDiffConfig:
     """Settings of SynDiff; the defaults are the paper's (section IV-B.1)."""
 
@@ -145,17 +145,22 @@ class DiffusiveGenerator(nn.Module):
 
     def __init__(self, config: SynDiffConfig):
         super().__init__()
-        shape = (config.channels, config.multipliers, config.blocks, config.attention_levels)
+        shape = {
+            "channels": config.channels,
+            "multipliers": config.multipliers,
+            "blocks": config.blocks,
+            "attention_levels": config.attention_levels,
+        }
         if config.networks == "public":
             self.mapping = MappingNetwork(config.z_width, config.latent_width, layers=4)
-            self.unet = public_unet(*shape, config.latent_width)
+            self.unet = public_unet(**shape, latent_width=config.latent_width)
         else:
             self.mapping = MappingNetwork(config.z_width, config.latent_width)
             self.unet = UNet(
                 2,
                 1 if config.variant == "unconditional" else 2,
                 1,
-                *shape,
+                **shape,
                 time_width=config.time_width,
                 latent_width=config.latent_width,
             )
@@ -200,7 +205,9 @@ class SynDiff(Method):
             paired=config.variant in ("supervised", "unconditional"),
             size_multiple=max(2 ** (len(config.multipliers) - 1), 4),
         )
-        self.schedule = Schedule.variance_preserving(config.steps, config.beta_min, config.beta_max, config.first_time)
+        self.schedule = Schedule.variance_preserving(
+            config.steps, config.beta_min, config.beta_max, first_time=config.first_time
+        )
         self.is_diffusive = config.variant != "non-diffusive"
         self.has_translators = config.variant in ("unpaired", "non-diffusive")
         self.nets = nn.ModuleDict()
@@ -410,7 +417,7 @@ def discriminator(config: SynDiffConfig) -> nn.Module:
     """D_θ: (x_s, x_t) and t to logits."""
     if config.networks == "public":
         return DiffusiveDiscriminator(2, config.discriminator_channels, config.discriminator_blocks)
-    return Discriminator(2, config.discriminator_channels, config.discriminator_blocks, config.time_width)
+    return Discriminator(2, config.discriminator_channels, config.discriminator_blocks, time_width=config.time_width)
 
 
 def translator(config: SynDiffConfig) -> nn.Module:

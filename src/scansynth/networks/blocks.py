@@ -39,7 +39,7 @@ class _Convolution2d(nn.Conv2d):
         return y.unflatten(1, (batch, height, width)).transpose(0, 1)
 
 
-def convolution(dims: int, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Module:
+def convolution(dims: int, channels_in: int, channels_out: int, kernel: int, *, stride: int = 1) -> nn.Module:
     """A convolution in `dims` (2 or 3) dimensions that keeps the size (at stride 1, odd kernel)."""
     conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
     if (dims, kernel, stride) == (2, 3, 1):
@@ -47,7 +47,7 @@ def convolution(dims: int, channels_in: int, channels_out: int, kernel: int, str
     return conv(channels_in, channels_out, kernel, stride, padding=kernel // 2)
 
 
-def shortcut(dims: int, channels_in: int, channels_out: int, project: bool = False) -> nn.Module:
+def shortcut(dims: int, channels_in: int, channels_out: int, *, project: bool = False) -> nn.Module:
     """What a residual block adds to: nothing changed, or a 1×1 convolution of unit gain.
 
     Args:
@@ -90,7 +90,7 @@ class _GroupNorm(nn.GroupNorm):
         return super().forward(input.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
-def group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
     """Group norm with at most 32 groups of at least 4 channels (fewer than 4 channels: one group).
 
     Args:
@@ -256,6 +256,7 @@ class ResidualBlock(nn.Module):
         dims: int,
         channels_in: int,
         channels_out: int,
+        *,
         time_width: int = 0,
         latent_width: int = 0,
         resample: Resample | None = None,
@@ -273,7 +274,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = group_norm(channels_out, affine=not both)
         self.latent = nn.Linear(latent_width, 2 * channels_out) if latent_width else None
         self.conv2 = near_zero(convolution(dims, channels_out, channels_out, kernel=3))
-        self.shortcut = shortcut(dims, channels_in, channels_out, project_resampled and resample is not None)
+        self.shortcut = shortcut(dims, channels_in, channels_out, project=project_resampled and resample is not None)
 
     def forward(self, x: Tensor, time: Tensor | None = None, w: Tensor | None = None) -> Tensor:
         """Apply the block.

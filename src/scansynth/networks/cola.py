@@ -215,7 +215,7 @@ class ColaUnet(nn.Module):
         filtered: whether skip connections pass the similar cooperative filter.
     """
 
-    def __init__(self, latent_channels: int, condition_channels: int, size: Size, modified: bool, filtered: bool):
+    def __init__(self, latent_channels: int, condition_channels: int, size: Size, *, modified: bool, filtered: bool):
         super().__init__()
         self.blocks, time_width = size.blocks, 4 * size.channels
         self.time = TimeEmbedding(time_width)
@@ -223,7 +223,7 @@ class ColaUnet(nn.Module):
 
         def block(channels_in: int, channels_out: int) -> nn.Module:
             kind = BottleneckBlock(channels_in, channels_out, time_width) if modified else None
-            return kind or ResidualBlock(2, channels_in, channels_out, time_width)
+            return kind or ResidualBlock(2, channels_in, channels_out, time_width=time_width)
 
         self.first = convolution(2, latent_channels + condition_channels, widths[0], kernel=3)
         width, kept = widths[0], []

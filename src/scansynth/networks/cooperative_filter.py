@@ -87,7 +87,7 @@ class BlockMatching(nn.Module):
         threshold: at the start.
     """
 
-    def __init__(self, channels: int, patch: int = 4, radius: int = 3, matches: int = 4, threshold: float = 0.01):
+    def __init__(self, channels: int, patch: int = 4, radius: int = 3, *, matches: int = 4, threshold: float = 0.01):
         super().__init__()
         assert matches & (matches - 1) == 0, f"{matches} matches are no power of two"
         self.patch, self.radius, self.matches = patch, radius, matches
@@ -141,6 +141,7 @@ class CooperativeFilter(nn.Module):
         self,
         channels: int,
         levels: int = 2,
+        *,
         patch: int = 4,
         radius: int = 3,
         matches: int = 4,
@@ -148,8 +149,10 @@ class CooperativeFilter(nn.Module):
     ):
         super().__init__()
         self.levels = levels
-        self.approximation = BlockMatching(channels, patch, radius, matches, threshold)
-        diagonals = [BlockMatching(channels, patch, radius, matches, threshold) for _ in range(levels)]
+        self.approximation = BlockMatching(channels, patch, radius, matches=matches, threshold=threshold)
+        diagonals = [
+            BlockMatching(channels, patch, radius, matches=matches, threshold=threshold) for _ in range(levels)
+        ]
         self.diagonals: Iterable[BlockMatching] = nn.ModuleList(diagonals)  # pyright: ignore[reportAttributeAccessIssue]
         self.threshold = nn.Parameter(torch.full((levels, 2, channels), float(threshold)))
         """Of H_j and V_j."""

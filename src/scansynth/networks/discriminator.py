@@ -61,7 +61,7 @@ class Discriminator(nn.Module):
         dims: 2 or 3.
     """
 
-    def __init__(self, in_channels: int, channels: int = 64, blocks: int = 6, time_width: int = 0, dims: int = 2):
+    def __init__(self, in_channels: int, channels: int = 64, blocks: int = 6, *, time_width: int = 0, dims: int = 2):
         super().__init__()
         widths = [channels * min(2**block, 8) for block in range(blocks)]
         self.time = TimeEmbedding(time_width) if time_width else None

@@ -10,7 +10,7 @@ from scansynth.networks.blocks import convolution, group_norm
 class _Context(nn.Module):
     """A bottleneck of two 1×1 convolutions: the channel context of every place, or of the whole map."""
 
-    def __init__(self, channels: int, reduced: int, normalise: bool):
+    def __init__(self, channels: int, reduced: int, *, normalise: bool):
         super().__init__()
         self.squeeze = convolution(2, channels, reduced, kernel=1)
         # A single place has nothing to be normalised by.

@@ -38,7 +38,7 @@ CONVERT = (
 """Makes the file of torchvision's network and of the authors' `lin` layers, where both are trusted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Convolution:
     """A convolution with its ReLU."""
 
@@ -81,11 +81,11 @@ class Architecture:
 ALEXNET = Architecture(
     "AlexNet",
     (
-        Convolution(0, 3, 64, 11, 4, 2, compared=True),
-        Convolution(3, 64, 192, 5, padding=2, pooled=True, compared=True),
-        Convolution(6, 192, 384, 3, pooled=True, compared=True),
-        Convolution(8, 384, 256, 3, compared=True),
-        Convolution(10, 256, 256, 3, compared=True),
+        Convolution(place=0, inward=3, outward=64, side=11, stride=4, padding=2, compared=True),
+        Convolution(place=3, inward=64, outward=192, side=5, padding=2, pooled=True, compared=True),
+        Convolution(place=6, inward=192, outward=384, side=3, pooled=True, compared=True),
+        Convolution(place=8, inward=384, outward=256, side=3, compared=True),
+        Convolution(place=10, inward=256, outward=256, side=3, compared=True),
     ),
     window=3,
     least=31,
@@ -93,19 +93,19 @@ ALEXNET = Architecture(
 VGG16 = Architecture(
     "VGG16",
     (
-        Convolution(0, 3, 64, 3),
-        Convolution(2, 64, 64, 3, compared=True),
-        Convolution(5, 64, 128, 3, pooled=True),
-        Convolution(7, 128, 128, 3, compared=True),
-        Convolution(10, 128, 256, 3, pooled=True),
-        Convolution(12, 256, 256, 3),
-        Convolution(14, 256, 256, 3, compared=True),
-        Convolution(17, 256, 512, 3, pooled=True),
-        Convolution(19, 512, 512, 3),
-        Convolution(21, 512, 512, 3, compared=True),
-        Convolution(24, 512, 512, 3, pooled=True),
-        Convolution(26, 512, 512, 3),
-        Convolution(28, 512, 512, 3, compared=True),
+        Convolution(place=0, inward=3, outward=64, side=3),
+        Convolution(place=2, inward=64, outward=64, side=3, compared=True),
+        Convolution(place=5, inward=64, outward=128, side=3, pooled=True),
+        Convolution(place=7, inward=128, outward=128, side=3, compared=True),
+        Convolution(place=10, inward=128, outward=256, side=3, pooled=True),
+        Convolution(place=12, inward=256, outward=256, side=3),
+        Convolution(place=14, inward=256, outward=256, side=3, compared=True),
+        Convolution(place=17, inward=256, outward=512, side=3, pooled=True),
+        Convolution(place=19, inward=512, outward=512, side=3),
+        Convolution(place=21, inward=512, outward=512, side=3, compared=True),
+        Convolution(place=24, inward=512, outward=512, side=3, pooled=True),
+        Convolution(place=26, inward=512, outward=512, side=3),
+        Convolution(place=28, inward=512, outward=512, side=3, compared=True),
     ),
     window=2,
     least=16,

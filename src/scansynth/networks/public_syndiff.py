@@ -34,6 +34,7 @@ def public_unet(
     channels: int = 64,
     multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4),
     blocks: int = 2,
+    *,
     attention_levels: Sequence[int] = (4,),
     latent_width: int = 256,
 ) -> UNet:
@@ -54,10 +55,10 @@ def public_unet(
         2,
         2,
         1,
-        channels,
-        multipliers,
-        blocks,
-        attention_levels,
+        channels=channels,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention_levels=attention_levels,
         time_width=4 * channels,
         latent_width=latent_width,
         time_encoding=channels,
@@ -119,7 +120,7 @@ class DiffusiveDiscriminator(nn.Module):
         time_width: width of the time embedding and of the encoding that it is made from.
     """
 
-    def __init__(self, in_channels: int = 2, channels: int = 64, blocks: int = 6, time_width: int = 256):
+    def __init__(self, in_channels: int = 2, channels: int = 64, blocks: int = 6, *, time_width: int = 256):
         super().__init__()
         widths = [2 * channels, 4 * channels, *[8 * channels] * (blocks - 1)]
         self.time = TimeEmbedding(time_width, time_width, nn.LeakyReLU(SLOPE))

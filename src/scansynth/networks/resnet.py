@@ -45,6 +45,7 @@ class ResNetTranslator(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         channels: int = 64,
+        *,
         residual_blocks: int = 6,
         upsample_kernel: Literal[3, 4] = 4,
     ):

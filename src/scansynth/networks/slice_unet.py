@@ -158,6 +158,7 @@ class SliceUNet(nn.Module):
         in_channels: int,
         out_channels: int,
         channels: int,
+        *,
         multipliers: Sequence[int],
         blocks: int,
         attention_levels: Sequence[int],
@@ -186,7 +187,7 @@ class SliceUNet(nn.Module):
             """With the attention of a level (the bottleneck is the one after the last), or (None) without any."""
             inside = level in (*attention_levels, levels)
             return _Layer(
-                ResidualBlock(2, channels_in, channels_out, time_width, resample=direction),
+                ResidualBlock(2, channels_in, channels_out, time_width=time_width, resample=direction),
                 SliceAttention(channels_out, time_width) if inside or level in across_levels else None,
                 SelfAttention(2, channels_out, heads_of(channels_out)) if inside else None,
             )
@@ -227,6 +228,7 @@ class SliceUNet(nn.Module):
         t: Tensor,
         index: Tensor,
         depth: Tensor,
+        *,
         valid: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
@@ -252,7 +254,7 @@ class SliceUNet(nn.Module):
             )
         batch, n = x.shape[:2]
         valid = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
-        sets = self.describe(t, index, depth, valid, labels)
+        sets = self.describe(t, index, depth, valid, labels=labels)
         h = self.first(functional.pixel_unshuffle(x.flatten(0, 1)[sets.rows], self.space_to_depth))
         kept = [h]
         for layer in self.down:
@@ -265,7 +267,7 @@ class SliceUNet(nn.Module):
         h = functional.pixel_shuffle(self.last(functional.silu(self.norm(h))), self.space_to_depth)
         return h.new_zeros(batch * n, *h.shape[1:]).index_copy(0, sets.rows, h).unflatten(0, (batch, n))
 
-    def describe(self, t: Tensor, index: Tensor, depth: Tensor, valid: Tensor, labels: Tensor | None = None) -> Sets:
+    def describe(self, t: Tensor, index: Tensor, depth: Tensor, valid: Tensor, *, labels: Tensor | None = None) -> Sets:
         """What the layers are told of the sets; arguments as of `forward`."""
         rows = valid.flatten().nonzero()[:, 0]
         time = self.time(t)

@@ -74,6 +74,7 @@ class UNet(nn.Module):
         dims: int,
         in_channels: int,
         out_channels: int,
+        *,
         channels: int = 64,
         multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4),
         blocks: int = 2,
@@ -106,6 +107,7 @@ class UNet(nn.Module):
         def layer(
             channels_in: int,
             channels_out: int,
+            *,
             attend: bool = False,
             direction: Resample | None = None,
             in_windows: bool = False,
@@ -114,9 +116,9 @@ class UNet(nn.Module):
                 dims,
                 channels_in,
                 channels_out,
-                time_width,
-                latent_width,
-                direction,
+                time_width=time_width,
+                latent_width=latent_width,
+                resample=direction,
                 kernel=resample,
                 modulate=modulate,
                 project_resampled=project_resampled,
@@ -124,7 +126,7 @@ class UNet(nn.Module):
             attention: nn.Module = SelfAttention(dims, channels_out) if attend else nn.Identity()
             if in_windows:
                 attention = WindowAttention(
-                    dims, channels_out, window, next(shifted), heads=max(1, channels_out // head_width)
+                    dims, channels_out, window, shifted=next(shifted), heads=max(1, channels_out // head_width)
                 )
             return _Layer(residual, attention)
 
@@ -139,7 +141,7 @@ class UNet(nn.Module):
         for level in range(levels):
             for _ in range(blocks):
                 attend, in_windows = level in attention_levels, level in window_levels
-                self.down.append(layer(width, widths[level], attend, in_windows=in_windows))
+                self.down.append(layer(width, widths[level], attend=attend, in_windows=in_windows))
                 self.down_halves.append(False)
                 width = widths[level]
                 kept.append(width)
@@ -159,7 +161,9 @@ class UNet(nn.Module):
             for block in range(blocks + 1):
                 # As in NCSN++, one attention a level on the way up, after the level's last block.
                 attend = level in attention_levels and block == blocks
-                self.up.append(layer(width + kept.pop(), widths[level], attend, in_windows=level in window_levels))
+                self.up.append(
+                    layer(width + kept.pop(), widths[level], attend=attend, in_windows=level in window_levels)
+                )
                 self.up_reads.append(True)
                 width = widths[level]
             if level:

@@ -72,7 +72,7 @@ class WindowAttention(nn.Module):
         heads: attention heads; it divides `channels`.
     """
 
-    def __init__(self, dims: int, channels: int, window: int, shifted: bool, heads: int):
+    def __init__(self, dims: int, channels: int, window: int, *, shifted: bool, heads: int):
         super().__init__()
         assert channels % heads == 0, f"{heads} heads do not divide {channels} channels"
         self.window, self.shifted, self.heads = window, shifted, heads

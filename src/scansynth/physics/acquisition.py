@@ -111,6 +111,6 @@ def signal(acquisition: Acquisition, s0: Tensor, t1: Tensor, t2: Tensor) -> Tens
         return spin_echo(s0, t1, t2, tr, te)
     if acquisition.sequence == "inversion_recovery":
         assert acquisition.ti is not None
-        return inversion_recovery(s0, t1, t2, tr, te, acquisition.ti / 1000)
+        return inversion_recovery(s0, t1, t2, tr=tr, te=te, ti=acquisition.ti / 1000)
     assert acquisition.flip_angle is not None
-    return spoiled_gradient_echo(s0, t1, t2, tr, te, math.radians(acquisition.flip_angle))
+    return spoiled_gradient_echo(s0, t1, t2, tr=tr, te=te, flip_angle=math.radians(acquisition.flip_angle))

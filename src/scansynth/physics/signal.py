@@ -35,7 +35,7 @@ def spin_echo(s0: Tensor, t1: Tensor, t2: Tensor, tr: Tensor | float, te: Tensor
 
 
 def inversion_recovery(
-    s0: Tensor, t1: Tensor, t2: Tensor, tr: Tensor | float, te: Tensor | float, ti: Tensor | float
+    s0: Tensor, t1: Tensor, t2: Tensor, *, tr: Tensor | float, te: Tensor | float, ti: Tensor | float
 ) -> Tensor:
     """Magnitude of an inversion-recovery spin echo: S0 |1 − 2 exp(−TI/T1) + exp(−TR/T1)| exp(−TE/T2).
 
@@ -59,7 +59,7 @@ def inversion_recovery(
 
 
 def spoiled_gradient_echo(
-    s0: Tensor, t1: Tensor, t2_star: Tensor, tr: Tensor | float, te: Tensor | float, flip_angle: Tensor | float
+    s0: Tensor, t1: Tensor, t2_star: Tensor, *, tr: Tensor | float, te: Tensor | float, flip_angle: Tensor | float
 ) -> Tensor:
     """Steady state of a spoiled gradient echo: S0 sin a (1 − E1) / (1 − cos a E1) exp(−TE/T2*), E1 = exp(−TR/T1).
 

@@ -65,7 +65,7 @@ def validation_plot(runs: Mapping[str, Curves]) -> str | None:
             axes = figure.add_subplot(len(targets), len(figures), row * len(figures) + column + 1)
             for number, (run, curves) in enumerate(runs.items()):
                 if found := curves.get(f"validation/{target}/{name}"):
-                    _line(axes, *found, run, number, MARKERS[number % len(MARKERS)])
+                    _line(axes, *found, name=run, number=number, marker=MARKERS[number % len(MARKERS)])
             unit = {"psnr": "PSNR (dB)", "ssim": "SSIM (%)"}.get(name, name)
             _finish(axes, f"{target}: validation {unit}", unit)
     return _svg(figure)
@@ -86,7 +86,7 @@ def loss_plot(runs: Mapping[str, Curves]) -> str | None:
     for place, (run, curves) in enumerate(losses.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         for number, (name, (steps, values)) in enumerate(curves.items()):
-            _line(axes, steps, values, name, number)
+            _line(axes, steps, values, name=name, number=number)
         _finish(axes, run, "loss")
     return _svg(figure)
 
@@ -98,7 +98,7 @@ def thinned(values: np.ndarray) -> np.ndarray:
     return np.array([part.mean() for part in np.array_split(values, POINTS)])
 
 
-def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, name: str, number: int, marker: str = "") -> None:
+def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, *, name: str, number: int, marker: str = "") -> None:
     # A name that begins with _ would be left out of the legend, and $ would begin mathematics.
     label = ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
     axes.plot(

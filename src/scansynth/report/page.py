@@ -45,7 +45,7 @@ def content_policy(scripts: Sequence[str]) -> str:
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 
 
-def pictures(folder: Path, names: Mapping[str, str], smaller: bool = False) -> list[tuple[str, str]]:
+def pictures(folder: Path, names: Mapping[str, str], *, smaller: bool = False) -> list[tuple[str, str]]:
     """Those of a folder's PNG files (name → what it shows) that are there, as (what it shows, data).
 
     Args:

@@ -48,6 +48,7 @@ def write_report(
     evaluation: Evaluation,
     runs: Sequence[Run],
     out: Path,
+    *,
     comparison: Comparison | None = None,
     largest: int = LARGEST,
     noise: bool = False,

@@ -28,7 +28,7 @@ from scansynth.recipes import find_recipe
 from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """A table, at the paper's settings or small."""
 

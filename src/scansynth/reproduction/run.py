@@ -59,14 +59,16 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
 
     def train_one(task: Task, row: Row, first_stage: Path | None = None) -> None:
         if request.minutes and request.recipe(row) not in steps:
-            steps[request.recipe(row)] = budget(request, task, row, cohorts[task.data], device, first_stage)
+            steps[request.recipe(row)] = budget(
+                request, task, row, cohort=cohorts[task.data], device=device, first_stage=first_stage
+            )
             request.write_settings(steps)
         config = request.config(task, row, steps.get(request.recipe(row)))
         train(
             config,
             cohorts[task.data],
             request.run_folder(task, row),
-            device,
+            device=device,
             report=lambda done, total, _: tell(f"training {task.name}/{row.name}", done, total),
             first_stage=first_stage if make_method(config).needs.latent else None,
         )
@@ -95,7 +97,7 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Rep
         listing,
         request.out / "cohort" / data.name,
         request.preparation(data),
-        contrasts,
+        contrasts=contrasts,
         seed=request.seed,
         progress=lambda done, total, _: tell(f"preparing {data.name}", done, total),
     )
@@ -109,7 +111,7 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Rep
 
 
 def budget(
-    request: Request, task: Task, row: Row, cohort: Cohort, device: torch.device, first_stage: Path | None
+    request: Request, task: Task, row: Row, *, cohort: Cohort, device: torch.device, first_stage: Path | None
 ) -> int:
     """Steps that a recipe makes in the minutes, on one task; its variants and other tasks then train as many."""
     assert request.minutes
@@ -117,8 +119,10 @@ def budget(
     config = replace(config, training=replace(config.training, minutes=request.minutes))
     processes = Processes(device)
     given = first_stage if make_method(config).needs.latent else None
-    stage = find_first_stage(config, cohort, request.run_folder(task, row), given, False, processes)
-    _, dataset = make_parts(config, cohort, processes, stage)
+    stage = find_first_stage(
+        config, cohort, request.run_folder(task, row), given=given, overwrite=False, processes=processes
+    )
+    _, dataset = make_parts(config, cohort, processes, first_stage=stage)
     return with_steps(config, cohort, dataset, processes, stage).training.steps
 
 
@@ -149,9 +153,9 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
         pictures=1,
         report=lambda done, total, _: tell(f"evaluating {task.name}", done, total),
     )
-    comparison = compare(found.results, protocol, None, found.costs, found.acceleration)
+    comparison = compare(found.results, protocol, reference=None, costs=found.costs, acceleration=found.acceleration)
     write_comparison(comparison, folder)
-    write_report(found, runs, folder, comparison)
+    write_report(found, runs, folder, comparison=comparison)
     write_text(stamp, json.dumps(state, indent=1) + "\n")
 
 

@@ -23,7 +23,7 @@ REAL = "real, "
 """How rows of real volumes begin, which stand beside generated sets."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """A method in one direction of a task."""
 
@@ -50,12 +50,33 @@ def lines(request: Request) -> list[Line]:
             direction = f"{others}→{target}" if target != "?" else f"{others}, target not stated"
             here = [row for row in measured if row["direction"].endswith(f"→{target}")]
             ours = [row for row in here if row["label"] == COPIED_SOURCE or row["label"].startswith(REAL)]
-            found += [Line(task.name, row["direction"], row["label"], MEASURED, {}, *_own(row)) for row in ours]
+            for row in ours:
+                subjects, figures = _own(row)
+                found.append(
+                    Line(
+                        task=task.name,
+                        direction=row["direction"],
+                        method=row["label"],
+                        status=MEASURED,
+                        paper={},
+                        subjects=subjects,
+                        own=figures,
+                    )
+                )
             for row in request.table.rows:
                 paper = request.table.figures.get((row.name, task.name, target), {})
-                own = next((_own(one) for one in here if one["label"] == row.name), (0, {}))
-                status = MEASURED if own[0] else _missing(request, task, row)
-                found.append(Line(task.name, direction, row.label, status, paper, *own))
+                subjects, figures = next((_own(one) for one in here if one["label"] == row.name), (0, {}))
+                found.append(
+                    Line(
+                        task=task.name,
+                        direction=direction,
+                        method=row.label,
+                        status=MEASURED if subjects else _missing(request, task, row),
+                        paper=paper,
+                        subjects=subjects,
+                        own=figures,
+                    )
+                )
     return found
 
 

@@ -6,13 +6,13 @@ from scansynth.data.prepare import find_preparation
 from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 
 T1W = DataSet(
-    "t1w",
-    "1,262 T1w of ADNI-1, UCSF and SRI International, all of which train",
-    ("T1w",),
-    None,
-    "denoised, bias-corrected, skull-stripped, affinely registered to a template; 128×128×128 voxels of "
+    name="t1w",
+    title="1,262 T1w of ADNI-1, UCSF and SRI International, all of which train",
+    contrasts=("T1w",),
+    split=None,
+    scans="denoised, bias-corrected, skull-stripped, affinely registered to a template; 128×128×128 voxels of "
     "1.375×1.375×1 mm",
-    find_preparation("cdpm"),
+    preparation=find_preparation("cdpm"),
 )
 
 VIEWS = ("fid_axial", "fid_coronal", "fid_sagittal")
@@ -31,19 +31,20 @@ _SLAB = transcribed("ddpm_3d 79.7 15.2 188.0", [("t1w", "T1w")], COLUMNS[:3])
 
 TABLES = (
     PaperTable(
-        "cdpm-table1",
-        "Table 1: quality of 500 synthetic T1w",
-        "Peng et al., Generating Realistic Brain MRIs via a Conditional Diffusion Probabilistic Model, MICCAI 2023",
-        (T1W,),
-        "AdamW, learning rate 1e-4, batch 3, 200,000 iterations, at most 20 slices a sample",
-        (Task("t1w", "t1w", ("T1w",), ("T1w",), lambda base: replace(base, contrasts=("T1w",))),),
-        (
+        name="cdpm-table1",
+        shows="Table 1: quality of 500 synthetic T1w",
+        citation="Peng et al., Generating Realistic Brain MRIs via a Conditional Diffusion Probabilistic Model, "
+        "MICCAI 2023",
+        data=(T1W,),
+        training="AdamW, learning rate 1e-4, batch 3, 200,000 iterations, at most 20 slices a sample",
+        tasks=(Task("t1w", "t1w", ("T1w",), ("T1w",), lambda base: replace(base, contrasts=("T1w",))),),
+        rows=(
             *(Row(label, label) for label in ("3D-VAE-GAN", "3D-GAN-GP", "3D-α-WGAN", "CCE-GAN", "HA-GAN")),
             Row("ddpm_3d", "3D-DPM", "ddpm_3d", "ddpm_3d_small"),
             Row("cdpm", "cDPM", "cdpm", "cdpm_small"),
         ),
-        "cdpm",
-        COLUMNS,
+        protocol="cdpm",
+        columns=COLUMNS,
         figures=_FIGURES | _SLAB,
         notes=(
             "The paper's MS-SSIM of real pairs is 79.2 %. Here sets are held against subjects who did not train, there "

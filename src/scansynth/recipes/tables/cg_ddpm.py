@@ -17,12 +17,12 @@ TRAINING = (
     "1,000 epochs (T1w, T2w) and 850 (T1w, FLAIR)"
 )
 BRATS = DataSet(
-    "brats",
-    "BraTS 2020",
-    ("T1w", "T2w", "FLAIR"),
-    (178, 2, 18),
-    "the first 178 scans train; two 64×64×16 patches a scan; no registration",
-    find_preparation("cg-ddpm"),
+    name="brats",
+    title="BraTS 2020",
+    contrasts=("T1w", "T2w", "FLAIR"),
+    split=(178, 2, 18),
+    scans="the first 178 scans train; two 64×64×16 patches a scan; no registration",
+    preparation=find_preparation("cg-ddpm"),
 )
 
 
@@ -50,15 +50,15 @@ PLACES = [("t1_t2", "T2w"), ("t1_t2", "T1w"), ("t1_flair", "FLAIR"), ("t1_flair"
 
 TABLES = (
     PaperTable(
-        "cg-ddpm-table1",
-        "Table 1: T1w and T2w, T1w and FLAIR, both ways",
-        CITATION,
-        (BRATS,),
-        TRAINING,
-        TASKS,
-        (*DIFFUSION, Row("MRI-cGAN", "MRI-cGAN")),
-        "cg-ddpm",
-        COLUMNS,
+        name="cg-ddpm-table1",
+        shows="Table 1: T1w and T2w, T1w and FLAIR, both ways",
+        citation=CITATION,
+        data=(BRATS,),
+        training=TRAINING,
+        tasks=TASKS,
+        rows=(*DIFFUSION, Row("MRI-cGAN", "MRI-cGAN")),
+        protocol="cg-ddpm",
+        columns=COLUMNS,
         figures=transcribed(
             """
             cg_ddpm  96.8 0.011 28.6 | 97.1 0.012 28.7 | 96.6 0.011 28.8 | 97.1 0.013 27.7
@@ -75,17 +75,17 @@ TABLES = (
         ),
     ),
     PaperTable(
-        "cg-ddpm-fig5",
-        "Figure 5: uncertainty and inconsistency of the samples (bars)",
-        CITATION,
-        (BRATS,),
-        TRAINING,
-        TASKS,
-        DIFFUSION,
-        None,
-        ("uncertainty", "inconsistency"),
-        "uncertainty and inconsistency by table (`evaluate --samples 5` gives them)",
-        transcribed(
+        name="cg-ddpm-fig5",
+        shows="Figure 5: uncertainty and inconsistency of the samples (bars)",
+        citation=CITATION,
+        data=(BRATS,),
+        training=TRAINING,
+        tasks=TASKS,
+        rows=DIFFUSION,
+        protocol=None,
+        columns=("uncertainty", "inconsistency"),
+        measures="uncertainty and inconsistency by table (`evaluate --samples 5` gives them)",
+        figures=transcribed(
             """
             cg_ddpm ? ? | ? ? | ? ? | ? ?
             iddpm   ? ? | ? ? | ? ? | ? ?
@@ -94,6 +94,6 @@ TABLES = (
             PLACES,
             ("uncertainty", "inconsistency"),
         ),
-        ("Not readable: the figure shows bars without numbers.",),
+        notes=("Not readable: the figure shows bars without numbers.",),
     ),
 )

@@ -26,20 +26,20 @@ NOTES = (
 PERCENTILE = Preparation(intensity="percentile")
 
 ADNI = DataSet(
-    "adni",
-    "ADNI, 737 scans of people without cognitive impairment and with Alzheimer's disease",
-    ("T1w", "T2w", "PDw"),
-    None,
-    "70 % train; 1,000 slices of 100 subjects test; the paper's TR and TE where sidecars give none",
-    PERCENTILE,
+    name="adni",
+    title="ADNI, 737 scans of people without cognitive impairment and with Alzheimer's disease",
+    contrasts=("T1w", "T2w", "PDw"),
+    split=None,
+    scans="70 % train; 1,000 slices of 100 subjects test; the paper's TR and TE where sidecars give none",
+    preparation=PERCENTILE,
 )
 SPINE = DataSet(
-    "spine",
-    "spine of one hospital, not public: 240 subjects, and 70 with bone metastasis or red marrow hyperplasia",
-    ("T1w", "T2w", "T2wFS"),
-    None,
-    "T2wFS: fat-saturated T2w; 17 slices a subject; 2,040 slices train, 1,003 slices of the 70 subjects test",
-    PERCENTILE,
+    name="spine",
+    title="spine of one hospital, not public: 240 subjects, and 70 with bone metastasis or red marrow hyperplasia",
+    contrasts=("T1w", "T2w", "T2wFS"),
+    split=None,
+    scans="T2wFS: fat-saturated T2w; 17 slices a subject; 2,040 slices train, 1,003 slices of the 70 subjects test",
+    preparation=PERCENTILE,
 )
 
 
@@ -70,38 +70,38 @@ def _without_times(base: RunConfig[Any]) -> RunConfig[Any]:
 
 TABLES = (
     PaperTable(
-        "mrdiff-table1",
-        "Table 1: comparison with six methods on spine and ADNI",
-        CITATION,
-        (SPINE, ADNI),
-        TRAINING,
-        TASKS,
-        (
+        name="mrdiff-table1",
+        shows="Table 1: comparison with six methods on spine and ADNI",
+        citation=CITATION,
+        data=(SPINE, ADNI),
+        training=TRAINING,
+        tasks=TASKS,
+        rows=(
             *(Row(label, label) for label in ("HiNet", "ResViT", "BlochGAN", "CM")),
             Row("cDPM", "cDPM", "cdpm_translator", "cdpm_translator_small", _without_times),
             Row("M2DN", "M2DN"),
             Row("mrdiff", "MRDiff", "mrdiff", "mrdiff_small"),
         ),
-        "mrdiff",
-        COLUMNS,
+        protocol="mrdiff",
+        columns=COLUMNS,
         figures=transcribed(TABLE_1, PLACES, COLUMNS),
         notes=NOTES,
     ),
     PaperTable(
-        "mrdiff-fig4",
-        "Figure 4: effect of the components on spine and ADNI (bars)",
-        CITATION,
-        (SPINE, ADNI),
-        TRAINING,
-        TASKS,
-        (
+        name="mrdiff-fig4",
+        shows="Figure 4: effect of the components on spine and ADNI (bars)",
+        citation=CITATION,
+        data=(SPINE, ADNI),
+        training=TRAINING,
+        tasks=TASKS,
+        rows=(
             _arm("generator_only", "L_G"),
             _arm("plain_decoder", "L_G + L_D without M"),
             _arm("no_consistency", "L_G + L_D"),
             Row("mrdiff", "L_G + L_D + L_CCT", "mrdiff", "mrdiff_small"),
         ),
-        "mrdiff",
-        COLUMNS,
+        protocol="mrdiff",
+        columns=COLUMNS,
         figures=transcribed(
             """
             generator_only ? ? ? ? | ? ? ? ?

@@ -41,7 +41,7 @@ class Figure:
         return f"{self.mean:.{digits}f}{std}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSet:
     """A data set that a table needs."""
 
@@ -94,7 +94,7 @@ Cell = tuple[str, str, str]
 """Names of row and task, and the target."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaperTable:
     """A table (or a figure's bars) of a paper, as a complete plan."""
 
