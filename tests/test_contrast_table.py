@@ -17,6 +17,7 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
+from scansynth.sampling import Sampling
 from scansynth.synthetic_image import Synthesis, is_made, sidecar_of
 from scansynth.train import train
 
@@ -104,7 +105,7 @@ def test_sidecars_of_before_count_while_their_image_is_there(tmp_path, how):
 
 @pytest.mark.parametrize("part", ["", "_std", "_sample-2"])
 def test_a_folder_gets_again_what_is_gone(runs, bids, tmp_path, part):
-    out, asked = tmp_path / "out", {"target": "T2w", "samples": 2}
+    out, asked = tmp_path / "out", {"target": "T2w", "sampling": Sampling(samples=2)}
     translate_cohort(runs[0], find_subjects(bids), out, **asked)
     kept = out / "sub-001" / "anat" / "sub-001_desc-synthetic_T2w.nii.gz"
     image = out / "sub-002" / "anat" / f"sub-002_desc-synthetic_T2w{part}.nii.gz"
@@ -116,13 +117,14 @@ def test_a_folder_gets_again_what_is_gone(runs, bids, tmp_path, part):
 
 
 def test_samples_that_were_left_out_are_made_when_they_are_asked_for(runs, bids, tmp_path):
-    out, asked = tmp_path / "out", {"target": "T2w", "samples": 2}
-    translate_cohort(runs[0], find_subjects(bids), out, **asked, moments_only=True)
+    out, both = tmp_path / "out", Sampling(samples=2)
+    moments = replace(both, moments_only=True)
+    translate_cohort(runs[0], find_subjects(bids), out, target="T2w", sampling=moments)
     assert not list(out.rglob("*_sample-*"))
-    translate_cohort(runs[0], find_subjects(bids), out, **asked)
+    translate_cohort(runs[0], find_subjects(bids), out, target="T2w", sampling=both)
     assert len(list(out.rglob("*_sample-*.nii.gz"))) == 4
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
-    translate_cohort(runs[0], find_subjects(bids), out, **asked, moments_only=True)
+    translate_cohort(runs[0], find_subjects(bids), out, target="T2w", sampling=moments)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")} == before
 
 

@@ -30,6 +30,7 @@ from scansynth.errors import InputError, ToldElsewhereError
 from scansynth.method import Progress
 from scansynth.parts import find_first_stage, make_method, make_parts
 from scansynth.processes import Processes, find_device, start_processes
+from scansynth.sampling import Sampling
 from scansynth.synthetic_image import sidecar_of
 from scansynth.train import train
 from scansynth.training_loop import step
@@ -321,7 +322,9 @@ def assert_shared(done, run_folder, out):
     run_ = scansynth.load(run_folder, "cpu")
     for path in (images[0], images[-1]):
         sidecar = json.loads(sidecar_of(path).read_text())
-        alone = run_.translate(sidecar["sources"], sidecar["target"], samples=2, subject=sidecar["subject"])
+        alone = run_.translate(
+            sidecar["sources"], sidecar["target"], sampling=Sampling(samples=2), subject=sidecar["subject"]
+        )
         np.testing.assert_allclose(nib.load(path).get_fdata(dtype=np.float32), alone.array, rtol=1e-5, atol=1e-5)
 
 

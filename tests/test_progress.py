@@ -14,6 +14,7 @@ from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
 from scansynth.progress import Parts
 from scansynth.robustness import measure_robustness
+from scansynth.sampling import Sampling
 from scansynth.train import train
 
 
@@ -154,6 +155,13 @@ def test_evaluation_tells_of_the_calls_inside_a_subject(run, cohort, tmp_path):
 
 def test_a_cohorts_translation_tells_of_the_calls_inside_a_subject(run, phantoms, tmp_path):
     told = []
-    translate_cohort(run, phantoms, tmp_path, target="T2w", samples=2, report=lambda *progress: told.append(progress))
+    translate_cohort(
+        run,
+        phantoms,
+        tmp_path,
+        target="T2w",
+        sampling=Sampling(samples=2),
+        report=lambda *progress: told.append(progress),
+    )
     assert increasing(told, 6)
     assert told[0][2] == f"{phantoms.subjects[0].name} T2w"

@@ -17,6 +17,7 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.regression import RegressionConfig
+from scansynth.sampling import Sampling
 from scansynth.synthesis import Moments
 from scansynth.tasks import subsets_of
 from scansynth.train import train
@@ -92,6 +93,8 @@ def test_many_samples_leave_their_moments_alone(cohort, tiny, phantoms, tmp_path
     names = {path.name.removesuffix(".gz").removesuffix(".nii") for path in tmp_path.glob("*.nii.gz")}
     assert names == {"a", "a_std", "a_sample-1", "a_sample-2", "a_sample-3", "b", "b_std"}
     run = scansynth.load(tmp_path / "run", "cpu")
-    kept, alone = (run.translate({"T1w": scan}, "T2w", samples=3, moments_only=only) for only in (False, True))
+    kept, alone = (
+        run.translate({"T1w": scan}, "T2w", sampling=Sampling(samples=3, moments_only=only)) for only in (False, True)
+    )
     np.testing.assert_array_equal(kept.array, alone.array)
     assert (len(kept.samples), len(alone.samples)) == (3, 0)

@@ -24,6 +24,7 @@ from scansynth.evaluation.protocols import measure
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.method import Noise
 from scansynth.physics.kspace import undersample
+from scansynth.sampling import Sampling
 from scansynth.synthesis import Run
 from scansynth.synthetic_image import sidecar_of
 from scansynth.tasks import synthesise
@@ -91,7 +92,7 @@ def test_intensities_are_in_the_targets_training_unit(runs, bids):
 
 def test_sidecar_says_what_was_made_of_what(runs, source, tmp_path):
     run = scansynth.load(runs["syndiff"])
-    run.translate({"t1n": source}, "t2", seed=3).write(tmp_path / "t2.nii")
+    run.translate({"t1n": source}, "t2", sampling=Sampling(seed=3)).write(tmp_path / "t2.nii")
     sidecar = json.loads((tmp_path / "t2.json").read_text())
     assert sidecar["synthetic"] is True
     assert sidecar["target"] == "T2w"
@@ -103,8 +104,8 @@ def test_sidecar_says_what_was_made_of_what(runs, source, tmp_path):
 
 def test_several_samples_give_mean_and_deviation(runs, source, tmp_path):
     run = scansynth.load(runs["syndiff"])
-    several = run.translate({"T1w": source}, samples=3, seed=1)
-    single = run.translate({"T1w": source}, seed=1)
+    several = run.translate({"T1w": source}, sampling=Sampling(samples=3, seed=1))
+    single = run.translate({"T1w": source}, sampling=Sampling(seed=1))
     np.testing.assert_array_equal(several.samples[0], single.array)
     np.testing.assert_allclose(several.array, np.mean(several.samples, axis=0), rtol=1e-6)
     np.testing.assert_allclose(several.deviation, np.std(several.samples, axis=0, ddof=1), rtol=1e-5, atol=1e-6)
@@ -116,15 +117,15 @@ def test_several_samples_give_mean_and_deviation(runs, source, tmp_path):
 
 def test_seed_subject_and_sample_key_the_noise(runs, source):
     run = scansynth.load(runs["syndiff"])
-    first = run.translate({"T1w": source}, seed=0).array
-    np.testing.assert_array_equal(first, run.translate({"T1w": source}, seed=0).array)
-    assert not np.array_equal(first, run.translate({"T1w": source}, seed=1).array)
-    assert not np.array_equal(first, run.translate({"T1w": source}, seed=0, subject="other").array)
+    first = run.translate({"T1w": source}, sampling=Sampling(seed=0)).array
+    np.testing.assert_array_equal(first, run.translate({"T1w": source}, sampling=Sampling(seed=0)).array)
+    assert not np.array_equal(first, run.translate({"T1w": source}, sampling=Sampling(seed=1)).array)
+    assert not np.array_equal(first, run.translate({"T1w": source}, sampling=Sampling(seed=0), subject="other").array)
 
 
 def test_shared_noise_makes_neighbouring_slices_agree(runs, source):
     run = scansynth.load(runs["syndiff"])
-    apart, shared = (run.translate({"T1w": source}, shared_noise=shared) for shared in (False, True))
+    apart, shared = (run.translate({"T1w": source}, sampling=Sampling(shared_noise=shared)) for shared in (False, True))
     assert shared.provenance["shared_noise"] is True
     steps = [np.abs(np.diff(made.array[:, :, 4:12], axis=2)).mean() / made.array.mean() for made in (apart, shared)]
     assert steps[1] < 0.9 * steps[0]
@@ -166,9 +167,9 @@ def test_a_cohort_goes_on_where_it_stopped(runs, bids, tmp_path):
     np.testing.assert_array_equal(nib.load(images[1]).get_fdata(), whole)
     assert sidecar_of(images[1]).exists()
     with pytest.raises(InputError, match=r"another run, seed or number of samples"):
-        translate_cohort(run, listing, tmp_path, target="T2w", seed=1)
+        translate_cohort(run, listing, tmp_path, target="T2w", sampling=Sampling(seed=1))
     assert images[0].stat().st_mtime_ns == kept
-    translate_cohort(run, listing, tmp_path, target="T2w", seed=1, overwrite=True)
+    translate_cohort(run, listing, tmp_path, target="T2w", sampling=Sampling(seed=1), overwrite=True)
     assert not np.array_equal(nib.load(images[1]).get_fdata(), whole)
 
 
@@ -204,8 +205,11 @@ def test_wrong_requests_are_refused(runs, source, bids, tmp_path, cohort, tiny):
         (lambda: run.translate({"FLAIR": source}), "FLAIR"),
         (lambda: run.translate({"T1w": source}, "CT"), "CT"),
         (lambda: run.translate({"T1w": source}, "T1w"), "both source and target"),
-        (lambda: run.translate({"T1w": source}, samples=0), "samples 0"),
-        (lambda: scansynth.load(runs["regression"]).translate({"T1w": source}, samples=2), "draws nothing"),
+        (lambda: run.translate({"T1w": source}, sampling=Sampling(samples=0)), "samples 0"),
+        (
+            lambda: scansynth.load(runs["regression"]).translate({"T1w": source}, sampling=Sampling(samples=2)),
+            "draws nothing",
+        ),
         (lambda: scansynth.load(tmp_path), "not a run folder"),
         (lambda: translate_cohort(run, find_subjects(bids), bids), "one folder"),
     ]
@@ -312,8 +316,8 @@ def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
 def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp_path, monkeypatch):
     pictures = {}
 
-    def keep(path, shown, synthesis, truth, *_):
-        pictures[path.name] = shown, truth
+    def keep(path, shown, synthesis, *, target, **_):
+        pictures[path.name] = shown, target
 
     monkeypatch.setattr("scansynth.evaluate.montage", keep)
     results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results

@@ -18,8 +18,9 @@ from scansynth.data.layouts import Listing, told
 from scansynth.data.subject import Subject
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.sampling import Sampling
 from scansynth.synthesis import Run
-from scansynth.synthetic_image import NOTICE, check_replaceable, content_of, images_of, is_made
+from scansynth.synthetic_image import NOTICE, check_replaceable, content_of, is_made
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +41,12 @@ class Wanted:
     """Whether images are made again that are there."""
     accept: tuple[str, ...]
     """Rules whose warning or refusal is known and accepted."""
-    samples: int
-    """This and what follows as in `Run.translate`."""
-    moments_only: bool
-    maps: bool
-    seed: int
-    shared_noise: bool
+    sampling: Sampling
+    """As in `Run.translate`."""
 
     def drawn(self, run: Run) -> dict[str, object]:
         """What of a sidecar tells one translation from another."""
-        return {
-            "weights": dict(run.weights), "samples": self.samples, "seed": self.seed,
-            "shared_noise": self.shared_noise, "maps": self.maps,
-        }  # fmt: skip
-
-    def images(self, path: Path) -> list[Path]:
-        """All images that a translation to `path` writes."""
-        return images_of(path, samples=self.samples, moments_only=self.moments_only, maps=self.maps)
+        return {"weights": dict(run.weights), **self.sampling.told}
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ def make_plan(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Plan:
     for subject, name in work:
         path = output_path(out, listing.layout, subject.name, name)
         try:
-            if wanted.overwrite or not is_made(path, wanted.drawn(run), OTHERS, images=wanted.images(path)):
+            if wanted.overwrite or not is_made(path, wanted.drawn(run), OTHERS, images=wanted.sampling.images(path)):
                 plan.left.append((subject, name))
             else:
                 plan.there[subject.name, name] = path
@@ -143,7 +133,7 @@ def _check(listing: Listing, out: Path, wanted: Wanted, images: Sequence[Image])
         check_missing(listing, images, wanted.accept)
     given = [path for subject in listing.subjects for path in (*subject.scans.values(), *subject.masks.values())]
     paths = [output_path(out, listing.layout, *image) for image in images]
-    check_replaceable([image for path in paths for image in wanted.images(path)], given)
+    check_replaceable([image for path in paths for image in wanted.sampling.images(path)], given)
     check_table(out / NAME)
     if listing.layout == "BIDS":
         _check_description(out / "dataset_description.json")

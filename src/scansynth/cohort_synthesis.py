@@ -18,6 +18,7 @@ from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.processes import Processes
 from scansynth.progress import Parts, ReportPart
+from scansynth.sampling import Sampling
 from scansynth.synthesis import Run
 
 log = logging.getLogger(__name__)
@@ -33,15 +34,10 @@ def translate_cohort(
     *,
     target: str | None = None,
     missing: bool = False,
-    samples: int = 1,
-    seed: int = 0,
-    shared_noise: bool = False,
     overwrite: bool = False,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     report: ReportPart | None = None,
     processes: Processes | None = None,
-    windows: int | None = None,
-    maps: bool = False,
-    moments_only: bool = False,
     accept: Sequence[str] = (),
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
@@ -56,16 +52,11 @@ def translate_cohort(
         out: folder to write into, not the one that is read.
         target: contrast to make; None for each that the run makes.
         missing: make only contrasts that a subject does not have. Otherwise those it has are made too, from the rest.
-        samples: as in `Run.translate`.
-        seed: of the noise.
-        shared_noise: as in `Run.translate`.
         overwrite: make images again that are there.
+        sampling: as in `Run.translate`.
         report: told of the network calls that this process has done, and of which image ("subject contrast"). Volumes
             whose depth is not known yet count as much as the others.
         processes: that share the images; by default there is only this one.
-        windows: as in `Run.translate`.
-        maps: as in `Run.translate`.
-        moments_only: as in `Run.translate`.
         accept: as in `Run.translate`; `not-taken` lets `missing` make what a file that was not taken may be.
 
     Returns:
@@ -81,17 +72,13 @@ def translate_cohort(
         missing=missing,
         overwrite=overwrite,
         accept=tuple(accept),
-        samples=samples,
-        moments_only=moments_only,
-        maps=maps,
-        seed=seed,
-        shared_noise=shared_noise,
+        sampling=sampling,
     )
     plan = processes.from_first(lambda: make_plan(run, listing, out, wanted))
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}
     own = plan.left[processes.rank :: processes.count]
-    calls = samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], windows)
+    calls = sampling.samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], sampling.windows)
     parts = Parts(report, calls * len(own))
     for subject, name in own:
         path = output_path(out, listing.layout, subject.name, name)
@@ -100,14 +87,9 @@ def translate_cohort(
                 synthesis = run.translate(
                     sources_of(run, subject, name),
                     name,
-                    samples=samples,
-                    seed=seed,
+                    sampling=sampling,
                     subject=subject.name,
-                    shared_noise=shared_noise,
                     report=told,
-                    windows=windows,
-                    maps=maps,
-                    moments_only=moments_only,
                     tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
                     accept=wanted.accept,
                 )

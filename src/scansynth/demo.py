@@ -30,6 +30,7 @@ from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
+from scansynth.sampling import Sampling
 from scansynth.synthesis import Run
 from scansynth.train import train
 from scansynth.trial import try_steps
@@ -192,6 +193,6 @@ def translate_test(
         run,
         replace(listing, subjects=kept),
         out,
-        seed=seed,
+        sampling=Sampling(seed=seed),
         report=lambda done, total, _: tell("translating test subjects", done, total),
     )

@@ -43,6 +43,7 @@ from scansynth.plan_rules import Facts
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
 from scansynth.report.summary import write_summary
+from scansynth.sampling import Sampling
 from scansynth.synthesis import Run
 from scansynth.train import train
 from scansynth.trial import try_steps
@@ -351,9 +352,15 @@ def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[
     if not proposal.missing:
         return []
     return translate_cohort(
-        run, proposal.listing, out / "translated", target=_target(proposal), missing=True, seed=proposal.asked.seed,
-        accept=proposal.asked.accept, report=lambda done, total, _: report("making what is missing", done, total),
-    )  # fmt: skip
+        run,
+        proposal.listing,
+        out / "translated",
+        target=_target(proposal),
+        missing=True,
+        sampling=Sampling(seed=proposal.asked.seed),
+        accept=proposal.asked.accept,
+        report=lambda done, total, _: report("making what is missing", done, total),
+    )
 
 
 def _target(proposal: Proposal) -> str | None:

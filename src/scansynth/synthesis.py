@@ -43,6 +43,7 @@ from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
 from scansynth.progress import Report, report_part
+from scansynth.sampling import Sampling
 from scansynth.synthetic_image import NOTICE, Synthesis
 
 log = logging.getLogger(__name__)
@@ -147,14 +148,9 @@ class Run:
         sources: Mapping[str, str | Path],
         target: str | None = None,
         *,
-        samples: int = 1,
-        seed: int = 0,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         subject: str | None = None,
-        shared_noise: bool = False,
         report: Report | None = None,
-        windows: int | None = None,
-        maps: bool = False,
-        moments_only: bool = False,
         tissue: str | Path | None = None,
         accept: Sequence[str] = (),
     ) -> Synthesis:
@@ -167,14 +163,9 @@ class Run:
         Args:
             sources: contrast name → NIfTI file; all on one grid.
             target: the contrast to make; may be left out where only one is missing.
-            samples: how many to draw; with several the result is their mean, with the standard deviation.
-            seed: of the noise.
+            sampling: how many samples, of which noise; of several the result is the mean, with the standard deviation.
             subject: name that keys the noise; by default that of the first source's file.
-            shared_noise: one noise image for all slices, so that neighbours agree better.
             report: told of the network calls that are done.
-            windows: slices or patches that go through the networks at once; memory and speed, not the result.
-            maps: also the hypothetical maps of the first sample's features, of a method that has some.
-            moments_only: keep no sample, only their mean and standard deviation: memory does not grow with `samples`.
             tissue: label image of tissues (`data/tissue.from_labels`) on the sources' grid, for a method that wants
                 them; without it each source is segmented.
             accept: names of rules (`data/census_rules.py`) that the sources may break.
@@ -195,9 +186,7 @@ class Run:
             if name not in self.config.contrasts:
                 raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
         target = self.choose_target(target, files)
-        if samples < 1:
-            raise InputError(f"samples {samples}: draw at least one")
-        if not self.method.stochastic and (samples > 1 or shared_noise):
+        if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
             raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
         if tissue and not self.method.needs.tissue:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
@@ -219,21 +208,23 @@ class Run:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
             densities = self.segmented(images, available, grid.affine, labels=labels)
         moments, kept, found = Moments(), [], {}
-        for sample in range(samples):
-            noise = (SharedAlongSlices if shared_noise else Noise)([(seed, subject, sample)], self.device)
-            told = partial(report_part, report, sample, samples) if report else None
-            image = self.make(images, available, target, noise=noise, windows=windows, report=told, tissue=densities)
+        for sample in range(sampling.samples):
+            kind = SharedAlongSlices if sampling.shared_noise else Noise
+            noise = kind([(sampling.seed, subject, sample)], self.device)
+            told = partial(report_part, report, sample, sampling.samples) if report else None
+            image = self.make(
+                images, available, target, noise=noise, windows=sampling.windows, report=told, tissue=densities
+            )
             made = undo(image, self.record.statistics[target])
             moments.add(made)
-            if samples > 1 and not moments_only:
+            if sampling.samples > 1 and not sampling.moments_only:
                 kept.append(made)
-            if maps and not sample:
-                own = self.hypothetical_maps(images, available, target, made=image, noise=noise, windows=windows)
+            if sampling.maps and not sample:
+                own = self.hypothetical_maps(
+                    images, available, target, made=image, noise=noise, windows=sampling.windows
+                )
                 found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
-        provenance = {
-            **self.provenance(target, files, seed, samples=samples, subject=subject, shared_noise=shared_noise),
-            "maps": maps,
-        }
+        provenance = self.provenance(target, files, sampling, subject=subject)
         if accepted:
             provenance["accepted"] = list(accepted)
         if self.method.needs.tissue:
@@ -435,7 +426,7 @@ class Run:
         return slice(min(start, stop - least) if stop - start < least else start, stop)
 
     def provenance(
-        self, target: str, sources: Mapping[str, Path], seed: int, *, samples: int, subject: str, shared_noise: bool
+        self, target: str, sources: Mapping[str, Path], sampling: Sampling, *, subject: str
     ) -> dict[str, Any]:
         """What a sidecar says of an image's making."""
         return {
@@ -451,9 +442,7 @@ class Run:
             "method": self.config.method,
             "run": str(self.folder),
             "weights": dict(self.weights),
-            "seed": seed,
-            "samples": samples,
-            "shared_noise": shared_noise,
+            **sampling.told,
             "sampling_steps": self.method.sampling_steps,
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},

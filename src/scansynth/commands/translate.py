@@ -10,6 +10,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, err, out
 from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
+from scansynth.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +41,17 @@ class Translate:
     """Further sources as NAME=FILE."""
     missing: bool = False
     """With -i: make only what a subject does not have."""
-    samples: int = 1
-    """How many to draw; with several the mean, the standard deviation and each sample are written."""
-    shared_noise: bool = False
-    """One noise image for all slices: neighbours agree better."""
-    windows: int | None = None
-    """Slices or patches that go through the networks at once: memory and speed, not the result."""
-    moments_only: bool = False
-    """Of several samples, write the mean and the standard deviation only."""
+    sampling: Annotated[Sampling, arg(name="")] = Sampling()  # noqa: RUF009 (frozen)
+    """How it is drawn."""
     tissue: Path | None = None
     """For one subject: your label image of its tissues (1 grey matter, 2 white matter, 3 CSF, 7 tumour) on the grid of
     the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
-    maps: bool = False
-    """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
     """With -i: devices on each machine, a process each; they share the subjects (docs/clusters.md)."""
     nodes: int = 1
     """With -i: machines; with several, start the command by torchrun or srun."""
-    seed: int = 0
-    """Of the noise."""
     overwrite: bool = False
     """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""
     accept: tuple[str, ...] = ()
@@ -98,18 +89,20 @@ class Translate:
         """One subject's files."""
         if self.missing or self.devices > 1 or self.nodes > 1:
             raise InputError("--missing, --devices and --nodes go with a folder (-i)")
-        from scansynth.synthetic_image import check_replaceable, images_of
+        from scansynth.synthetic_image import check_replaceable
 
-        images = images_of(self.output, samples=self.samples, moments_only=self.moments_only, maps=self.maps)
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
-        check_replaceable(images, given, overwrite=self.overwrite)
+        check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
         run = scansynth.load(self.run_folder, self.device)
         with bars() as move:
             synthesis = run.translate(
-                dict(sources), self.target, samples=self.samples, seed=self.seed, shared_noise=self.shared_noise,
-                report=lambda done, total: move("translating", done, total), windows=self.windows, maps=self.maps,
-                moments_only=self.moments_only, tissue=self.tissue, accept=self.accept,
-            )  # fmt: skip
+                dict(sources),
+                self.target,
+                sampling=self.sampling,
+                report=lambda done, total: move("translating", done, total),
+                tissue=self.tissue,
+                accept=self.accept,
+            )
         for path in synthesis.write(self.output):
             out.print(f"{path}", markup=False)
         out.print("Synthetic, for research: not a scan.")
@@ -128,11 +121,17 @@ class Translate:
                 listing = find_subjects(folder)
                 run = scansynth.load(self.run_folder, str(processes.device))
             entries = translate_cohort(
-                run, listing, self.output, target=self.target, missing=self.missing, samples=self.samples,
-                seed=self.seed, shared_noise=self.shared_noise, overwrite=self.overwrite,
-                report=lambda done, total, name: move("translating", done, total, name), processes=processes,
-                windows=self.windows, maps=self.maps, moments_only=self.moments_only, accept=self.accept,
-            )  # fmt: skip
+                run,
+                listing,
+                self.output,
+                target=self.target,
+                missing=self.missing,
+                overwrite=self.overwrite,
+                sampling=self.sampling,
+                report=lambda done, total, name: move("translating", done, total, note=name),
+                processes=processes,
+                accept=self.accept,
+            )
         for entry in entries if processes.first else ():
             out.file.write("\t".join(astuple(entry)) + "\n")  # the console would make spaces of the tabs
         if processes.first:  # beside the list, which other programs may read
