@@ -37,6 +37,7 @@ from scansynth.diffusion.windows import windows_of
 from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
+from scansynth.given import given, sources_for
 from scansynth.method import Method, Noise, SharedAlongSlices, Windows
 from scansynth.pace import others_are_busy
 from scansynth.parts import make_method
@@ -380,20 +381,15 @@ class Run:
     ) -> tuple[dict[str, torch.Tensor], slice] | None:
         """The batch of the slices that are synthesised, and which they are; None where no source shows anything."""
         self.check_size(tuple(images.shape[2:]))
-        is_target = torch.tensor([name == target for name in self.config.contrasts])
-        available = available & (is_target if self.method.reconstructs else ~is_target)
-        given = available[..., None, None, None]
-        sources = torch.where(given, images, torch.zeros(()))
-        places = (sources > 0).flatten(0, 3).any(0).nonzero().flatten()
+        readable = sources_for(target, self.config.contrasts, reconstructs=self.method.reconstructs)
+        places = (images * (available & readable)[..., None, None, None] > 0).flatten(0, 3).any(0).nonzero().flatten()
         if not len(places):
             return None
         slab = self.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
-        x = torch.where(given, to_network(sources[..., slab]), torch.zeros(()))
-        batch = {"images": x, "available": available}
-        batch |= {"index": torch.arange(slab.start, slab.stop)[None], "depth": torch.tensor([images.shape[4]])}
+        subject = {"images": to_network(images), "available": available}
         if tissue is not None:
-            batch["tissue"] = torch.where(given[:, :, None], tissue[..., slab], torch.zeros(()))
-        return {key: value.to(self.device) for key, value in batch.items()}, slab
+            subject["tissue"] = tissue
+        return {key: value.to(self.device) for key, value in given(subject, readable, slab).items()}, slab
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""

@@ -13,6 +13,7 @@ from scansynth.data.datasets import Acceleration, from_network, read_image, whol
 from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol, measure
+from scansynth.given import sources_for
 from scansynth.method import Noise
 from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run
@@ -189,9 +190,10 @@ def synthesise(
     images = from_network(batch["images"])
     if change is not None:
         images = change(images)
-    readable = {target} if run.method.reconstructs else set(given or run.config.contrasts) - {target}
-    available = batch["available"] & torch.tensor([name in readable for name in run.config.contrasts])
-    images = torch.where(available[..., None, None, None], images, torch.zeros(()))
+    contrasts = run.config.contrasts
+    available = batch["available"] & sources_for(
+        target, contrasts, reconstructs=run.method.reconstructs, among=given or contrasts
+    )
     sources = tuple(name for k, name in enumerate(run.config.contrasts) if available[0, k])
     if not sources:
         raise InputError(f"{subject}: no source for {target} among {', '.join(run.config.contrasts)}")

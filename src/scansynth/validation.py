@@ -19,6 +19,7 @@ from scansynth.data.slice_sets import SliceSetDataset
 from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
 from scansynth.evaluation.cases import slices_with_foreground
+from scansynth.given import given, sources_for
 from scansynth.method import Method, Noise, Progress
 from scansynth.parts import whole_samples
 
@@ -51,25 +52,16 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
         z = torch.as_tensor(shown_slices(tissue, len(foreground), method, config))
         for target in method.targets:
             index = config.contrasts.index(target)
-            available = whole["available"].clone()
-            if not available[0, index] or (available.sum() < 2 and not method.reconstructs):
+            readable = sources_for(target, config.contrasts, reconstructs=method.reconstructs)
+            if not whole["available"][0, index] or not (whole["available"] & readable).any():
                 continue
-            images = whole["images"][..., z].clone()
-            truth = from_network(images[0, index].clone()).clamp_min(0)
+            truth = from_network(whole["images"][0, index][..., z]).clamp_min(0)
             try:
                 slices_with_foreground(truth.numpy())
             except InputError as error:
                 log.warning("no validation of %s %s: %s", subject, target, error)
                 continue
-            is_target = torch.arange(len(config.contrasts)) == index
-            left_out = ~is_target if method.reconstructs else is_target
-            images[:, left_out], available[:, left_out] = 0, False
-            batch = {"images": images, "available": available, "index": z[None]}
-            batch["depth"] = torch.tensor([len(foreground)])
-            if method.needs.tissue:
-                batch["tissue"] = whole["tissue"][..., z].clone()
-                batch["tissue"][:, left_out] = 0
-            cases.append(Case(subject, target, batch, truth))
+            cases.append(Case(subject, target, given(whole, readable, z), truth))
     return cases
 
 
