@@ -22,9 +22,10 @@ from scansynth.diffusion.samplers import times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, hierarchical_plan
 from scansynth.diffusion.windows import Whole, windows_of
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH, Noise, Progress
+from scansynth.method import LABEL_WIDTH, Progress
 from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
 from scansynth.train import train

@@ -13,8 +13,9 @@ from torch import nn
 from scansynth.cli import main
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.mrdiff import MrDiff, MrDiffConfig
+from scansynth.noise import Noise
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt, iwt
 from scansynth.recipes import find_recipe

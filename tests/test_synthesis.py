@@ -22,7 +22,7 @@ from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
 from scansynth.evaluation.protocols import measure
 from scansynth.evaluation.tables import COPIED_SOURCE
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis import Run
 from scansynth.synthetic_image import sidecar_of

@@ -13,7 +13,7 @@ from scansynth.data.datasets import Acceleration, from_network, read_image, whol
 from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol, measure
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run
 
