@@ -312,8 +312,8 @@ def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
 def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp_path, monkeypatch):
     pictures = {}
 
-    def keep(path, shown, synthesis, truth, *_):
-        pictures[path.name] = shown, truth
+    def keep(path, shown, synthesis, *, target, **named):
+        pictures[path.name] = shown, target
 
     monkeypatch.setattr("scansynth.evaluate.montage", keep)
     results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
@@ -384,7 +384,7 @@ def test_a_scan_acquired_at_this_acceleration_changes_little(accelerated, source
     nib.save(nib.Nifti1Image(acquired, original.affine), tmp_path / "low.nii.gz")
     seen = []
 
-    def keep(self, images, *_):
+    def keep(self, images, *_, **named):
         seen.append(images[0, 0].numpy())
         return seen[-1]
 
