@@ -30,7 +30,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.evaluate import evaluate
 from scansynth.evaluation.metrics import GRADIENT_ENERGY, PSNR, SSIM
 from scansynth.evaluation.tables import Spread, summarise
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.recipes.syndiff import ABLATIONS, Recipe, syndiff_small
 from scansynth.synthesis import Run
 from scansynth.train import train

@@ -25,7 +25,8 @@ from scansynth.config import RunConfig
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import windows_of
 from scansynth.engine import Engine, prepare_synthesis
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
 from scansynth.training_loop import step

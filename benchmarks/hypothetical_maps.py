@@ -24,7 +24,7 @@ from scansynth.data.datasets import from_network, whole_subject
 from scansynth.data.phantom import cohort_phantom
 from scansynth.drawings import draw
 from scansynth.evaluation.montage import BANNER
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.synthesis import Run
 from scansynth.tasks import Task, choose_work
 

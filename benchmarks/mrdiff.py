@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from measuring import precisions, save
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, prepare_synthesis
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.mrdiff import MrDiff
 from scansynth.networks.unet import UNet
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.physics.wavelet import iwt
 from scansynth.recipes import find_recipe

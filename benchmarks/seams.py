@@ -34,7 +34,7 @@ from scansynth.diffusion import windows as windows_module
 from scansynth.diffusion.windows import Cut, PatchWindows
 from scansynth.evaluation.cases import Case, brain
 from scansynth.evaluation.montage import BANNER
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.synthesis import Run
 
 WAYS = {

@@ -25,7 +25,8 @@ from torch.profiler import ProfilerActivity, profile
 from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, find_device, prepare_synthesis
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
 from scansynth.training_loop import step

@@ -20,7 +20,7 @@ from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.evaluation.cases import slices_with_foreground
 from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.protocols import measure
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.synthesis import Run
 
 SLICES, SAMPLES = 50, 10

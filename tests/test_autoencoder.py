@@ -10,10 +10,11 @@ from torch.distributions import Normal, kl_divergence
 import scansynth
 from scansynth.cli import main
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.autoencoder import Autoencoder, AutoencoderConfig, drawn_contrast, kl_to_normal
 from scansynth.networks.autoencoder import Codebook
 from scansynth.networks.perceptual import ALEXNET
+from scansynth.noise import Noise
 from scansynth.train import train
 
 NOISE = Noise([(0, 0, 0), (0, 0, 1)])

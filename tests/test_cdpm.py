@@ -22,9 +22,10 @@ from scansynth.diffusion.samplers import times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, hierarchical_plan
 from scansynth.diffusion.windows import Whole, windows_of
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH, Noise, Progress
+from scansynth.method import LABEL_WIDTH, Progress
 from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
 from scansynth.train import train
@@ -135,7 +136,9 @@ def test_a_network_that_gives_the_velocity_learns_by_its_error():
 def test_networks_see_clean_conditions_noisy_targets_and_which_is_which(settings):
     contrasts = ("T1w", "T2w")[: 1 + settings.translator]
     method, batch, seen = Cdpm(settings, contrasts), sets_of_slices(len(contrasts)), []
-    method.nets["unet"].register_forward_pre_hook(lambda net, inputs: seen.append(inputs))
+    method.nets["unet"].register_forward_pre_hook(
+        lambda net, inputs, named: seen.append((*inputs, named["valid"])), with_kwargs=True
+    )
     loss_of(method, batch)
     x, _, index, depth, valid = seen[0]
     assert (index is batch["index"], depth is batch["depth"], valid is batch["valid"]) == (True, True, True)
@@ -161,8 +164,9 @@ class Exact(nn.Module):
         super().__init__()
         self.schedule, self.covariance = schedule, covariance
 
-    def forward(self, x, t, index, depth, valid):
+    def forward(self, x, t, index, depth, valid, labels):
         assert valid.all()
+        assert labels is None
         assert (len(x), depth.item()) == (1, DEPTH)
         is_target = x[0, :, 1, 0, 0] > 0
         values, a = x[0, :, 0, :, 0].T, self.schedule.alpha_bar[t[0]]  # (rows, n)
@@ -264,7 +268,9 @@ def test_networks_without_labels_are_as_they_were():
 def test_labels_reach_the_network_and_are_dropped_at_random():
     """Of each sample all with probability 0.1, and each by itself with 0.1 of the rest."""
     method, count, seen = Cdpm(LABELLED, ("T1w",)), 4000, []
-    method.nets["unet"].register_forward_pre_hook(lambda net, inputs: seen.append(inputs[5]))
+    method.nets["unet"].register_forward_pre_hook(
+        lambda net, inputs, named: seen.append(named["labels"]), with_kwargs=True
+    )
     batch = {key: value[:1].expand(2, *value.shape[1:]) for key, value in sets_of_slices().items()}
     c = torch.rand(2, 2 * LABEL_WIDTH) + 1
     for step in range(3):
@@ -390,8 +396,8 @@ def test_a_part_of_a_volume_keeps_its_place_in_it(cohort, tiny, tmp_path):
         windows=None,
         report=lambda *progress: reports.append(progress),
     )
-    assert {tuple(index[0].tolist()) for _, _, index, _, _ in seen} == {(5, 6, 7), (5, 6, 7, 8, 9)}
-    assert {depth.item() for _, _, _, depth, _ in seen} == {12}
+    assert {tuple(index[0].tolist()) for _, _, index, _ in seen} == {(5, 6, 7), (5, 6, 7, 8, 9)}
+    assert {depth.item() for _, _, _, depth in seen} == {12}
     assert reports == [(done, 6) for done in range(1, 7)]  # two stages of three steps
 
 

@@ -18,9 +18,10 @@ from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import eps_from_velocity, mean_from_eps, normal_kl
 from scansynth.drawings import draw
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.cola_diff import ColaDiff, ColaDiffConfig, kl_weight
 from scansynth.networks.cola import BottleneckBlock, ColaUnet, ConditionPath, Size, TissueEncoder, TransformerBlock
+from scansynth.noise import Noise
 from scansynth.recipes.cola_diff import ABLATIONS
 from scansynth.synthesis import Run
 from scansynth.tasks import choose_work, synthesise

@@ -15,8 +15,9 @@ from scansynth.diffusion.windows import windows_of
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods import find_method
+from scansynth.noise import Noise
 from scansynth.parts import make_method, make_parts
 from scansynth.processes import Processes
 from scansynth.train import train

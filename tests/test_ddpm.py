@@ -8,8 +8,9 @@ from torch import nn
 
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.windows import Whole
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.ddpm import Ddpm, DdpmConfig
+from scansynth.noise import Noise
 
 
 class Gives(nn.Module):

@@ -8,8 +8,9 @@ import torch
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine, find_device, prepare_synthesis
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.regression import Regression, RegressionConfig
+from scansynth.noise import Noise
 
 CPU = torch.device("cpu")
 

@@ -87,7 +87,7 @@ def test_the_run_folder_stands_alone(trained, cohort, first_stage, tiny, tmp_pat
     assert state["sha256"] == FirstStage.of_run(first_stage, cohort, read_yaml(moved / "config.yaml")).sha256
     run = scansynth.load(moved, "cpu")
     images = torch.rand(1, 2, 32, 32, 16)
-    from scansynth.method import Noise
+    from scansynth.noise import Noise
 
     made = run.make(images, torch.tensor([[True, False]]), "T2w", noise=Noise([(0, "subject", 0)]))
     assert made.shape == (32, 32, 16)

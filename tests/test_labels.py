@@ -20,9 +20,10 @@ from scansynth.data.record import FILE, PreparationRecord
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH, Noise
+from scansynth.method import LABEL_WIDTH
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import Ddpm, DdpmConfig
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.train import train
 from scansynth.validation import held_out_samples

@@ -13,8 +13,9 @@ from torch import nn
 from scansynth.cli import main
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.mrdiff import MrDiff, MrDiffConfig
+from scansynth.noise import Noise
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt, iwt
 from scansynth.recipes import find_recipe
@@ -53,25 +54,25 @@ def maps():
     return t1, t2 / 10, s0
 
 
-def over_tissue(equation, s0, t1, t2, *parameters):
+def over_tissue(equation, s0, t1, t2, **parameters):
     """A signal over that of T1 1 s, T2 0.1 s and S0 1."""
     one = torch.tensor(1.0)
-    return equation(s0, t1, t2, *parameters) / equation(one, one, one / 10, *parameters)
+    return equation(s0, t1, t2, **parameters) / equation(one, one, one / 10, **parameters)
 
 
 def test_each_contrast_follows_its_equation_in_seconds():
     t1, t2, s0 = maps()
     plain = method().signals((t1, t2, s0), PARAMETERS, ALL).unflatten(0, (2, 3))
     assert plain.shape == (2, 3, 4, 8, 8)
-    torch.testing.assert_close(plain[:, 0], over_tissue(spin_echo, s0, t1, t2, 0.45, 0.0098))
-    torch.testing.assert_close(plain[:, 1], over_tissue(spin_echo, s0, t1, t2, 3.76, 0.1))
-    torch.testing.assert_close(plain[:, 2], over_tissue(spin_echo, s0, t1, t2, 9.0, 0.12))
+    torch.testing.assert_close(plain[:, 0], over_tissue(spin_echo, s0, t1, t2, tr=0.45, te=0.0098))
+    torch.testing.assert_close(plain[:, 1], over_tissue(spin_echo, s0, t1, t2, tr=3.76, te=0.1))
+    torch.testing.assert_close(plain[:, 2], over_tissue(spin_echo, s0, t1, t2, tr=9.0, te=0.12))
     own = (("T1w", "spoiled_gradient_echo"), ("FLAIR", "inversion_recovery"))
     named = method(equations=own).signals((t1, t2, s0), PARAMETERS, ALL).unflatten(0, (2, 3))
-    flash = over_tissue(spoiled_gradient_echo, s0, t1, t2, 0.45, 0.0098, math.radians(15))
+    flash = over_tissue(spoiled_gradient_echo, s0, t1, t2, tr=0.45, te=0.0098, flip_angle=math.radians(15))
     torch.testing.assert_close(named[:, 0], flash)
     torch.testing.assert_close(named[:, 1], plain[:, 1])
-    torch.testing.assert_close(named[:, 2], over_tissue(inversion_recovery, s0, t1, t2, 9.0, 0.12, 2.5))
+    torch.testing.assert_close(named[:, 2], over_tissue(inversion_recovery, s0, t1, t2, tr=9.0, te=0.12, ti=2.5))
 
 
 def test_only_sources_have_signals_in_their_order():
@@ -101,7 +102,7 @@ def test_different_repetition_times_tell_samples_apart():
     two = PARAMETERS.clone()
     two[1, 0, 0] = 900
     signals = method().signals((t1, t2, s0), two, ALL).unflatten(0, (2, 3))
-    torch.testing.assert_close(signals[1, 0], over_tissue(spin_echo, s0, t1, t2, 0.9, 0.0098)[1])
+    torch.testing.assert_close(signals[1, 0], over_tissue(spin_echo, s0, t1, t2, tr=0.9, te=0.0098)[1])
     assert not torch.allclose(signals[0, 0], signals[1, 0])
 
 

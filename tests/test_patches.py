@@ -16,8 +16,8 @@ from scansynth.data.patches import PatchDataset
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
-from scansynth.method import Noise
 from scansynth.methods.ddpm import DdpmConfig
+from scansynth.noise import Noise
 from scansynth.train import train
 
 SIZE = (16, 12, 8)

@@ -12,7 +12,7 @@ import scansynth
 from scansynth.cli import main
 from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.physics.noise import noisy
 from scansynth.robustness import markdown, measure_robustness
 from scansynth.train import train

@@ -14,7 +14,7 @@ from torch import Tensor
 from scansynth.diffusion.samplers import ancestral, ddim, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.noise import Noise
 
 M, S = 0.3, 0.5
 SCHEDULES = {"linear": Schedule.linear(1000), "variance preserving": Schedule.variance_preserving(1000)}

@@ -11,7 +11,7 @@ from scansynth.diffusion.samplers import ancestral, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.noise import Noise
 
 DEPTH = 27
 SCHEDULE = Schedule.linear(1000)

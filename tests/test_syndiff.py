@@ -9,8 +9,9 @@ from torch import nn
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress, SharedAlongSlices
+from scansynth.method import Progress
 from scansynth.methods.syndiff import SynDiff, SynDiffConfig
+from scansynth.noise import Noise, SharedAlongSlices
 
 CONTRASTS = ("T1w", "T2w")
 PROGRESS = Progress(0, 100, 0.0)

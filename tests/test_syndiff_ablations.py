@@ -9,7 +9,7 @@ from scansynth.config import RunConfig, Training
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.engine import Engine
 from scansynth.errors import InputError
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
 from scansynth.methods.syndiff import (
     DiffusiveGenerator,
     SynDiff,
@@ -18,6 +18,7 @@ from scansynth.methods.syndiff import (
     translator,
     translator_discriminator,
 )
+from scansynth.noise import Noise
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS, syndiff, syndiff_public_code
 

@@ -22,7 +22,7 @@ from scansynth.errors import InputError
 from scansynth.evaluate import evaluate
 from scansynth.evaluation.protocols import measure
 from scansynth.evaluation.tables import COPIED_SOURCE
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.sampling import Sampling
 from scansynth.synthesis import Run
@@ -388,7 +388,7 @@ def test_a_scan_acquired_at_this_acceleration_changes_little(accelerated, source
     nib.save(nib.Nifti1Image(acquired, original.affine), tmp_path / "low.nii.gz")
     seen = []
 
-    def keep(self, images, *_):
+    def keep(self, images, *_, **named):
         seen.append(images[0, 0].numpy())
         return seen[-1]
 

@@ -7,7 +7,7 @@ import torch
 
 from scansynth.diffusion.windows import Cut, PatchWindows, SliceWindows
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.noise import Noise
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 16])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
-from scansynth.method import Method, Noise
+from scansynth.method import Method
+from scansynth.noise import Noise
 
 
 def draw_task(

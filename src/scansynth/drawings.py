@@ -14,7 +14,7 @@ import numpy as np
 from scansynth.config import to_yaml
 from scansynth.errors import InputError
 from scansynth.evaluation.costs import Cost, measured_cost
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.physics.noise import noisy
 from scansynth.progress import Report
 from scansynth.synthesis import Run

@@ -22,7 +22,7 @@ from scansynth.data.prepare import generated_grid
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.processes import Processes
 from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from scansynth.config import RunConfig
 from scansynth.evaluation.costs import resident_gb
-from scansynth.method import Method, Noise, Progress
+from scansynth.method import Method, Progress
+from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.precision import choose_precision
 

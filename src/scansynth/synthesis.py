@@ -38,7 +38,8 @@ from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.given import given, sources_for
-from scansynth.method import Method, Noise, SharedAlongSlices, Windows
+from scansynth.method import Method, Windows
+from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.pace import others_are_busy
 from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS

@@ -14,7 +14,7 @@ from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol, measure
 from scansynth.given import sources_for
-from scansynth.method import Noise
+from scansynth.noise import Noise
 from scansynth.progress import Report, report_part
 from scansynth.synthesis import Run
 

@@ -26,7 +26,8 @@ from scansynth.evaluation.metrics import PSNR, SSIM
 from scansynth.evaluation.montage import validation_picture
 from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
-from scansynth.method import Noise, Progress
+from scansynth.method import Progress
+from scansynth.noise import Noise
 from scansynth.pace import Budget, Crowding, progress_at
 from scansynth.parts import TrainingData
 from scansynth.stopping import Request, StoppedError

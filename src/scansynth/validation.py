@@ -20,7 +20,8 @@ from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
 from scansynth.evaluation.cases import slices_with_foreground
 from scansynth.given import given, sources_for
-from scansynth.method import Method, Noise, Progress
+from scansynth.method import Method, Progress
+from scansynth.noise import Noise
 from scansynth.parts import whole_samples
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch import Tensor
 from scansynth.diffusion.gaussian import q_posterior
 from scansynth.diffusion.schedule import Schedule, expand
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.noise import Noise
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Estimate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -82,7 +82,7 @@ def ancestral_learned(
 
 
 def ddim(
-    schedule: Schedule, denoise: Denoise, x_T: Tensor, *, times: Sequence[int], noise: Noise, eta: float = 0.0
+    schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence[int], noise: Noise, *, eta: float = 0.0
 ) -> Tensor:
     """Sample x_0 by the non-Markovian process of DDIM (Song, Meng and Ermon 2021, Eqs. 12 and 16).
 

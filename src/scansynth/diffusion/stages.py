@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
-from scansynth.method import Noise
+from scansynth.noise import Noise
 
 
 @dataclass(frozen=True)

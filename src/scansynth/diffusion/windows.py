@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
-from scansynth.method import Needs, Noise, Windows
+from scansynth.method import Needs, Windows
+from scansynth.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,11 @@ from torch.optim import Adam, Optimizer
 
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss
-from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Method, Needs, Progress, Update, Windows
 from scansynth.networks.autoencoder import Codebook, Decoder, Encoder
 from scansynth.networks.discriminator import PatchDiscriminator
 from scansynth.networks.perceptual import PerceptualNetwork
+from scansynth.noise import Noise
 
 COMMITMENT = 0.25
 """β of VQ-VAE."""

@@ -58,9 +58,10 @@ from scansynth.diffusion.samplers import ancestral, ddim, times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
 from scansynth.diffusion.variational import velocity_weighted, x0_from_eps
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH, Batch, Needs, Noise, Progress, SliceSets, Update, Windows
+from scansynth.method import LABEL_WIDTH, Batch, Needs, Progress, SliceSets, Update, Windows
 from scansynth.methods.ddpm import make_schedule, read_noise
 from scansynth.networks.slice_unet import SliceUNet
+from scansynth.noise import Noise
 
 EMPTY = 0.1
 """Least share of training samples without a condition slice: what the first stage of a plan needs."""

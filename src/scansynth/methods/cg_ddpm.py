@@ -46,7 +46,7 @@ from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import learned_log_variance, mean_from_eps, x0_from_eps
 from scansynth.diffusion.windows import by_step_or_by_window
 from scansynth.errors import InputError
-from scansynth.method import Batch, Method, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Method, Progress, Update, Windows
 from scansynth.methods.ddpm import (
     DdpmConfig,
     denoising_unet,
@@ -56,6 +56,7 @@ from scansynth.methods.ddpm import (
     noise_loss,
     read_noise,
 )
+from scansynth.noise import Noise
 
 LEAST_LOG_VARIANCE = -20.0
 """Of Σ_f where codes are exchanged: both are clamped by it, so that their ratio stays finite."""

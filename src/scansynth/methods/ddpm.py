@@ -43,8 +43,9 @@ from scansynth.diffusion.variational import (
 )
 from scansynth.diffusion.windows import by_step_or_by_window
 from scansynth.errors import InputError
-from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Needs, Progress, Update, Windows
 from scansynth.networks.unet import UNet
+from scansynth.noise import Noise
 
 
 @dataclass(frozen=True, kw_only=True)

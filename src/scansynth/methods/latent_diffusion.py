@@ -34,8 +34,9 @@ from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ddim, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import eps_from_velocity, velocity_weighted, x0_from_eps
-from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Needs, Progress, Update, Windows
 from scansynth.networks.unet import UNet
+from scansynth.noise import Noise
 
 
 @dataclass(frozen=True, kw_only=True)

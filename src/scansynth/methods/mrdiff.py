@@ -48,9 +48,10 @@ from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ddim, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.errors import InputError
-from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Needs, Progress, Update, Windows
 from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
 from scansynth.networks.unet import UNet
+from scansynth.noise import Noise
 from scansynth.physics.acquisition import SequenceName
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt

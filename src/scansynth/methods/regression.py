@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
-from scansynth.method import Batch, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Needs, Progress, Update, Windows
 from scansynth.networks.unet import UNet
+from scansynth.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,13 @@ from scansynth.diffusion.gaussian import q_posterior, q_sample, q_step
 from scansynth.diffusion.schedule import Schedule
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
-from scansynth.method import Batch, Method, Needs, Noise, Progress, Update, Windows
+from scansynth.method import Batch, Method, Needs, Progress, Update, Windows
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork
 from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet
+from scansynth.noise import Noise
 
 
 @dataclass(frozen=True, kw_only=True)

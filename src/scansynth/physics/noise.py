@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from scansynth.method import Noise
+from scansynth.noise import Noise
 
 
 def noisy(images: Tensor, level: float, noise: Noise) -> Tensor:
