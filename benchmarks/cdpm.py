@@ -23,14 +23,12 @@ import torch
 from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.config import RunConfig
 from scansynth.diffusion.samplers import times
-from scansynth.diffusion.windows import windows_of
 from scansynth.engine import Engine, prepare_synthesis
 from scansynth.method import Progress
 from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
 from scansynth.training_loop import step
-from scansynth.trial import random_batch
 
 CPU = torch.device("cpu")
 SIDE, SLICES, SLAB = 128, 128, 32
@@ -82,7 +80,7 @@ def measure(arguments: argparse.Namespace, largest: int) -> dict[str, Any]:
     before = peak()
     if arguments.work == "training":
         engine = Engine(method, CPU, arguments.precision)
-        batch = random_batch(method, 1, (SIDE, SIDE), 0)
+        batch = method.needs.random_batch(len(method.contrasts), 1, (SIDE, SIDE), 0)
 
         def work() -> None:
             step(engine, batch, config, 9, Progress(9, 10, 0.0))
@@ -97,7 +95,7 @@ def measure(arguments: argparse.Namespace, largest: int) -> dict[str, Any]:
     def generate(steps: int) -> None:
         method.path = times(method.config.steps, steps)
         with torch.no_grad():
-            method.generate((SIDE, SIDE, depth), windows_of(method.needs), Noise([(0, "generated", 1)]))
+            method.generate((SIDE, SIDE, depth), method.needs.windows(), Noise([(0, "generated", 1)]))
 
     begun = time.perf_counter()
     generate(arguments.steps)

@@ -22,7 +22,6 @@ from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
 from scansynth.data.phantom import cohort_phantom
-from scansynth.drawings import draw
 from scansynth.evaluation.montage import BANNER
 from scansynth.noise import Noise
 from scansynth.synthesis import Run
@@ -39,7 +38,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the phantoms")
     parser.add_argument("--shape", type=int, nargs=3, default=(96, 112, 96))
     parser.add_argument("--spacing", type=float, default=2.0)
-    parser.add_argument("--keep", type=Path, help="folder of samples, as of `evaluate --keep`")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("-o", "--output", type=Path)
@@ -50,7 +48,7 @@ def main() -> None:
     found = {name: {"pearson": [], "spearman": []} for name in TRUE}
     work = choose_work([run], cohort, "test", protocol="mrdiff", target=target)
     for number, task in enumerate(work):
-        subject, maps = task.subject, predicted(run, task, arguments.keep)
+        subject, maps = task.subject, predicted(run, task)
         phantom = cohort_phantom(
             int(subject.split("-")[1]) - 1, arguments.seed, shape=arguments.shape, spacing=arguments.spacing
         )
@@ -73,12 +71,11 @@ def main() -> None:
     save(arguments.output, {"subjects": len(work), "mean_and_deviation_over_subjects": results})
 
 
-def predicted(run: Run, task: Task, kept: Path | None) -> dict[str, np.ndarray]:
+def predicted(run: Run, task: Task) -> dict[str, np.ndarray]:
     """Hypothetical maps by name, (X, Y, Z)."""
     batch = whole_subject(task.cohort, task.subject, run.config.contrasts, acceleration=run.config.data.acceleration)
-    made = draw(run, task, seed=0, sample=0, kept=kept).image
-    noise = Noise([(0, task.subject, 0)])
-    return run.hypothetical_maps(from_network(batch["images"]), batch["available"], task.target, made=made, noise=noise)
+    images, noise = from_network(batch["images"]), Noise([(0, task.subject, 0)])
+    return dict(run.make(images, batch["available"], task.target, noise=noise, maps=True).maps)
 
 
 def on_grid(array: np.ndarray, affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,9 +14,9 @@ import torch
 
 from measuring import in_own_process, save
 from scansynth.memory import predicted_gb
-from scansynth.parts import make_method
+from scansynth.parts import needs_of
 from scansynth.recipes import find_recipe
-from scansynth.trial import random_batch, try_steps
+from scansynth.trial import try_steps
 
 CASES = (
     ("regression_small", (64, 80), 2, 4, {}),
@@ -62,7 +62,7 @@ def measure(case) -> dict:
         training=replace(config.training, batch_size=batch),
     )
     device = torch.device("cpu")
-    predicted = predicted_gb(config, random_batch(make_method(config), 1, size, 0), device)
+    predicted = predicted_gb(config, needs_of(config).random_batch(len(config.contrasts), 1, size, 0), device)
     trial = try_steps(config, size, device)
     return {
         "recipe": recipe,

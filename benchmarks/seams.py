@@ -99,13 +99,13 @@ def all_ways(
     for way in WAYS:
         run.method.config = replace(run.method.config, blend="step" if way == "step" else "window")
         windows_module.Cut = OwnNoise if way == "own noise" else Cut
-        made[way] = run.make(images, available, target, noise=Noise([(0, subject, 0)]))
+        made[way] = run.make(images, available, target, noise=Noise([(0, subject, 0)])).image
     shown = (images > 0).flatten(0, 3).any(0).nonzero().flatten()
     tissue = run.slab(int(shown[0]), int(shown[-1]) + 1, images.shape[4])
     truth = read_image(cohort, subject, target, acceleration=run.config.data.acceleration).numpy()[..., tissue]
     made = {way: image[..., tissue] for way, image in made.items()}
-    assert run.method.needs.patch
-    places = PatchWindows(run.method.needs.patch).places(truth.shape)
+    assert run.method.needs.size
+    places = PatchWindows(run.method.needs.size).places(truth.shape)
     planes = []
     for axis in range(3):
         sides = sorted({(place[axis].start, place[axis].stop) for place in places})

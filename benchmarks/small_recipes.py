@@ -23,7 +23,6 @@ from scansynth.parts import make_method
 from scansynth.precision import automatic
 from scansynth.recipes import find_recipe
 from scansynth.training_loop import step
-from scansynth.trial import random_batch
 
 RECIPES = (
     "regression_small", "syndiff_small", "syndiff_small_supervised", "ddpm_x0_small", "mrdiff_small",
@@ -86,7 +85,7 @@ def measure(recipe: str, precision: str, threads: int, size: tuple[int, int]) ->
     config = replace(config, contrasts=config.contrasts or ("T1w", "T2w"))
     auto = automatic(CPU)
     engine = Engine(make_method(config), CPU, precision, gradient_clip=config.training.gradient_clip)
-    batch = random_batch(engine.method, config.training.batch_size, size, 0)
+    batch = engine.method.needs.random_batch(len(engine.method.contrasts), config.training.batch_size, size, 0)
 
     def one() -> None:
         step(engine, batch, config, 1, Progress(1, 10, 0.0))

@@ -65,7 +65,9 @@ def variability(run: Run, cohort: Cohort, target: str) -> dict:
     for subject in sorted({subject for subject, _ in chosen}):
         images, available, truth = test_subject(run, cohort, subject, target)
         z = sorted(number for name, number in chosen if name == subject)
-        made = [run.make(images[..., z], available, target, noise=Noise([(0, subject, n)])) for n in range(SAMPLES)]
+        made = [
+            run.make(images[..., z], available, target, noise=Noise([(0, subject, n)])).image for n in range(SAMPLES)
+        ]
         # The protocol leaves slices out by the whole volume's mean: each slice is measured inside its volume.
         figures = []
         for sample in made:

@@ -104,4 +104,4 @@ def first_stage(cohort, tiny, tmp_path_factory):
 
 def first_stage_if(method, run):
     """The run, for a method that needs one."""
-    return run if METHODS[method].load()(toy_settings(method), ("T1w", "T2w")).needs.latent else None
+    return run if METHODS[method].load().needs_of(toy_settings(method), ("T1w", "T2w")).first_stage else None

@@ -20,11 +20,12 @@ from scansynth.data.prepare import Preparation, find_preparation
 from scansynth.data.slice_sets import SliceSetDataset
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, hierarchical_plan
-from scansynth.diffusion.windows import Whole, windows_of
+from scansynth.diffusion.windows import Whole
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH, Progress
+from scansynth.method import Progress
 from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
+from scansynth.needs import LABEL_WIDTH
 from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
@@ -219,7 +220,7 @@ def test_a_generator_makes_a_volume(settings):
     torch.manual_seed(0)
     method = Cdpm(replace(GENERATOR, **settings), ("T1w",)).eval()
     ticks = []
-    windows = windows_of(method.needs, tick=lambda: ticks.append(0))
+    windows = method.needs.windows(tick=lambda: ticks.append(0))
     with torch.no_grad():
         made = method.generate((8, 4, 11), windows, Noise([(0, "new", 0)]))
     assert made.shape == (1, 1, 8, 4, 11)
@@ -231,7 +232,7 @@ def test_a_generator_makes_a_volume(settings):
 
 def test_a_generator_and_a_translator_are_told_apart(tmp_path):
     generator, translator = Cdpm(GENERATOR, ("T1w",)), Cdpm(TRANSLATOR, ("T1w", "T2w"))
-    assert (generator.generates, translator.generates) == (True, False)
+    assert (generator.needs.generates, translator.needs.generates) == (True, False)
     batch = {"images": torch.zeros(1, 1, 8, 8, 4), "available": torch.tensor([[True]])}
     with pytest.raises(InputError, match="generate with it"):
         generator.translate(batch, "T1w", Whole(), Noise([(0,)]))
@@ -304,7 +305,7 @@ def test_labels_that_do_not_fit_are_refused():
 
 @pytest.fixture(scope="module")
 def dataset(cohort):
-    sets = Cdpm(TRANSLATOR, ("T1w", "T2w")).needs.slice_sets
+    sets = Cdpm(TRANSLATOR, ("T1w", "T2w")).needs
     return SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, sets=sets)
 
 
@@ -347,7 +348,7 @@ def test_missing_contrasts_of_sets(tmp_path):
     )
     listing, preparation = find_subjects(tmp_path / "bids"), Preparation(size=(32, 32, None))
     cohort = build_cohort(listing, tmp_path / "cohort", preparation, fractions=(1.0, 0.0, 0.0))
-    sets = Cdpm(TRANSLATOR, contrasts).needs.slice_sets
+    sets = Cdpm(TRANSLATOR, contrasts).needs
     dataset = SliceSetDataset(cohort, contrasts, "train", seed=0, sets=sets)
     assert sorted(dataset.subjects) == ["sub-001", "sub-003"]  # one contrast alone teaches a translator nothing
     item = next(dataset[i] for i in range(2) if dataset.place(i)[0] == "sub-001")
@@ -425,7 +426,7 @@ def test_recipes_say_what_the_paper_says():
     ):
         config = find_recipe(name)
         small = make_method(replace(config, contrasts=config.contrasts or ("T1w", "T2w")))
-        assert (small.generates, small.needs.size_multiple) == (not config.settings.translator, 8)
+        assert (small.needs.generates, small.needs.size_multiple) == (not config.settings.translator, 8)
         assert config.settings.absolute == ("relative" not in name)
         assert (config.settings.plan == "hierarchical") == ("hierarchical" in name)
         assert small.needs.labels == (("age", "sex") if "labelled" in name else ())
@@ -436,6 +437,6 @@ def test_the_baseline_makes_whole_volumes():
         config = find_recipe(name)
         assert config.contrasts == ("T1w",)
         method = make_method(config)
-        assert method.generates
-        assert all(side % method.needs.size_multiple == 0 for side in method.needs.patch)
+        assert method.needs.generates
+        assert all(side % method.needs.size_multiple == 0 for side in method.needs.size)
     assert find_recipe("ddpm_3d").settings.patch == (128, 128, 32)  # 32 slices at a time (section 3.3)

@@ -54,9 +54,13 @@ def with_exact_denoisers(variance, **settings):
     return method
 
 
-def sample(method, y0, seed=0):
+def made_of(method, y0, seed=0):
     batch = {"images": torch.cat([torch.zeros_like(y0), y0], dim=1), "available": torch.tensor([[False, True]])}
     return method.translate(batch, "T1w", Whole(), Noise([(seed, "subject", 0)]))
+
+
+def sample(method, y0, seed=0):
+    return made_of(method, y0, seed).image
 
 
 def test_with_shared_noises_the_error_is_the_difference_of_the_predictions_times_kappa():
@@ -92,8 +96,7 @@ def test_a_target_that_its_source_decides_is_rebuilt_exactly(last_code, output):
 def test_codes_of_an_exact_denoiser_are_the_noise_of_the_path():
     method = with_exact_denoisers(0.0)
     y0 = 0.2 * torch.randn(1, 1, 100, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    sample(method, y0)
-    deviations = method.observed["standard deviation of z"]
+    deviations = made_of(method, y0).observed["standard deviation of z"]
     assert list(deviations) == list(method.path)
     *earlier, last = deviations.values()
     assert earlier == pytest.approx([1.0] * len(earlier), abs=0.03)
@@ -214,10 +217,10 @@ def test_one_window_blended_at_every_step_is_the_plain_sampler():
     batch = {"images": torch.cat([torch.zeros_like(y0), y0], dim=1), "available": torch.tensor([[False, True]])}
     noise = Noise([(0, "subject", 0)])
     with torch.no_grad():
-        plain = method.translate(batch, "T1w", Whole(), noise)
+        plain = method.translate(batch, "T1w", Whole(), noise).image
         for blend in ("step", "window"):
             method.config = replace(method.config, blend=blend)
-            made = method.translate(batch, "T1w", PatchWindows((16, 16, 8)), noise)
+            made = method.translate(batch, "T1w", PatchWindows((16, 16, 8)), noise).image
             torch.testing.assert_close(made, plain, atol=1e-9, rtol=0)
 
 

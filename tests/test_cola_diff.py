@@ -222,7 +222,7 @@ def test_files_are_translated_with_tissue_of_the_sources_alone(trained, phantoms
     assert made.array.std() > 0
     from_cohort, _ = synthesise(trained, cohort, subject, target="T2w", seed=0)
     statistics = trained.record.statistics["T2w"]
-    np.testing.assert_allclose(made.array, statistics.to_units(from_cohort[0]), atol=0.02 * made.array.max())
+    np.testing.assert_allclose(made.array, statistics.to_units(from_cohort[0].image), atol=0.02 * made.array.max())
 
 
 def test_the_users_own_tissue_is_read_on_the_sources_grid(trained, phantoms, cohort, tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ import torch
 from conftest import first_stage_if
 from scansynth.checkpoint import load_weights, restore
 from scansynth.data.datasets import whole_subject
-from scansynth.diffusion.windows import windows_of
 from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
@@ -37,7 +36,7 @@ def engine_of(config, run):
     """The run's weights, in an engine of its own."""
     method = make_method(config)
     restore(dict(method.nets.items()), *load_weights(run))
-    if method.needs.latent:
+    if method.needs.first_stage:
         method.first_stage = FirstStage.read(run / FOLDER)
     return Engine(method, CPU, "float32")
 
@@ -72,7 +71,7 @@ def translation(method, cohort, part=()):
         if "tissue" in batch:
             given["tissue"] = batch["tissue"][part].to(images)
         with torch.no_grad():
-            return method.translate(given, target, windows_of(method.needs, at_once, tick), Like(images, seed))
+            return method.translate(given, target, method.needs.windows(at_once, tick), Like(images, seed)).image
 
     translate.sources = sources
     return translate
@@ -172,7 +171,7 @@ def test_windows_at_once_do_not_change_the_result(exact, at_once):
 def test_progress_is_told_as_often_as_was_said(engine, translate):
     ticks = []
     translate(at_once=5, tick=lambda: ticks.append(None))
-    through = windows_of(engine.method.needs, 5).ticks(translate.sources.shape[2:])
+    through = engine.method.needs.windows(5).ticks(translate.sources.shape[2:])
     assert len(ticks) == engine.method.passes * through > 0
 
 

@@ -35,11 +35,13 @@ def trained(runs):
 def test_several_samples_are_averaged_and_their_spread_is_held_against_the_error(trained, cohort, tmp_path):
     found = evaluate([trained], cohort, tmp_path, samples=3, target="T2w", pictures=0)
     subject = cohort.subjects("test")[0]
-    drawings, sources = synthesise(trained, cohort, subject, target="T2w", seed=0, samples=range(3))
+    samples, sources = synthesise(trained, cohort, subject, target="T2w", seed=0, samples=range(3))
+    drawings = np.stack([one.image for one in samples])
     assert sources == ("T1w",)
     assert drawings.shape[0] == 3
     assert np.abs(drawings[0] - drawings[1]).max() > 0
-    np.testing.assert_array_equal(drawings[0], synthesise(trained, cohort, subject, target="T2w", seed=0)[0][0])
+    (again,), _ = synthesise(trained, cohort, subject, target="T2w", seed=0)
+    np.testing.assert_array_equal(drawings[0], again.image)
     label = trained.folder.name
     shown = found.uncertainty[label, "T1w→T2w", subject]
     truth = cohort.read(subject, "T2w")

@@ -89,7 +89,7 @@ def test_the_run_folder_stands_alone(trained, cohort, first_stage, tiny, tmp_pat
     images = torch.rand(1, 2, 32, 32, 16)
     from scansynth.noise import Noise
 
-    made = run.make(images, torch.tensor([[True, False]]), "T2w", noise=Noise([(0, "subject", 0)]))
+    made = run.make(images, torch.tensor([[True, False]]), "T2w", noise=Noise([(0, "subject", 0)])).image
     assert made.shape == (32, 32, 16)
     assert made.std() > 0
 

@@ -86,7 +86,7 @@ def test_a_scan_of_a_volumes_name_is_kept(run, tmp_path, overwrite, monkeypatch)
     path = volume_path(tmp_path, "T1w", 2)
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((4, 4, 4), dtype=np.float32), np.eye(4)), path)
     before = path.read_bytes()
-    monkeypatch.setattr(type(run.method), "generate", None)  # nothing is computed before it is checked
+    monkeypatch.setattr(type(run.method), "generate", lambda *_, **__: pytest.fail("computed before it is checked"))
     with pytest.raises(InputError, match=r"synthetic-0002_T1w\.nii\.gz is not marked synthetic"):
         generate_set(run, 3, tmp_path, overwrite=overwrite)
     assert path.read_bytes() == before

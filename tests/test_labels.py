@@ -18,11 +18,10 @@ from scansynth.data.layouts import describe, find_subjects
 from scansynth.data.prepare import Preparation
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.data.volume import Volume
-from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import Ddpm, DdpmConfig
+from scansynth.needs import LABEL_WIDTH
 from scansynth.noise import Noise
 from scansynth.parts import make_method
 from scansynth.train import train
@@ -216,7 +215,7 @@ def run(labelled, tmp_path_factory):
 def made(run, number=0, **labels):
     noise, c = Noise([(0, number)]), encode(labels, run.record.labels)[None]
     with torch.no_grad():
-        return run.method.generate((16, 16, 6), windows_of(run.method.needs), noise, labels=c)
+        return run.method.generate((16, 16, 6), run.method.needs.windows(), noise, labels=c)
 
 
 def test_volumes_have_the_mean_intensity_of_their_class(run):
@@ -247,7 +246,7 @@ def test_without_labels_a_volume_is_of_no_class(run):
     assert torch.isfinite(unknown).all()
     assert unknown.abs().max() <= 1
     with torch.no_grad():
-        unsaid = run.method.generate((16, 16, 6), windows_of(run.method.needs), Noise([(0, 0)]))
+        unsaid = run.method.generate((16, 16, 6), run.method.needs.windows(), Noise([(0, 0)]))
     torch.testing.assert_close(unsaid, unknown, rtol=0, atol=1e-6)
     assert not torch.equal(made(run, head="large"), unknown)
 
@@ -272,7 +271,7 @@ def test_training_asks_for_labels_that_are_there(labelled, tmp_path):
 def test_ddpm_generates_by_no_labels():
     ddpm = Ddpm(replace(DdpmConfig.tiny(), unconditional=True), ("T1w",))
     with pytest.raises(InputError, match="ddpm generates by no labels"):
-        ddpm.generate((16, 16, 6), windows_of(ddpm.needs), Noise([(0,)]), labels=torch.zeros(1, LABEL_WIDTH))
+        ddpm.generate((16, 16, 6), ddpm.needs.windows(), Noise([(0,)]), labels=torch.zeros(1, LABEL_WIDTH))
 
 
 def test_validation_subjects_that_do_not_fit_stop_a_training_before_it_starts(labelled, tmp_path):

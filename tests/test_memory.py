@@ -11,7 +11,6 @@ import torch
 from scansynth import memory
 from scansynth.memory import ALLOCATOR, LIBRARIES, STATES, predicted_gb
 from scansynth.parts import make_method
-from scansynth.trial import random_batch
 
 CPU = torch.device("cpu")
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "memory.py"
@@ -37,7 +36,11 @@ def test_weights_count_once_and_samples_each(method, tiny, monkeypatch):
     for batch in (1, 2, 8):
         config = tiny(method, batch_size=batch)
         network = make_method(config)
-        found[batch] = predicted_gb(config, random_batch(network, 1, (32, 32), 0), CPU) - 0.5 - LIBRARIES
+        found[batch] = (
+            predicted_gb(config, network.needs.random_batch(len(network.contrasts), 1, (32, 32), 0), CPU)
+            - 0.5
+            - LIBRARIES
+        )
     numbers = STATES * sum(parameter.numel() for parameter in network.parameters())
     numbers += sum(parameter.numel() for name in network.averaged for parameter in network.nets[name].parameters())
     static, sample = 4 * numbers / 1e9, found[2] - found[1]

@@ -178,7 +178,7 @@ def test_an_exact_network_is_sampled_exactly():
     images = torch.rand(1, 3, 16, 16, 5, dtype=torch.float64) * 2 - 1
     data = {"images": images, "available": torch.tensor([[True, True, False]])}
     with torch.no_grad():
-        made = one.translate(data, "FLAIR", SliceWindows(2), Noise([(0, "subject", 0)]))
+        made = one.translate(data, "FLAIR", SliceWindows(2), Noise([(0, "subject", 0)])).image
     torch.testing.assert_close(made, 0.5 * images[:, :1], atol=1e-12, rtol=0)
 
 

@@ -98,9 +98,9 @@ def test_a_volume_smaller_than_a_patch_is_not_translated(cohort, tiny, tmp_path)
     # With tissue in a single slice the patch around it is made.
     images = torch.zeros(1, 2, 16, 16, 12)
     images[..., 11] = 0.5
-    assert run.slab(11, 12, 12) == slice(4, 12)
-    assert run.slab(0, 1, 12) == slice(0, 8)
-    assert run.make(images, available, "T2w", noise=Noise([(0, "a", 0)])).shape == (16, 16, 12)
+    assert run.method.needs.slab(11, 12, 12) == slice(4, 12)
+    assert run.method.needs.slab(0, 1, 12) == slice(0, 8)
+    assert run.make(images, available, "T2w", noise=Noise([(0, "a", 0)])).image.shape == (16, 16, 12)
     reports = []
     run.make(
         images,

@@ -20,7 +20,7 @@ from scansynth.evaluation.set_measures import SUMMARY
 from scansynth.methods import METHODS
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.syndiff import SynDiffConfig
-from scansynth.parts import make_method
+from scansynth.parts import needs_of
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS
 from scansynth.recipes.tables import TABLES
@@ -267,9 +267,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(scans, tmp_path, capfd):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trial_takes_what_each_method_trains_on(method, tiny):
     config = tiny(method)
-    patch = make_method(config).needs.patch
+    shape = needs_of(config).image_shape((32, 48))
     trial = try_steps(config, (32, 48), CPU)
-    assert trial.shape == (patch or (32, 48))
+    assert trial.shape == shape
     assert trial.seconds > 0
 
 

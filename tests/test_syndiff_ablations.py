@@ -76,7 +76,7 @@ def test_each_trains_and_makes_images(name):
             assert made.shape == (1, 1, 16, 16)
         else:
             batch = {"images": torch.zeros(1, 2, 16, 16, 2), "available": torch.tensor([[True, False]])}
-            made = method.translate(batch, "T2w", SliceWindows(), noise)
+            made = method.translate(batch, "T2w", SliceWindows(), noise).image
             assert made.shape == (1, 1, 16, 16, 2)
     assert made.abs().max() <= 1
 
@@ -159,7 +159,7 @@ def test_the_non_diffusive_module_alone_draws_nothing():
     images = torch.rand(1, 2, 16, 16, 3) * 2 - 1
     batch = {"images": images, "available": torch.tensor([[True, False]])}
     with torch.no_grad():
-        made = method.translate(batch, "T2w", SliceWindows(2), Noise([(0, "subject", 0)]))
+        made = method.translate(batch, "T2w", SliceWindows(2), Noise([(0, "subject", 0)])).image
         expected = method.nets["translator_T2w"](images[0, :1].movedim(3, 0))
     torch.testing.assert_close(made[0].movedim(3, 0), expected)
 
@@ -261,6 +261,6 @@ def test_the_public_release_trains_and_translates():
     assert changed(engine, before) == {"generator", "discriminator", "translator", "translator_discriminator"}
     batch = {"images": torch.zeros(1, 2, 24, 24, 2), "available": torch.tensor([[True, False]])}
     with torch.no_grad():
-        made = engine.method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)]))
+        made = engine.method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)])).image
     assert made.shape == (1, 1, 24, 24, 2)
     assert made.std() > 0

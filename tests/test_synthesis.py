@@ -331,7 +331,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
             found[COPIED_SOURCE, target].figures["psnr_db"], copied.figures["psnr_db"], rtol=1e-4
         )
         (made,), _ = synthesise(accelerated, cohort, subject, target=target, seed=0)
-        expected = measure("syndiff", made, truth).figures["psnr_db"]
+        expected = measure("syndiff", made.image, truth).figures["psnr_db"]
         np.testing.assert_allclose(found["run", target].figures["psnr_db"], expected, rtol=1e-4)
         shown, shown_truth = pictures[f"montage_run_{subject}_{target}.png"]
         np.testing.assert_allclose(next(iter(shown.values())), source, atol=1e-6)
@@ -344,12 +344,12 @@ def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(acce
     subject = cohort.subjects("test")[0]
     images = torch.stack([torch.from_numpy(low(cohort, subject)), torch.zeros(32, 32, 16)])[None]
     noise = Noise([(0, subject, 0)], accelerated.device)
-    expected = accelerated.make(images, torch.tensor([[True, False]]), "T2w", noise=noise)
+    expected = accelerated.make(images, torch.tensor([[True, False]]), "T2w", noise=noise).image
     (made,), sources = synthesise(accelerated, cohort, subject, target="T2w", seed=0)
     assert sources == ("T1w",)
-    np.testing.assert_allclose(made, expected, atol=1e-4)
+    np.testing.assert_allclose(made.image, expected, atol=1e-4)
     (other,), _ = synthesise(at_full_resolution(accelerated), cohort, subject, target="T2w", seed=0)
-    assert np.abs(other - made).max() > 0.02
+    assert np.abs(other.image - made.image).max() > 0.02
 
 
 def test_runs_of_unlike_acceleration_cannot_stand_in_one_table(accelerated, runs, cohort, tmp_path):
@@ -366,7 +366,7 @@ def test_files_are_accelerated_as_the_run_was(accelerated, source, tmp_path):
     seen = as_acquired(torch.from_numpy(image), "T1w", (("T1w", FOLD),))
     batch = torch.stack([seen, torch.zeros_like(seen)])[None]
     noise = Noise([(0, "any", 0)], accelerated.device)
-    made = accelerated.make(batch, torch.tensor([[True, False]]), "T2w", noise=noise)
+    made = accelerated.make(batch, torch.tensor([[True, False]]), "T2w", noise=noise).image
     expected = undo(made, accelerated.record.statistics["T2w"])
     np.testing.assert_allclose(synthesis.array, expected, rtol=1e-4, atol=1e-4 * expected.max())
     full = at_full_resolution(accelerated).translate({"T1w": source})

@@ -47,7 +47,6 @@ class AnyToAny(Method):
     Args:
         config: the method's settings.
         contrasts: of a batch.
-        generates: without a source instead; then there is one contrast.
 
     Raises:
         InputError: if there are fewer than two contrasts, a target is not among them, or a generator has several.
@@ -56,9 +55,9 @@ class AnyToAny(Method):
     name: str
     """In the table of methods."""
 
-    def __init__(self, config: Any, contrasts: Sequence[str], *, generates: bool = False):
+    def __init__(self, config: Any, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        self.generates = generates
+        generates = self.needs.generates
         if generates and len(self.contrasts) != 1:
             raise InputError(
                 f"{self.name} without sources generates one contrast, got {', '.join(self.contrasts) or 'none'}: name "

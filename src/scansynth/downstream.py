@@ -126,7 +126,7 @@ def _segmented(
     versions = {ACQUIRED: acquired}
     for run in task.runs:
         made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed)
-        versions[run.folder.name] = {**acquired, task.target: made[0]}
+        versions[run.folder.name] = {**acquired, task.target: made[0].image}
     return [
         Dice(label, task.target, task.subject, dice(segment(images, affine), truth, labels))
         for label, images in versions.items()

@@ -30,7 +30,7 @@ class Drawing:
     sources: tuple[str, ...]
     """What it was made from."""
     observed: Mapping[str, Mapping[int, float]]
-    """What the method saw of its own steps (`Method.observed`)."""
+    """What the method saw of its own steps (`Made.observed`)."""
     cost: Cost
     """What drawing it took."""
 
@@ -87,7 +87,7 @@ def draw(
     change = partial(noisy, level=level, noise=noise) if level else None  # unchanged scans keep their stored tissue
     given = None if task.whole else task.sources
     parameters = sum(parameter.numel() for parameter in run.method.parameters())
-    (images, sources), cost = measured_cost(
+    (made, sources), cost = measured_cost(
         lambda: synthesise(
             run,
             task.cohort,
@@ -102,7 +102,7 @@ def draw(
         run.device,
         parameters,
     )
-    drawing = Drawing(images[0], sources, dict(run.method.observed), cost)
+    drawing = Drawing(made[0].image, sources, made[0].observed, cost)
     if path:
         _write(path, drawing, of)
     return drawing

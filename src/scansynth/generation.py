@@ -20,8 +20,8 @@ from scansynth.data.datasets import from_network
 from scansynth.data.labels import encode
 from scansynth.data.prepare import generated_grid
 from scansynth.data.volume import Volume
-from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
+from scansynth.method import Generator
 from scansynth.noise import Noise
 from scansynth.processes import Processes
 from scansynth.progress import Report, report_part
@@ -57,14 +57,12 @@ def generate(
         InputError: if the run makes its contrast from others, or has no such plan or label.
     """
     labels = labels or {}
-    shape, affine = checked_grid(run, plan)
-    method = run.method
+    method, shape, affine = checked_grid(run, plan)
     stages = method.stages(shape[2], plan)
-    at_once = windows_of(method.needs, windows)
+    at_once = run.method.needs.windows(windows)
     if report:
-        passes = max(stages) + 1 if method.needs.slice_sets else at_once.ticks(shape)
-        total, done = method.sampling_steps * passes, count(1)
-        at_once = windows_of(method.needs, windows, lambda: report(next(done), total))
+        total, done = method.calls(shape, at_once, plan), count(1)
+        at_once = run.method.needs.windows(windows, lambda: report(next(done), total))
     noise = Noise([(seed, "generated", number)], run.device)
     made = method.generate(shape, at_once, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
     if not torch.isfinite(made).all():
@@ -82,7 +80,7 @@ def generate(
         "number": number,
         **drawn(run, seed, plan, labels),
         "stages": stages,
-        "sampling_steps": method.sampling_steps,
+        "sampling_steps": run.method.sampling_steps,
         "precision": run.precision,
         "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
     }
@@ -101,14 +99,14 @@ def drawn(run: Run, seed: int, plan: str | None, labels: Mapping[str, str]) -> d
     return {"weights": dict(run.weights), "seed": seed, "plan": plan or own, "labels": dict(labels)}
 
 
-def checked_grid(run: Run, plan: str | None) -> tuple[tuple[int, int, int], np.ndarray]:
-    """The grid of a run's volumes: shape (X, Y, Z) and affine, mm.
+def checked_grid(run: Run, plan: str | None) -> tuple[Generator, tuple[int, int, int], np.ndarray]:
+    """What makes a run's volumes, and their grid: shape (X, Y, Z) and affine, mm.
 
     Raises:
         InputError: if the run makes its contrast from others, or has no such plan.
     """
     method = run.method
-    if not method.generates:
+    if not (method.needs.generates and isinstance(method, Generator)):
         raise InputError(
             f"{run.folder}: this run of {run.config.method} makes {', '.join(method.targets)} from other contrasts: "
             "use `translate`, or train a recipe that generates (cdpm)"
@@ -117,8 +115,8 @@ def checked_grid(run: Run, plan: str | None) -> tuple[tuple[int, int, int], np.n
         has = f"has {', '.join(method.plans)}" if method.plans else "makes a volume at once"
         raise InputError(f"plan {plan!r}: {run.config.method} {has}")
     shape, affine = generated_grid(run.record.settings)
-    run.check_size(shape)
-    return shape, affine
+    method.needs.check_volume(shape)
+    return method, shape, affine
 
 
 def volume_path(folder: Path, contrast: str, number: int) -> Path:

@@ -62,7 +62,7 @@ def predicted_gb(config: RunConfig[Any], batch: Mapping[str, Tensor], device: to
 
     Args:
         config: settings, with contrasts.
-        batch: one sample as the method trains on it (`trial.random_batch`), B = 1.
+        batch: one sample as the method trains on it (`Needs.random_batch`), B = 1.
         device: where it would be trained; the count is made on the CPU.
     """
     base = (

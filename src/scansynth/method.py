@@ -6,16 +6,15 @@ device, process, precision, logging or file. `docs/design.md` explains the choic
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scansynth.errors import InputError
+from scansynth.diffusion.windows import Windows, WindowsOfVolume
+from scansynth.needs import Needs
 from scansynth.noise import Noise
-from scansynth.physics.acquisition import SequenceName
 
 Batch = Mapping[str, Any]
 """What a method gets. `images`: (B, K, *S) float32 in [-1, 1], 0 where unavailable; `available`: (B, K) bool.
@@ -23,51 +22,6 @@ Batch = Mapping[str, Any]
 Of sets of slices (`SliceSets`), in place of `images`: `slices` (B, n, K, H, W), `index` (B, n), `is_target` (B, n),
 `valid` (B, n), and `depth` (B,), the slices of the volume.
 """
-
-LABEL_WIDTH = 64
-"""Numbers of a label: whether it is known, then a number, or one of up to 63 classes (`data/labels.py`)."""
-
-
-@dataclass(frozen=True)
-class SliceSets:
-    """Sets of axial slices of one volume, of a method that trains on them and makes volumes by them."""
-
-    size: int
-    """Slices of a set; smaller ones are padded."""
-    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-    """From a volume's depth, which of its slices a training sample shows, and which of those are targets: (n,) int64
-    and (n,) bool, n ≤ `size`. The dataset calls it, so that no volume is read for a few slices."""
-    stages: Callable[[int], int]
-    """From a volume's depth, how many sets it is made in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What a method trains on."""
-
-    unit: Literal["slice", "patch", "latent", "slice_set"]
-    """What one sample is. `slice`: an axial slice, S = (H, W). `patch`: a box of a volume, S = `patch`. `latent`: a
-    slice as the first stage encodes it; training batches have `latents` (B, K, c, h, w) in place of images.
-    `slice_set`: some axial slices of one volume, `slice_sets`."""
-    paired: bool
-    """True: the contrasts of a sample show one subject and slice. False: each contrast is drawn on its own."""
-    size_multiple: int = 1
-    """All sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
-    patch: tuple[int, int, int] | None = None
-    """Voxels of a patch, (X, Y, Z)."""
-    latent: tuple[int, int] | None = None
-    """Channels of a latent, and how many times smaller than an image it is."""
-    tissue: bool = False
-    """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
-    contrast alone, 0 where unavailable."""
-    slice_sets: SliceSets | None = None
-    """Which slices are put together, where the unit is a set of them."""
-    labels: tuple[str, ...] = ()
-    """Labels of subjects (age, sex), of a method that generates sets of slices by them: training batches then have
-    `labels`, (B, LABEL_WIDTH for each), 0 where a label is not known."""
-    sequences: Mapping[str, SequenceName] | None = None
-    """Contrast → signal equation, of a method that trains with acquisition parameters: training batches then have
-    `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +54,17 @@ class Update(Protocol):
         ...
 
 
-class Windows(Protocol):
-    """How a volume is cut up for the networks and put together again (`diffusion/windows.py`)."""
+@dataclass(frozen=True)
+class Made:
+    """What a method makes of one subject."""
 
-    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
-        """Apply `function` to the windows of the volumes, (1, C, *S) each, and blend what it returns.
-
-        A volume whose side is 1 along a cut axis is given whole to every window.
-        """
-        ...
+    image: Tensor
+    """The target, (1, 1, X, Y, Z) in [-1, 1]."""
+    observed: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """What the method saw of its own steps: a figure's name, then its value by time."""
+    maps: Callable[[Windows], Mapping[str, Tensor]] | None = None
+    """Makes the maps that the method's features stand for, of no patient measured and not checked, where it has some:
+    through windows, by name and unit (`T1 (s)`), (1, 1, X, Y, Z) each."""
 
 
 class Encodes(Protocol):
@@ -137,6 +93,7 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type]
     """Frozen dataclass of settings; the defaults are the paper's. `Config.tiny()` trains in seconds, for tests."""
     needs: Needs
+    """What it trains on, from its settings."""
     nets: nn.ModuleDict
     """What is trained and saved."""
     averaged: tuple[str, ...] = ()
@@ -144,19 +101,23 @@ class Method(nn.Module, ABC):
     average_decay: float = 0.999
     reconstructs: ClassVar[bool] = False
     """Whether `translate` makes a contrast from itself (an autoencoder), not from the others."""
-    generates: bool = False
-    """Whether it makes volumes without a source (`generate`), and not from one (`translate`)."""
-    plans: ClassVar[tuple[str, ...]] = ()
-    """Names of the plans by which it may generate, where it makes a volume in stages."""
 
     def __init__(self, config: Any, contrasts: Sequence[str]):
         super().__init__()
         self.config = config
         self.contrasts = tuple(contrasts)
+        self.needs = self.needs_of(config, self.contrasts)
         self.first_stage: Encodes | None = None
         """Of a latent method; the engine puts it there before anything is translated."""
-        self.observed: dict[str, dict[int, float]] = {}
-        """What the last `translate` saw of its own steps: a figure's name, then its value by time."""
+
+    @classmethod
+    @abstractmethod
+    def needs_of(cls, config: Any, contrasts: Sequence[str]) -> Needs:
+        """What the method trains on, with these settings and contrasts: known before a network is built.
+
+        Raises:
+            InputError: if the settings do not fit each other.
+        """
 
     @property
     @abstractmethod
@@ -196,7 +157,7 @@ class Method(nn.Module, ABC):
         """One training step: compute losses and call `update` for each player, in the paper's order."""
 
     @abstractmethod
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Make the target of one subject's whole prepared volume.
 
         Args:
@@ -208,11 +169,19 @@ class Method(nn.Module, ABC):
             noise: its key names seed, subject and sample number.
 
         Returns:
-            (1, 1, X, Y, Z) in [-1, 1].
+            The image, with what the method saw of its own steps, and its maps.
 
         Raises:
             InputError: if this method needs a source that is not available.
         """
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A method that makes whole volumes without a source, as it is set (`Needs.generates`)."""
+
+    plans: ClassVar[tuple[str, ...]]
+    """Names of the plans by which it may generate; none where it makes a volume at once."""
 
     def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:
         """Which stage makes each of a volume's slices, counted from 0; all 0 where they are made at once.
@@ -221,7 +190,11 @@ class Method(nn.Module, ABC):
             depth: slices of the volume.
             plan: one of `plans`; None: as the method is set.
         """
-        return (0,) * depth
+        ...
+
+    def calls(self, shape: tuple[int, int, int], windows: WindowsOfVolume, plan: str | None = None) -> int:
+        """Network calls that make a volume (X, Y, Z) through such windows."""
+        ...
 
     def generate(
         self,
@@ -232,7 +205,7 @@ class Method(nn.Module, ABC):
         plan: str | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Make a whole prepared volume without a source, where `generates`.
+        """Make a whole prepared volume without a source.
 
         Args:
             shape: of the volume, (X, Y, Z).
@@ -248,21 +221,4 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: if this method, as it is set, only translates.
         """
-        raise InputError(f"{type(self).__name__} makes a contrast from others: translate with it, or choose another")
-
-    def hypothetical_maps(
-        self, batch: Batch, target: str, image: Tensor, windows: Windows, noise: Noise
-    ) -> Mapping[str, Tensor]:
-        """Maps that the method's features stand for, where it has some: of no patient measured, and not checked.
-
-        Args:
-            batch: as in `translate`.
-            target: name of the contrast that was made.
-            image: what `translate` made, (1, 1, X, Y, Z) in [-1, 1].
-            windows: cuts the volume for the networks.
-            noise: of the same key.
-
-        Returns:
-            By name and unit (`T1 (s)`), (1, 1, X, Y, Z) each; none by default.
-        """
-        return {}
+        ...

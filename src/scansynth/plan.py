@@ -22,11 +22,11 @@ from scansynth.data.contrasts import standard_name
 from scansynth.data.splits import SPLITS
 from scansynth.errors import InputError
 from scansynth.memory import predicted_gb
-from scansynth.parts import make_method
+from scansynth.parts import needs_of
 from scansynth.plan_rules import GENERATOR_STEPS, MEMORY, Decision, Facts, adjusted_width, decide
 from scansynth.precision import choose_precision
 from scansynth.recipes import find_recipe
-from scansynth.trial import random_batch, try_steps
+from scansynth.trial import try_steps
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def configured(decided: Mapping[str, Decision], facts: Facts) -> RunConfig[Any]:
     if values.get("augmentation"):
         data = replace(data, augmentation=replace(data.augmentation, flip=0.5))
     config = replace(config, settings=settings, data=data, training=training)
-    multiple = make_method(config).needs.size_multiple
+    multiple = needs_of(config).size_multiple
     if any(side % multiple for side in facts.size):
         height, width = (-(-side // multiple) * multiple for side in facts.size)
         raise InputError(
@@ -144,7 +144,8 @@ def configured(decided: Mapping[str, Decision], facts: Facts) -> RunConfig[Any]:
 
 def memory_of(config: RunConfig[Any], facts: Facts, device: torch.device) -> float:
     """Peak memory of a training, GB."""
-    return predicted_gb(config, random_batch(make_method(config), 1, facts.size, config.seed), device)
+    batch = needs_of(config).random_batch(len(config.contrasts), 1, facts.size, config.seed)
+    return predicted_gb(config, batch, device)
 
 
 def facts_of_cohort(cohort: Cohort, targets: Sequence[str], device: torch.device, hours: float) -> Facts:

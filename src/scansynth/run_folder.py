@@ -29,7 +29,7 @@ from scansynth.data.record import FILE, PreparationRecord
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.first_stage import FOLDER, FirstStage
-from scansynth.parts import make_method
+from scansynth.parts import needs_of
 from scansynth.precision import automatic, choose_precision
 from scansynth.processes import Processes
 
@@ -128,7 +128,7 @@ def make_run(
     """Write the folder of a run that begins; `config.yaml` last, which says that it is whole."""
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "environment.json", json.dumps(environment() | chosen, indent=1))
-    PreparationRecord.of(cohort, config.contrasts, make_method(config).needs.labels).write(run)
+    PreparationRecord.of(cohort, config.contrasts, needs_of(config).labels).write(run)
     if stage:
         stage.write(run / FOLDER)
     write_text(run / "config.yaml", to_yaml(config))

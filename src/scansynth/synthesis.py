@@ -12,7 +12,7 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -33,12 +33,12 @@ from scansynth.data.record import PreparationRecord
 from scansynth.data.scan_facts import facts_of
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
-from scansynth.diffusion.windows import windows_of
+from scansynth.diffusion.windows import Windows
 from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.given import given, sources_for
-from scansynth.method import Method, Windows
+from scansynth.method import Method
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.pace import others_are_busy
 from scansynth.parts import make_method
@@ -74,6 +74,18 @@ class Moments:
         return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What a run makes of a prepared subject."""
+
+    image: np.ndarray
+    """The target, (X, Y, Z) float32 in [0, 1]."""
+    observed: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """What the method saw of its own steps (`Made.observed`)."""
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Maps that the features stand for, by name and unit, (X, Y, Z) float32; 0 where no source shows anything."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A trained run, ready to synthesise."""
@@ -107,7 +119,7 @@ class Run:
             )  # fmt: skip
         method = make_method(config)
         restore(dict(method.nets.items()), tensors, source)
-        if method.needs.latent is not None:
+        if method.needs.first_stage is not None:
             method.first_stage = FirstStage.read(folder / FOLDER)
         place = find_device(device)
         precision = synthesis_precision(config.training.precision, place)
@@ -214,18 +226,21 @@ class Run:
             kind = SharedAlongSlices if sampling.shared_noise else Noise
             noise = kind([(sampling.seed, subject, sample)], self.device)
             told = partial(report_part, report, sample, sampling.samples) if report else None
-            image = self.make(
-                images, available, target, noise=noise, windows=sampling.windows, report=told, tissue=densities
+            own = self.make(
+                images,
+                available,
+                target,
+                noise=noise,
+                windows=sampling.windows,
+                report=told,
+                tissue=densities,
+                maps=sampling.maps and not sample,
             )
-            made = undo(image, self.record.statistics[target])
+            made = undo(own.image, self.record.statistics[target])
             moments.add(made)
+            found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
             if sampling.samples > 1 and not sampling.moments_only:
                 kept.append(made)
-            if sampling.maps and not sample:
-                own = self.hypothetical_maps(
-                    images, available, target, made=image, noise=noise, windows=sampling.windows
-                )
-                found = {name: to_source(array, grid, 0.0) for name, array in own.items()}
         provenance = self.provenance(target, files, sampling, subject=subject)
         if accepted:
             provenance["accepted"] = list(accepted)
@@ -312,7 +327,8 @@ class Run:
         windows: int | None = None,
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
-    ) -> np.ndarray:
+        maps: bool = False,
+    ) -> Sample:
         """Translate a prepared subject.
 
         Args:
@@ -323,70 +339,47 @@ class Run:
             windows: slices or patches that go through the networks at once.
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
+            maps: also the maps that the method's features stand for.
 
         Returns:
-            (X, Y, Z) float32 in [0, 1]. Slices in which no source shows anything are background.
-        """
-        result = torch.zeros(images.shape[2:])
-        if part := self.shown(images, available, target, tissue=tissue):
-            batch, slab = part
-            made = self.method.translate(batch, target, self.windows(batch["images"].shape[2:], windows, report), noise)
-            if not torch.isfinite(made).all():
-                raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
-            result[..., slab] = from_network(made)[0, 0].clamp(0, 1).cpu()
-        return result.numpy()
-
-    @torch.no_grad()
-    def hypothetical_maps(
-        self,
-        images: torch.Tensor,
-        available: torch.Tensor,
-        target: str,
-        *,
-        made: np.ndarray,
-        noise: Noise,
-        windows: int | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Maps that the method's features stand for (`Method.hypothetical_maps`).
-
-        Args:
-            images: as in `make`.
-            available: as in `make`.
-            target: the contrast that was made.
-            made: what `make` returned.
-            noise: of the same key.
-            windows: as in `make`.
-
-        Returns:
-            By name and unit, (X, Y, Z) float32; 0 in slices in which no source shows anything.
+            The target. Slices in which no source shows anything are background.
 
         Raises:
-            InputError: if the method has none.
+            InputError: if the networks give NaN, or maps are asked for and the method has none.
         """
-        part = self.shown(images, available, target)
-        if not part:
-            return {}
+        whole = torch.zeros(images.shape[2:])
+        part = self.shown(images, available, target, tissue=tissue)
+        if part is None:
+            return Sample(whole.numpy())
         batch, slab = part
-        image = to_network(torch.from_numpy(made[..., slab]))[None, None].to(self.device)
-        through = self.windows(image.shape[2:], windows, None)
-        found = self.method.hypothetical_maps(batch, target, image, through, noise)
-        if not found:
-            raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
-        maps = {name: torch.zeros(images.shape[2:]) for name in found}
-        for name, array in found.items():
-            maps[name][..., slab] = array[0, 0].cpu()
-        return {name: array.numpy() for name, array in maps.items()}
+        shape = batch["images"].shape[2:]
+        made = self.method.translate(batch, target, self.windows(shape, windows, report), noise)
+        if not torch.isfinite(made.image).all():
+            raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
+
+        def placed(volume: torch.Tensor) -> np.ndarray:
+            result = whole.clone()
+            result[..., slab] = volume[0, 0].cpu()
+            return result.numpy()
+
+        found = {}
+        if maps:
+            if made.maps is None:
+                raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
+            found = made.maps(self.windows(shape, windows, None))
+        image = placed(from_network(made.image).clamp(0, 1))
+        return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
 
     def shown(
         self, images: torch.Tensor, available: torch.Tensor, target: str, *, tissue: torch.Tensor | None = None
     ) -> tuple[dict[str, torch.Tensor], slice] | None:
         """The batch of the slices that are synthesised, and which they are; None where no source shows anything."""
-        self.check_size(tuple(images.shape[2:]))
+        self.method.needs.check_volume(images.shape[2:])
         readable = sources_for(target, self.config.contrasts, reconstructs=self.method.reconstructs)
         places = (images * (available & readable)[..., None, None, None] > 0).flatten(0, 3).any(0).nonzero().flatten()
         if not len(places):
             return None
-        slab = self.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
+        slab = self.method.needs.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
         subject = {"images": to_network(images), "available": available}
         if tissue is not None:
             subject["tissue"] = tissue
@@ -394,33 +387,14 @@ class Run:
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
-        needs = self.method.needs
         if report is None:
-            return windows_of(needs, at_once)
+            return self.method.needs.windows(at_once)
         total, done = self.calls(shape, at_once), count(1)
-        return windows_of(needs, at_once, lambda: report(next(done), total))
+        return self.method.needs.windows(at_once, lambda: report(next(done), total))
 
     def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
         """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""
-        return self.method.passes * windows_of(self.method.needs, at_once).ticks(shape)
-
-    def check_size(self, shape: tuple[int, ...]) -> None:
-        """Raise InputError if the networks cannot take a prepared volume (X, Y, Z)."""
-        needs = self.method.needs
-        if needs.patch is None and any(side % needs.size_multiple for side in shape[:2]):
-            raise InputError(f"prepared slices are {shape[0]}×{shape[1]}, not multiples of {needs.size_multiple}")
-        if needs.patch is not None and any(side < width for side, width in zip(shape, needs.patch, strict=True)):
-            raise InputError(
-                f"the prepared volume has {'×'.join(map(str, shape))} voxels, less than the run's patches of "
-                f"{'×'.join(map(str, needs.patch))}: it can be translated by a run of smaller patches only"
-            )
-
-    def slab(self, start: int, stop: int, depth: int) -> slice:
-        """The axial slices that are synthesised: those with tissue, and more where a patch wants more."""
-        least = 1 if self.method.needs.patch is None else self.method.needs.patch[2]
-        start = max(0, min(start, (start + stop - least) // 2))
-        stop = min(depth, max(stop, start + least))
-        return slice(min(start, stop - least) if stop - start < least else start, stop)
+        return self.method.passes * self.method.needs.windows(at_once).ticks(shape)
 
     def provenance(
         self, target: str, sources: Mapping[str, Path], sampling: Sampling, *, subject: str

@@ -16,7 +16,7 @@ from scansynth.evaluation.protocols import Measurement, Protocol, find_protocol,
 from scansynth.given import sources_for
 from scansynth.noise import Noise
 from scansynth.progress import Report, report_part
-from scansynth.synthesis import Run
+from scansynth.synthesis import Run, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ def synthesise(
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
     given: Sequence[str] | None = None,
     report: Report | None = None,
-) -> tuple[np.ndarray, tuple[str, ...]]:
+) -> tuple[list[Sample], tuple[str, ...]]:
     """A prepared subject's target from its other contrasts, or, by a run that reconstructs, from itself.
 
     Args:
@@ -180,7 +180,7 @@ def synthesise(
         report: told of the network calls that are done.
 
     Returns:
-        Samples (S, X, Y, Z) in [0, 1], and the contrasts that they are made from.
+        The samples, and the contrasts that they are made from.
     """
     wants_tissue = run.method.needs.tissue
     stored = change is None or OWN_MASK in cohort.masks(subject)
@@ -205,4 +205,4 @@ def synthesise(
         noise = Noise([(seed, subject, sample)], run.device)
         told = partial(report_part, report, part, len(samples)) if report else None
         made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue))
-    return np.stack(made), sources
+    return made, sources

@@ -27,9 +27,9 @@ from scansynth.evaluation.montage import validation_picture
 from scansynth.evaluation.protocols import measure
 from scansynth.files import write_text
 from scansynth.method import Progress
+from scansynth.needs import Samples
 from scansynth.noise import Noise
 from scansynth.pace import Budget, Crowding, progress_at
-from scansynth.parts import TrainingData
 from scansynth.stopping import Request, StoppedError
 from scansynth.validation import case_sources, held_out_loss, held_out_samples, synthesise_case, validation_cases
 
@@ -78,7 +78,7 @@ class Loop:
         run: Path,
         *,
         engine: Engine,
-        dataset: TrainingData,
+        dataset: Samples,
         state: dict[str, Any],
         seconds: float,
         stop: Request,

@@ -16,9 +16,10 @@ from scansynth.data.cohort import Cohort
 from scansynth.engine import Engine
 from scansynth.evaluation.costs import measured_cost
 from scansynth.first_stage import FirstStage
-from scansynth.method import Method, Progress
+from scansynth.method import Progress
+from scansynth.needs import Samples
 from scansynth.pace import choose_threads, threads, timed
-from scansynth.parts import TrainingData, make_method
+from scansynth.parts import make_method
 from scansynth.precision import choose_precision
 from scansynth.processes import Processes
 from scansynth.training_loop import step
@@ -53,7 +54,7 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
     """
     training, seconds = config.training, []
     method = make_method(config)
-    batch = random_batch(method, training.batch_size, size, config.seed)
+    batch = method.needs.random_batch(len(method.contrasts), training.batch_size, size, config.seed)
 
     def work() -> None:
         engine = Engine(
@@ -68,37 +69,10 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
             seconds.append(time.perf_counter() - begun)
 
     _, cost = measured_cost(work, device, parameters=0)
-    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb, tuple(method.needs.patch or size))
+    return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb, method.needs.image_shape(size))
 
 
-def random_batch(method: Method, count: int, size: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
-    """Random images as a method trains on them: slices of this size, whole sets of them, or its patches."""
-    generator = torch.Generator().manual_seed(seed)
-    needs, shape = method.needs, (count, len(method.contrasts))
-    if needs.slice_sets is not None:
-        n = needs.slice_sets.size
-        return {
-            "slices": torch.rand((count, n, shape[1], *size), generator=generator) * 2 - 1,
-            "index": torch.arange(n).expand(count, -1),
-            "is_target": torch.ones((count, n), dtype=torch.bool),
-            "valid": torch.ones((count, n), dtype=torch.bool),
-            "available": torch.ones(shape, dtype=torch.bool),
-            "depth": torch.full((count,), 128),
-        }
-    batch = {"available": torch.ones(shape, dtype=torch.bool)}
-    if needs.latent is None:
-        batch["images"] = torch.rand((*shape, *(needs.patch or size)), generator=generator) * 2 - 1
-    else:
-        channels, factor = needs.latent
-        batch["latents"] = torch.randn((*shape, channels, *(side // factor for side in size)), generator=generator)
-    if needs.tissue:
-        batch["tissue"] = torch.rand((*shape, 4, *size), generator=generator) / 4
-    if needs.sequences is not None:  # TR, TE, TI in ms and the flip angle in degrees: any
-        batch["acquisition"] = torch.tensor([2000.0, 50.0, 800.0, 30.0]).expand(*shape, 4)
-    return batch
-
-
-def trial_step(config: RunConfig[Any], dataset: TrainingData, processes: Processes) -> Callable[[], None]:
+def trial_step(config: RunConfig[Any], dataset: Samples, processes: Processes) -> Callable[[], None]:
     """A training step on a copy of the method, with the run's own samples; all processes call it together."""
     training, numbers = config.training, count()
     precision = choose_precision(training.precision, processes.device).precision
@@ -117,7 +91,7 @@ def trial_step(config: RunConfig[Any], dataset: TrainingData, processes: Process
     return one
 
 
-def with_threads(config: RunConfig[Any], dataset: TrainingData, processes: Processes) -> RunConfig[Any]:
+def with_threads(config: RunConfig[Any], dataset: Samples, processes: Processes) -> RunConfig[Any]:
     """The settings with the number of threads that suits the run on this machine, where the settings leave it open.
 
     Several processes share the processors already, and a GPU does not care.
@@ -130,7 +104,7 @@ def with_threads(config: RunConfig[Any], dataset: TrainingData, processes: Proce
 
 
 def with_steps(
-    config: RunConfig[Any], cohort: Cohort, dataset: TrainingData, processes: Processes, stage: FirstStage | None
+    config: RunConfig[Any], cohort: Cohort, dataset: Samples, processes: Processes, stage: FirstStage | None
 ) -> RunConfig[Any]:
     """The settings with the steps that fit into the minutes, where minutes are asked for.
 

@@ -14,15 +14,12 @@ import torch
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
-from scansynth.data.patches import PatchDataset
-from scansynth.data.slice_sets import SliceSetDataset
-from scansynth.diffusion.windows import windows_of
 from scansynth.errors import InputError
 from scansynth.evaluation.cases import slices_with_foreground
 from scansynth.given import given, sources_for
 from scansynth.method import Method, Progress
+from scansynth.needs import Samples
 from scansynth.noise import Noise
-from scansynth.parts import whole_samples
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +47,8 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
         tissue = np.flatnonzero(foreground >= config.data.min_foreground)
         if not len(tissue):
             continue
-        z = torch.as_tensor(shown_slices(tissue, len(foreground), method, config))
+        shown = method.needs.validated(tissue, len(foreground), config.training.validation_slices)
+        z = torch.as_tensor(shown)
         for target in method.targets:
             index = config.contrasts.index(target)
             readable = sources_for(target, config.contrasts, reconstructs=method.reconstructs)
@@ -66,35 +64,25 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
     return cases
 
 
-def shown_slices(tissue: np.ndarray, depth: int, method: Method, config: RunConfig[Any]) -> np.ndarray:
-    """Which of a subject's axial slices are made: some with tissue, spread evenly; of patches, one patch's depth."""
-    if method.needs.patch is None:
-        spread = np.linspace(0, len(tissue) - 1, config.training.validation_slices + 2)[1:-1]
-        return np.unique(tissue[spread.round().astype(int)])
-    height = method.needs.patch[2]
-    first = int(np.clip(np.median(tissue) - height // 2, 0, depth - height))
-    return np.arange(first, first + height)
-
-
 @torch.no_grad()
 def synthesise_case(method: Method, case: Case, seed: int, device: torch.device) -> torch.Tensor:
     """The synthesis of a validation case, (X, Y, n) in [0, 1]."""
     batch = {key: value.to(device) for key, value in case.batch.items()}
     noise = Noise([(seed, case.subject, 0)], device)
-    made = method.translate(batch, case.target, windows_of(method.needs), noise)
+    made = method.translate(batch, case.target, method.needs.windows(), noise).image
     return from_network(made)[0, 0].clamp(0, 1).cpu()
 
 
-def held_out_samples(cohort: Cohort, method: Method, config: RunConfig[Any]) -> SliceSetDataset | PatchDataset | None:
+def held_out_samples(cohort: Cohort, method: Method, config: RunConfig[Any]) -> Samples | None:
     """Samples of the validation subjects, for a method that makes volumes without a source; None for others."""
     has_subject = any(set(config.contrasts) & set(cohort.available(subject)) for subject in cohort.subjects("val"))
-    return whole_samples(method, config, cohort, "val") if method.generates and has_subject else None
+    return method.needs.samples(cohort, config, "val") if method.needs.generates and has_subject else None
 
 
 @torch.no_grad()
 def held_out_loss(
     method: Method,
-    samples: SliceSetDataset | PatchDataset,
+    samples: Samples,
     config: RunConfig[Any],
     device: torch.device,
     *,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scansynth.method import Method
+    from scansynth.needs import Needs
     from scansynth.synthesis import Run
 
 
@@ -24,9 +24,9 @@ def after_preparing(cohort: Path) -> str:
     )
 
 
-def after_training(method: "Method", run: Path, cohort: Path) -> str:
+def after_training(needs: "Needs", run: Path, cohort: Path) -> str:
     """A trained run is measured; of one that generates, volumes are made first."""
-    if method.generates:
+    if needs.generates:
         return f"Next: {command('generate', '--run', run, '-n', 10, '-o', Path('generated') / run.name)}"
     return f"Next: {command('evaluate', '--run', run, '--cohort', cohort, '-o', Path('evaluation') / run.name)}"
 

@@ -50,7 +50,7 @@ class Train(Generic[Settings]):
     def start(self) -> None:
         """Train to the end."""
         from scansynth.data.cohort import Cohort
-        from scansynth.parts import make_method
+        from scansynth.parts import needs_of
         from scansynth.processes import start_processes
         from scansynth.train import train
 
@@ -72,7 +72,7 @@ class Train(Generic[Settings]):
             )
         if processes.first:
             out.print(f"{self.run}: trained.", markup=False)
-            out.print(after_training(make_method(config), self.run, self.cohort), markup=False)
+            out.print(after_training(needs_of(config), self.run, self.cohort), markup=False)
 
 
 def validation_note(figures: dict[str, float]) -> str:

@@ -7,12 +7,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
+from scansynth.needs import Samples
 from scansynth.physics.kspace import undersample
 from scansynth.physics.tissue import WEIGHTS
 
@@ -61,7 +61,7 @@ def read_image(
     return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z)), contrast, acceleration)
 
 
-class SliceDataset(Dataset[dict[str, Tensor]]):
+class SliceDataset(Samples):
     """Axial slices of a split, in an endless order of epochs.
 
     Sample i of the training (i counts on over the epochs, and is not bounded by `len`) depends on `seed` and i alone,

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, keyed_generator, paired_places, read_image, to_network
 from scansynth.errors import InputError
+from scansynth.needs import Samples
 
 
-class PatchDataset(Dataset[dict[str, Tensor]]):
+class PatchDataset(Samples):
     """Random patches of a split's subjects, in an endless order of epochs; an epoch shows each subject some times over.
 
     Sample i depends on `seed` and i alone, as in `SliceDataset`. A sample shows one patch of one subject in all

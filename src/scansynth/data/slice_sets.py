@@ -4,16 +4,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, keyed_generator, paired_places, read_image, to_network
 from scansynth.data.labels import fit_labels, subject_labels
 from scansynth.errors import InputError
-from scansynth.method import SliceSets
+from scansynth.needs import Samples, SliceSets
 
 
-class SliceSetDataset(Dataset[dict[str, Tensor]]):
+class SliceSetDataset(Samples):
     """Sets of slices of a split's subjects, in an endless order of epochs; an epoch shows each subject once.
 
     Sample i depends on `seed` and i alone, as in `SliceDataset`. A sample shows the same slices of one subject in all
@@ -79,7 +78,7 @@ class SliceSetDataset(Dataset[dict[str, Tensor]]):
         return subject, index, is_target
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """Sample i, padded to n = `sets.size` slices.
+        """Sample i, padded to n = `sets.largest` slices.
 
         Returns:
             `slices` (n, K, H, W) in [−1, 1], 0 where unavailable or padded; `index` (n,) int64, `is_target` (n,) and
@@ -87,7 +86,7 @@ class SliceSetDataset(Dataset[dict[str, Tensor]]):
             (D,), 0 where unknown.
         """
         subject, index, is_target = self.place(i)
-        n, count = self.sets.size, len(index)
+        n, count = self.sets.largest, len(index)
         slices = torch.zeros(n, len(self.contrasts), *self.size)
         available = torch.zeros(len(self.contrasts), dtype=torch.bool)
         for contrast in self._shown(subject):

@@ -10,13 +10,35 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
-from scansynth.method import Needs, Windows
 from scansynth.noise import Noise
+
+Tick = Callable[[], None]
+"""Called each time that some windows have gone through the networks."""
+
+
+class Windows(Protocol):
+    """How a volume is cut up for the networks and put together again."""
+
+    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """Apply `function` to the windows of the volumes, (1, C, *S) each, and blend what it returns.
+
+        A volume whose side is 1 along a cut axis is given whole to every window.
+        """
+        ...
+
+
+class WindowsOfVolume(Windows, Protocol):
+    """Windows that know how often they tell of themselves."""
+
+    def ticks(self, shape: Sequence[int]) -> int:
+        """How often `tick` is called in one `map` of a volume (X, Y, Z)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +51,7 @@ class SliceWindows:
 
     batch: int = 16
     """Slices that go through the networks at once. It changes memory and speed, not the result."""
-    tick: Callable[[], None] | None = None
+    tick: Tick | None = None
     """Called each time that some have gone through."""
 
     def __post_init__(self):
@@ -86,7 +108,7 @@ class PatchWindows:
     """Least share of a patch's side that lies in its neighbour, too."""
     batch: int = 4
     """Patches that go through the networks at once. It changes memory and speed, not the result."""
-    tick: Callable[[], None] | None = None
+    tick: Tick | None = None
     """Called each time that some have gone through."""
 
     def __post_init__(self):
@@ -165,7 +187,7 @@ class SetWindows:
 
     stages: Callable[[int], int]
     """From a volume's depth, the sets that it is made in."""
-    tick: Callable[[], None] | None = None
+    tick: Tick | None = None
     """Called each time that a set has gone through."""
 
     def ticks(self, shape: Sequence[int]) -> int:
@@ -174,6 +196,25 @@ class SetWindows:
 
     def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
         """The function of a set, (1, C, X, Y, n) a volume, whose slices are never parted."""
+        result = function(*volumes)
+        if self.tick:
+            self.tick()
+        return result
+
+
+@dataclass(frozen=True)
+class VolumeWindows:
+    """The volume itself, whole."""
+
+    tick: Tick | None = None
+    """Called each time that it has gone through."""
+
+    def ticks(self, shape: Sequence[int]) -> int:
+        """Once."""
+        return 1
+
+    def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
+        """The function of the volumes, (1, C, *S) each."""
         result = function(*volumes)
         if self.tick:
             self.tick()
@@ -209,23 +250,6 @@ def by_step_or_by_window(
         return sample(y, windows, noise)
     shape = y.shape[2:]
     return windows.map_places(lambda places, y: sample(y, Whole(), Cut(noise, shape, places)), y)
-
-
-def windows_of(
-    needs: Needs, batch: int | None = None, tick: Callable[[], None] | None = None
-) -> SliceWindows | PatchWindows | SetWindows:
-    """The windows that a method sees a volume through.
-
-    Args:
-        needs: of the method.
-        batch: windows at once; by default 16 slices or 4 patches. Sets of slices go through one at a time.
-        tick: called each time that some have gone through.
-    """
-    if needs.slice_sets is not None:
-        return SetWindows(needs.slice_sets.stages, tick)
-    if needs.patch is None:
-        return SliceWindows(16 if batch is None else batch, tick)
-    return PatchWindows(needs.patch, batch=4 if batch is None else batch, tick=tick)
 
 
 def _batches(places: list[Place], size: int) -> Iterator[list[Place]]:

@@ -1,4 +1,4 @@
-"""What methods saw of their own steps while they sampled (`Method.observed`), as a table and curves."""
+"""What methods saw of their own steps while they sampled (`Made.observed`), as a table and curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

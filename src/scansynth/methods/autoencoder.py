@@ -32,9 +32,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss
-from scansynth.method import Batch, Method, Needs, Progress, Update, Windows
+from scansynth.method import Batch, Made, Method, Progress, Update
+from scansynth.needs import Needs, slices_or_patches
 from scansynth.networks.autoencoder import Codebook, Decoder, Encoder
 from scansynth.networks.discriminator import PatchDiscriminator
 from scansynth.networks.perceptual import PerceptualNetwork
@@ -115,10 +117,12 @@ class Autoencoder(Method):
             nets["discriminator"] = PatchDiscriminator(dims, config.discriminator_channels)
         self.nets = nn.ModuleDict(nets)
         self.perceptual: PerceptualNetwork | None = None  # read when it is first trained with
-        if config.patch is not None and any(side % self.factor for side in config.patch):
-            raise InputError(f"patch {'×'.join(map(str, config.patch))}: multiples of {self.factor} are needed")
-        unit = "slice" if config.patch is None else "patch"
-        self.needs = Needs(unit=unit, paired=config.patch is not None, size_multiple=self.factor, patch=config.patch)
+
+    @classmethod
+    def needs_of(cls, config: AutoencoderConfig, contrasts: Sequence[str]) -> Needs:
+        """Slices of any subjects, or paired patches."""
+        multiple = 2 ** (len(config.multipliers) - 1)
+        return slices_or_patches(config.patch, size_multiple=multiple, paired=config.patch is not None)
 
     @property
     def stochastic(self) -> bool:
@@ -200,13 +204,13 @@ class Autoencoder(Method):
             real, fake = self.nets["discriminator"](x), self.nets["discriminator"](x_hat.detach())
             update("D", {"adversarial": discriminator_loss(real, fake)})
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """The reconstruction of the target from itself; see `Method.reconstructs`."""
         k = self.contrasts.index(target)
         if not batch["available"][0, k]:
             raise InputError(f"an autoencoder reconstructs: {target} itself must be given")
         x = batch["images"][:, k : k + 1]
-        return windows.map(lambda x: self.decode(self.encode(x)), x).clamp(-1, 1)
+        return Made(windows.map(lambda x: self.decode(self.encode(x)), x).clamp(-1, 1))
 
 
 def drawn_contrast(batch: Batch, noise: Noise) -> Tensor:

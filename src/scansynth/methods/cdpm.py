@@ -57,9 +57,11 @@ from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ancestral, ddim, times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
 from scansynth.diffusion.variational import velocity_weighted, x0_from_eps
+from scansynth.diffusion.windows import Windows, WindowsOfVolume
 from scansynth.errors import InputError
-from scansynth.method import LABEL_WIDTH, Batch, Needs, Progress, SliceSets, Update, Windows
+from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.ddpm import make_schedule, read_noise
+from scansynth.needs import LABEL_WIDTH, Needs, SliceSets
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
 
@@ -142,7 +144,7 @@ class Cdpm(AnyToAny):
     plans = ("autoregressive", "hierarchical")
 
     def __init__(self, config: CdpmConfig, contrasts: Sequence[str]):
-        super().__init__(config, contrasts, generates=not config.translator)
+        super().__init__(config, contrasts)
         self.schedule = make_schedule("linear", config.steps)
         self.path = times(config.steps, config.sampling_steps)
         unet = SliceUNet(
@@ -157,17 +159,19 @@ class Cdpm(AnyToAny):
             across_levels=config.across_levels,
             space_to_depth=config.space_to_depth,
         )
-        sets = SliceSets(
-            config.largest, partial(draw_index_sets, largest=config.largest), lambda depth: len(self.plan(depth))
-        )
-        self.needs = Needs(
-            unit="slice_set",
-            paired=True,
-            size_multiple=unet.size_multiple,
-            slice_sets=sets,
+        self.nets = nn.ModuleDict({"unet": unet})
+
+    @classmethod
+    def needs_of(cls, config: CdpmConfig, contrasts: Sequence[str]) -> Needs:
+        """Sets of slices."""
+        return SliceSets(
+            config.largest,
+            partial(draw_index_sets, largest=config.largest),
+            lambda depth: len(stages_of(config, depth)),
+            size_multiple=config.space_to_depth * 2 ** (len(config.multipliers) - 1),
+            generates=not config.translator,
             labels=config.labels,
         )
-        self.nets = nn.ModuleDict({"unet": unet})
 
     @property
     def sampling_steps(self) -> int:
@@ -180,9 +184,7 @@ class Cdpm(AnyToAny):
 
     def plan(self, depth: int, name: str | None = None) -> list[Stage]:
         """The stages of a volume of so many slices, by the plan of that name or the configured one."""
-        if (name or self.config.plan) == "hierarchical":
-            return hierarchical_plan(depth, self.config.stage, self.config.largest)
-        return autoregressive_plan(depth, self.config.stage)
+        return stages_of(self.config, depth, name)
 
     def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:
         """Which stage makes each slice."""
@@ -304,7 +306,7 @@ class Cdpm(AnyToAny):
 
         return in_stages(plan, y.shape[2:], stage_slices, noise).clamp(-1, 1)
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Make the slices of the target stage by stage, each set with the sources of its slices."""
         if not self.config.translator:
             raise InputError("cdpm was trained without sources: generate with it, or train a recipe that translates")
@@ -314,7 +316,11 @@ class Cdpm(AnyToAny):
         index = batch.get("index", torch.arange(count, device=device)[None])
         depth = batch.get("depth", torch.tensor([count], device=device))
         y, planes = images * spread(is_source, images), task_planes(is_source, is_asked, images)
-        return self.sample(y, planes, index, depth=depth, plan=self.plan(count), windows=windows, noise=noise)
+        return Made(self.sample(y, planes, index, depth=depth, plan=self.plan(count), windows=windows, noise=noise))
+
+    def calls(self, shape: tuple[int, int, int], windows: WindowsOfVolume, plan: str | None = None) -> int:
+        """All steps for each stage of the plan."""
+        return self.sampling_steps * len(self.plan(shape[2], plan))
 
     def generate(
         self,
@@ -341,6 +347,13 @@ class Cdpm(AnyToAny):
         return self.sample(
             nothing, nothing[:, :, :1, :1, :1], index, depth=depth, plan=plan, windows=windows, noise=noise, labels=c
         )
+
+
+def stages_of(config: CdpmConfig, depth: int, name: str | None = None) -> list[Stage]:
+    """The stages of a volume of so many slices, by the plan of that name or the configured one."""
+    if (name or config.plan) == "hierarchical":
+        return hierarchical_plan(depth, config.stage, config.largest)
+    return autoregressive_plan(depth, config.stage)
 
 
 def with_planes(y: Tensor, planes: Tensor) -> Tensor:

@@ -44,18 +44,18 @@ from scansynth.diffusion.gaussian import q_posterior, q_sample
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import learned_log_variance, mean_from_eps, x0_from_eps
-from scansynth.diffusion.windows import by_step_or_by_window
+from scansynth.diffusion.windows import Windows, by_step_or_by_window
 from scansynth.errors import InputError
-from scansynth.method import Batch, Method, Progress, Update, Windows
+from scansynth.method import Batch, Made, Method, Progress, Update
 from scansynth.methods.ddpm import (
     DdpmConfig,
     denoising_unet,
     learned_bound,
     make_schedule,
-    needs_of,
     noise_loss,
     read_noise,
 )
+from scansynth.needs import Needs, slices_or_patches
 from scansynth.noise import Noise
 
 LEAST_LOG_VARIANCE = -20.0
@@ -127,8 +127,12 @@ class CgDdpm(Method):
             window_levels=config.window_levels,
         )  # fmt: skip
         unets = {name: denoising_unet(size, 2, 2) for name in ("X", "Y")}
-        self.needs = needs_of(config.patch, unets["X"].size_multiple)
         self.nets = nn.ModuleDict(unets)
+
+    @classmethod
+    def needs_of(cls, config: CgDdpmConfig, contrasts: Sequence[str]) -> Needs:
+        """Paired patches, or slices."""
+        return slices_or_patches(config.patch, size_multiple=2 ** (len(config.multipliers) - 1))
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -218,7 +222,7 @@ class CgDdpm(Method):
             total = total + error.mean()
         return total
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Sample the target (section 2.4), X here, along one noisy path of the source, Y."""
         images, available = batch["images"], batch["available"]
         index = self.contrasts.index(target)
@@ -262,8 +266,7 @@ class CgDdpm(Method):
 
         y0 = images[:, 1 - index : 2 - index]
         x0 = by_step_or_by_window(self.config.blend, sample, y0, windows, noise).clamp(-1, 1)
-        self.observed = {"standard deviation of z": {n: found.deviation for n, found in codes.items()}}
-        return x0
+        return Made(x0, observed={"standard deviation of z": {n: found.deviation for n, found in codes.items()}})
 
 
 def exchanged(mean_x: Tensor, log_variance_x: Tensor, y_s: Tensor, mean_y: Tensor, log_variance_y: Tensor) -> Tensor:

@@ -29,8 +29,9 @@ section 2.1: the network; 2.2: tissue             | `networks.cola`
 # Paper: the expert labels' tumour. Here: off by default, because they were drawn with the target in sight.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from scansynth.diffusion.schedule import Schedule, expand
 from scansynth.method import Batch
 from scansynth.methods.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
+from scansynth.needs import Needs
 from scansynth.networks.cola import ColaUnet, ConditionPath, Size, TissueEncoder
 from scansynth.physics.tissue import WEIGHTS, combine
 
@@ -64,10 +66,10 @@ class ColaDiff(LatentDiffusion):
     Config = ColaDiffConfig
     name = "cola_diff"
 
-    @property
-    def wants_tissue(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """With structural guidance."""
-        return self.config.structural_guidance
+    @classmethod
+    def needs_of(cls, config: Any, contrasts: Sequence[str]) -> Needs:
+        """As latent diffusion, with structural guidance tissue, too."""
+        return replace(super().needs_of(config, contrasts), tissue=config.structural_guidance)
 
     def networks(self) -> nn.ModuleDict:
         """The U-Net, the path of the conditions, and the encoder of tissue maps."""
@@ -108,7 +110,7 @@ class ColaDiff(LatentDiffusion):
 
     def tissue_of_sources(self, batch: Batch, is_source: Tensor) -> Tensor | None:
         """The sources' densities combined; the target's are never read."""
-        if not self.wants_tissue:
+        if not self.needs.tissue:
             return None
         weights = is_source * torch.tensor([WEIGHTS.get(name, 0.0) for name in self.contrasts]).to(is_source.device)
         return combine(batch["tissue"], weights)

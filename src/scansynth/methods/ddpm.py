@@ -41,9 +41,10 @@ from scansynth.diffusion.variational import (
     mean_from_eps,
     x0_from_eps,
 )
-from scansynth.diffusion.windows import by_step_or_by_window
+from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
-from scansynth.method import Batch, Needs, Progress, Update, Windows
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.needs import Needs, slices_or_patches
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 
@@ -103,17 +104,23 @@ class Ddpm(AnyToAny):
     Config = DdpmConfig
     name = "ddpm"
     averaged = ("unet",)
+    plans = ()
 
     def __init__(self, config: DdpmConfig, contrasts: Sequence[str]):
-        super().__init__(config, contrasts, generates=config.unconditional)
+        super().__init__(config, contrasts)
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(config.steps, config.sampling_steps)
+        unet = denoising_unet(config, 1 + 3 * len(self.contrasts) * (not config.unconditional), 1 + self.learned)
+        self.nets = nn.ModuleDict({"unet": unet})
+
+    @classmethod
+    def needs_of(cls, config: DdpmConfig, contrasts: Sequence[str]) -> Needs:
+        """Paired patches, or slices; without sources, patches alone."""
         if config.unconditional and config.patch is None:
             raise InputError("ddpm makes volumes of patches, not of slices: set patch to the prepared volume's size")
-        unet = denoising_unet(config, 1 + 3 * len(self.contrasts) * (not config.unconditional), 1 + self.learned)
-        self.needs = needs_of(config.patch, unet.size_multiple)
-        self.nets = nn.ModuleDict({"unet": unet})
+        multiple = 2 ** (len(config.multipliers) - 1)
+        return slices_or_patches(config.patch, size_multiple=multiple, generates=config.unconditional)
 
     @property
     def sampling_steps(self) -> int:
@@ -167,14 +174,22 @@ class Ddpm(AnyToAny):
             losses["bound"] = self.config.bound_weight * learned_bound(self.schedule, x0, x_t, eps_f=eps_f, v=v, t=t)
         update("G", losses)
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Sample x_0; see `DdpmConfig.sampler` and `blend`."""
         if self.config.unconditional:
             raise InputError("ddpm was trained without sources: generate with it, or train a recipe that translates")
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
         y = images * spread(is_source, images)
-        return self.sample(y, task_planes(is_source, is_target, images), windows, noise)
+        return Made(self.sample(y, task_planes(is_source, is_target, images), windows, noise))
+
+    def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:
+        """One stage."""
+        return (0,) * depth
+
+    def calls(self, shape: tuple[int, int, int], windows: WindowsOfVolume, plan: str | None = None) -> int:
+        """All steps for each of the windows."""
+        return self.sampling_steps * windows.ticks(shape)
 
     def generate(
         self,
@@ -262,19 +277,6 @@ def read_noise(output: str, schedule: Schedule, given: Tensor, x_t: Tensor, t: T
     if output == "noise":
         return given
     return {"velocity": eps_from_velocity, "x0": eps_from_x0}[output](schedule, given, x_t, t)
-
-
-def needs_of(patch: tuple[int, int, int] | None, multiple: int) -> Needs:
-    """What a network of this size multiple trains on.
-
-    Raises:
-        InputError: if a side of the patch is no such multiple.
-    """
-    if patch is None:
-        return Needs(unit="slice", paired=True, size_multiple=multiple)
-    if any(side % multiple for side in patch):
-        raise InputError(f"patch {'×'.join(map(str, patch))}: the networks need multiples of {multiple}")
-    return Needs(unit="patch", paired=True, size_multiple=multiple, patch=patch)
 
 
 def noise_loss(kind: str, eps_f: Tensor, eps: Tensor) -> Tensor:

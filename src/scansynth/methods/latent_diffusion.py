@@ -34,7 +34,9 @@ from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ddim, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import eps_from_velocity, velocity_weighted, x0_from_eps
-from scansynth.method import Batch, Needs, Progress, Update, Windows
+from scansynth.diffusion.windows import Windows
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.needs import Latents, Needs
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 
@@ -89,16 +91,12 @@ class LatentDiffusion(AnyToAny):
         self.path = times(config.steps, config.sampling_steps)
         self.nets = self.networks()
         self.averaged = tuple(self.nets)
-        self.needs = Needs(
-            unit="latent",
-            paired=True,
-            size_multiple=config.factor * 2 ** (len(config.multipliers) - 1),
-            latent=(config.latent_channels, config.factor),
-            tissue=self.wants_tissue,
-        )
 
-    wants_tissue = False
-    """Whether its conditions have tissue maps."""
+    @classmethod
+    def needs_of(cls, config: Any, contrasts: Sequence[str]) -> Needs:
+        """Paired latents of slices."""
+        multiple = config.factor * 2 ** (len(config.multipliers) - 1)
+        return Latents(config.latent_channels, config.factor, size_multiple=multiple)
 
     def networks(self) -> nn.ModuleDict:
         """The U-Net."""
@@ -136,7 +134,7 @@ class LatentDiffusion(AnyToAny):
         Args:
             y: the sources' latents, (B, K, c, h, w), 0 where not given.
             planes: which contrasts are given and which is asked for, (B, 2K, 1, 1) of 0 and 1.
-            tissue: by the sources alone, (B, 4, H, W), where `wants_tissue`.
+            tissue: by the sources alone, (B, 4, H, W), where the method needs it.
         """
         return torch.cat([y.flatten(1, 2), planes.to(y.dtype).expand(-1, -1, *y.shape[3:])], dim=1)
 
@@ -175,7 +173,7 @@ class LatentDiffusion(AnyToAny):
         """Tissue maps by the sources alone, (B, 4, *S), where they are wanted."""
         return None
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Encode the sources, sample the target's latent slice by slice, decode it."""
         assert self.first_stage is not None, "the engine gives a latent method its first stage"
         first_stage, config = self.first_stage, self.config
@@ -189,7 +187,7 @@ class LatentDiffusion(AnyToAny):
             y = x_T.new_zeros(count, len(self.contrasts), *x_T.shape[1:])
             for k in given:
                 y[:, k] = first_stage.encode(images[:, k : k + 1])
-            wanted = tissue if self.wants_tissue else None
+            wanted = tissue if self.needs.tissue else None
             condition = self.condition(y, planes.expand(count, -1, -1, -1), wanted)
 
             def denoise(kappa_t: Tensor, t: Tensor) -> Tensor:
@@ -202,4 +200,4 @@ class LatentDiffusion(AnyToAny):
         x_T = noise.normal("x_T", shape).to(images)
         tissue = self.tissue_of_sources(batch, is_source)
         tissue = images.new_zeros(1, 1, 1, 1, 1) if tissue is None else tissue
-        return windows.map(window, x_T, images, tissue).clamp(-1, 1)
+        return Made(windows.map(window, x_T, images, tissue).clamp(-1, 1))

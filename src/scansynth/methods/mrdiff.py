@@ -47,8 +47,10 @@ from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ddim, times
 from scansynth.diffusion.schedule import Schedule
+from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
-from scansynth.method import Batch, Needs, Progress, Update, Windows
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.needs import Needs, Slices
 from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
@@ -142,14 +144,15 @@ class MrDiff(AnyToAny):
             width = 4 * config.features * (count if config.decoder == "physics" else 1)
             nets["D"] = FromBands(width, config.channels, count)
         self.nets = nn.ModuleDict(nets)
-        own = dict(config.equations)
-        self.equations: dict[str, SequenceName] = {name: own.get(name, "spin_echo") for name in self.contrasts}
+        self.equations = equations_of(config, self.contrasts)
         self.averaged = tuple(nets)
-        self.needs = Needs(
-            unit="slice",
-            paired=True,
-            size_multiple=2 * encoder.size_multiple,
-            sequences=self.equations if config.decoder == "physics" else None,
+
+    @classmethod
+    def needs_of(cls, config: MrDiffConfig, contrasts: Sequence[str]) -> Needs:
+        """Paired slices, half as large in the U-Net (DWT), and with the physics their acquisitions."""
+        return Slices(
+            size_multiple=2 ** len(config.multipliers),
+            sequences=equations_of(config, contrasts) if config.decoder == "physics" else None,
         )
 
     @property
@@ -245,7 +248,7 @@ class MrDiff(AnyToAny):
         bands = dwt(y[0].movedim(3, 0)).movedim(0, 3)[None]
         return bands, task_planes(is_source, is_target, images)[..., 0]
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Sample x_0 slice by slice, by E and G alone."""
         images = batch["images"]
         bands, planes = self.sources(batch, target)
@@ -258,15 +261,15 @@ class MrDiff(AnyToAny):
             return windows.map(window, x_t, bands).clamp(-1, 1)
 
         x_T = noise.normal("x_T", (1, *images.shape[2:]))
-        return ddim(self.schedule, denoise, x_T.to(images), times=self.path, noise=noise).clamp(-1, 1)
+        image = ddim(self.schedule, denoise, x_T.to(images), times=self.path, noise=noise).clamp(-1, 1)
+        if self.config.decoder != "physics":
+            return Made(image)
+        return Made(image, maps=lambda windows: self.hypothetical_maps(image, bands, planes, windows, noise))
 
     def hypothetical_maps(
-        self, batch: Batch, target: str, image: Tensor, windows: Windows, noise: Noise
+        self, image: Tensor, bands: Tensor, planes: Tensor, windows: Windows, noise: Noise
     ) -> Mapping[str, Tensor]:
         """T1, T2 and S0 of the features (Eq. 5) at the last time of sampling, each the mean of its c channels."""
-        if self.config.decoder != "physics":
-            return {}
-        bands, planes = self.sources(batch, target)
         t = torch.tensor([self.path[-1]], device=image.device)
         x_t = q_sample(self.schedule, image, t, noise.normal("maps", image.shape[1:]).to(image))
 
@@ -277,6 +280,12 @@ class MrDiff(AnyToAny):
 
         t1, t2, s0 = windows.map(window, x_t, bands).chunk(3, dim=1)
         return {"T1 (s)": t1, "T2 (s)": t2, "S0 (arbitrary)": s0}
+
+
+def equations_of(config: MrDiffConfig, contrasts: Sequence[str]) -> dict[str, SequenceName]:
+    """The signal equation of each contrast."""
+    own = dict(config.equations)
+    return {name: own.get(name, "spin_echo") for name in contrasts}
 
 
 def signal(equation: SequenceName, t1: Tensor, t2: Tensor, s0: Tensor, parameters: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
-from scansynth.method import Batch, Needs, Progress, Update, Windows
+from scansynth.diffusion.windows import Windows
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.needs import Needs, Slices
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 
@@ -52,7 +54,6 @@ class Regression(AnyToAny):
 
     def __init__(self, config: RegressionConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        self.needs = Needs(unit="slice", paired=True, size_multiple=2 ** (len(config.multipliers) - 1))
         unet = UNet(
             2,
             3 * len(self.contrasts),  # sources, planes that say which are given, planes that say which is asked for
@@ -63,6 +64,11 @@ class Regression(AnyToAny):
             attention_levels=(),
         )
         self.nets = nn.ModuleDict({"unet": unet})
+
+    @classmethod
+    def needs_of(cls, config: RegressionConfig, contrasts: Sequence[str]) -> Needs:
+        """Paired slices."""
+        return Slices(size_multiple=2 ** (len(config.multipliers) - 1))
 
     @property
     def stochastic(self) -> bool:
@@ -99,9 +105,11 @@ class Regression(AnyToAny):
         x_hat = self.predict(images * spread(is_source, images), is_source, is_target)
         update("G", {"l1": (x_hat - x).abs().mean()})
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """One forward pass for each window; nothing is drawn."""
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
         y = images * spread(is_source, images)
-        return windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
+        return Made(
+            windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
+        )

@@ -48,9 +48,11 @@ from torch.optim import Adam, Optimizer
 from scansynth.diffusion import samplers
 from scansynth.diffusion.gaussian import q_posterior, q_sample, q_step
 from scansynth.diffusion.schedule import Schedule
+from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
-from scansynth.method import Batch, Method, Needs, Progress, Update, Windows
+from scansynth.method import Batch, Made, Method, Progress, Update
+from scansynth.needs import Needs, Slices
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork
 from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
@@ -201,11 +203,6 @@ class SynDiff(Method):
     def __init__(self, config: SynDiffConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
         _check(config, self.contrasts)
-        self.needs = Needs(
-            unit="slice",
-            paired=config.variant in ("supervised", "unconditional"),
-            size_multiple=max(2 ** (len(config.multipliers) - 1), 4),
-        )
         self.schedule = Schedule.variance_preserving(
             config.steps, config.beta_min, config.beta_max, first_time=config.first_time
         )
@@ -224,6 +221,12 @@ class SynDiff(Method):
         # Paper: no averages are stated. Here: moving averages of all generators, because with them a late,
         # noisy step of the adversarial game does not decide what a run synthesises.
         self.averaged = self.players["G"]
+
+    @classmethod
+    def needs_of(cls, config: SynDiffConfig, contrasts: Sequence[str]) -> Needs:
+        """Slices, paired where supervised; the translators halve them twice."""
+        paired = config.variant in ("supervised", "unconditional")
+        return Slices(paired=paired, size_multiple=max(2 ** (len(config.multipliers) - 1), 4))
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -366,7 +369,7 @@ class SynDiff(Method):
         """The run's other contrast."""
         return self.contrasts[1 - self.contrasts.index(contrast)]
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Tensor:
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """T/k reverse steps from noise, guided by the acquired source (section III-B.3, last paragraph).
 
         Noise and latents are drawn for the whole volume, then cut into slices. The non-diffusive module alone
@@ -379,7 +382,7 @@ class SynDiff(Method):
             raise InputError(f"SynDiff makes {target} from {self.other(target)}, which is not given")
         y = batch["images"][:, [index]]
         if not self.is_diffusive:
-            return windows.map(self.nets[f"translator_{target}"], y)
+            return Made(windows.map(self.nets[f"translator_{target}"], y))
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             z = noise.normal(f"z t={int(t[0])}", (self.config.z_width, 1, 1, y.shape[-1]))
@@ -388,7 +391,7 @@ class SynDiff(Method):
             )
 
         x_T = noise.normal("x_T", y.shape[1:])
-        return samplers.ancestral(self.schedule, denoise, x_T, self.sampling_times(), noise)
+        return Made(samplers.ancestral(self.schedule, denoise, x_T, self.sampling_times(), noise))
 
     def generate_slices(self, size: Sequence[int], noise: Noise) -> Tensor:
         """Slices of the unconditional variant, one for each key of the noise (Table VI).

@@ -22,7 +22,7 @@ from scansynth.evaluation.comparison import compare, write_comparison
 from scansynth.files import write_text
 from scansynth.generation import generate_set
 from scansynth.measure import measure_generated
-from scansynth.parts import find_first_stage, make_method, make_parts
+from scansynth.parts import find_first_stage, make_parts, needs_of
 from scansynth.processes import Processes
 from scansynth.recipes.tables.paper_table import DataSet, Row, Task
 from scansynth.report.report import write_report
@@ -70,7 +70,7 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
             request.run_folder(task, row),
             device=device,
             report=lambda done, total, _: tell(f"training {task.name}/{row.name}", done, total),
-            first_stage=first_stage if make_method(config).needs.latent else None,
+            first_stage=first_stage if needs_of(config).first_stage else None,
         )
 
     for task, row in request.first_stages:
@@ -118,7 +118,7 @@ def budget(
     config = request.config(task, replace(row, change=None))
     config = replace(config, training=replace(config.training, minutes=request.minutes))
     processes = Processes(device)
-    given = first_stage if make_method(config).needs.latent else None
+    given = first_stage if needs_of(config).first_stage else None
     stage = find_first_stage(
         config, cohort, request.run_folder(task, row), given=given, overwrite=False, processes=processes
     )
