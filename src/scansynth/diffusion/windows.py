@@ -211,6 +211,19 @@ def by_step_or_by_window(
     return windows.map_places(lambda places, y: sample(y, Whole(), Cut(noise, shape, places)), y)
 
 
+def needs_of(patch: tuple[int, int, int] | None, multiple: int) -> Needs:
+    """What a network of this size multiple trains on.
+
+    Raises:
+        InputError: if a side of the patch is no such multiple.
+    """
+    if patch is None:
+        return Needs(unit="slice", paired=True, size_multiple=multiple)
+    if any(side % multiple for side in patch):
+        raise InputError(f"patch {'×'.join(map(str, patch))}: the networks need multiples of {multiple}")
+    return Needs(unit="patch", paired=True, size_multiple=multiple, patch=patch)
+
+
 def windows_of(
     needs: Needs, batch: int | None = None, tick: Callable[[], None] | None = None
 ) -> SliceWindows | PatchWindows | SetWindows:

@@ -210,3 +210,28 @@ class UNet(nn.Module):
                 h = torch.cat([h, kept.pop()], dim=1)
             h = layer(h, time, w)
         return self.last(functional.silu(self.norm(h)))
+
+
+def window_unet(
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    *,
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    window_levels: Sequence[int],
+) -> UNet:
+    """The time-conditional U-Net of convolutions and shifted-window attention (CG-DDPM, section 2.5)."""
+    return UNet(
+        dims,
+        in_channels,
+        out_channels,
+        channels=channels,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention_levels=(),
+        bottleneck_attention=False,
+        time_width=4 * channels,
+        window_levels=window_levels,
+    )
