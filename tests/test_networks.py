@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import r1_penalty
-from scansynth.networks import blocks
+from scansynth.networks import cpu
 from scansynth.networks.blocks import (
     FirConvolution,
     ResidualBlock,
@@ -340,7 +340,7 @@ def test_attention_without_all_weights_at_once_is_the_same(monkeypatch):
     shake(net)
     found = []
     for most in (2**22, 0):
-        monkeypatch.setattr(blocks, "MANY_WEIGHTS", most)
+        monkeypatch.setattr(cpu, "MANY_WEIGHTS", most)
         y = net(x)
         found.append((y, torch.autograd.grad(y.square().sum(), x)[0]))
     assert not torch.equal(found[0][1], found[1][1])  # another kernel
