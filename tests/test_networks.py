@@ -153,7 +153,7 @@ def test_input_pyramid_joins_the_features_after_each_downsampling():
         layer.register_forward_pre_hook(lambda _layer, arguments: read.append(arguments[0]))
         layer.register_forward_hook(lambda _layer, _arguments, output: made.append(output))
     net(x)
-    assert net.down_halves == [False, True, False, True, False]
+    assert [layer.resample for layer in net.levels.down] == [None, "down", None, "down", None]
     first = (net.pyramid[0](x) + made[1]) / 2**0.5
     second = (net.pyramid[1](first) + made[3]) / 2**0.5
     torch.testing.assert_close(read[2], first)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scansynth.networks import cpu
+from scansynth.networks.levels import Resample
 
-Resample = Literal["down", "up"]
 Kernel = Literal["box", "fir"]
 Modulate = Literal["second", "both"]
 
