@@ -5,8 +5,9 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 
 # What changes mathematics: fast files, and one short training.
-QUICK := $(patsubst %,tests/test_%.py,schedule gaussian samplers variational windows stages losses networks slice_unet \
-	window_attention wavelet kspace signal acquisitions metrics structural_similarity feature_similarity engine) \
+QUICK := $(patsubst %,tests/test_%.py,schedule gaussian parameterisation samplers variational windows stages losses \
+	networks levels slice_unet window_attention wavelet kspace signal acquisitions metrics structural_similarity \
+	feature_similarity engine) \
 	tests/test_train.py::test_a_kill_before_the_first_checkpoint_starts_anew
 
 .PHONY: help install demo lint types test test-quick test-slow test-all clean

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from scansynth.diffusion.gaussian import q_posterior, q_sample
-from scansynth.diffusion.variational import learned_log_variance, log_variance_range, mean_from_eps
+from scansynth.diffusion.parameterisation import mean_from_eps
+from scansynth.diffusion.schedule import make_schedule
+from scansynth.diffusion.variational import learned_log_variance, log_variance_range
 from scansynth.diffusion.windows import PatchWindows, Whole
 from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods.cg_ddpm import CgDdpm, CgDdpmConfig, exchanged, kappa
-from scansynth.methods.ddpm import make_schedule
 from scansynth.noise import Noise
 
 A, B = 0.6, -0.1

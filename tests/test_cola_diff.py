@@ -14,8 +14,9 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.prepare import Preparation, grid_for
 from scansynth.data.tissue import segment
 from scansynth.data.volume import Volume
+from scansynth.diffusion.parameterisation import eps_from_velocity, mean_from_eps
 from scansynth.diffusion.schedule import Schedule
-from scansynth.diffusion.variational import eps_from_velocity, mean_from_eps, normal_kl
+from scansynth.diffusion.variational import normal_kl
 from scansynth.drawings import draw
 from scansynth.errors import InputError
 from scansynth.method import Progress

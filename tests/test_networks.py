@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import r1_penalty
-from scansynth.networks import blocks
+from scansynth.networks import cpu
 from scansynth.networks.blocks import (
     FirConvolution,
     ResidualBlock,
@@ -153,7 +153,7 @@ def test_input_pyramid_joins_the_features_after_each_downsampling():
         layer.register_forward_pre_hook(lambda _layer, arguments: read.append(arguments[0]))
         layer.register_forward_hook(lambda _layer, _arguments, output: made.append(output))
     net(x)
-    assert net.down_halves == [False, True, False, True, False]
+    assert [layer.resample for layer in net.levels.down] == [None, "down", None, "down", None]
     first = (net.pyramid[0](x) + made[1]) / 2**0.5
     second = (net.pyramid[1](first) + made[3]) / 2**0.5
     torch.testing.assert_close(read[2], first)
@@ -340,7 +340,7 @@ def test_attention_without_all_weights_at_once_is_the_same(monkeypatch):
     shake(net)
     found = []
     for most in (2**22, 0):
-        monkeypatch.setattr(blocks, "MANY_WEIGHTS", most)
+        monkeypatch.setattr(cpu, "MANY_WEIGHTS", most)
         y = net(x)
         found.append((y, torch.autograd.grad(y.square().sum(), x)[0]))
     assert not torch.equal(found[0][1], found[1][1])  # another kernel

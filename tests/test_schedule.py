@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from scansynth.diffusion.schedule import Schedule
+from scansynth.diffusion.schedule import Schedule, make_schedule
 from scansynth.errors import InputError
 
 
@@ -71,3 +71,10 @@ def test_times_outside_the_schedule_are_our_own_mistake():
     for t in (torch.tensor([-1]), torch.tensor([11]), torch.tensor([0.5])):
         with pytest.raises(AssertionError, match="times"):
             schedule.lookup(t)
+
+
+def test_schedules_by_name_leave_as_little_of_the_image_whatever_their_steps():
+    assert torch.equal(make_schedule("linear", 1000).alpha_bar, Schedule.linear(1000).alpha_bar)
+    assert torch.equal(make_schedule("cosine", 50).alpha_bar, Schedule.cosine(50).alpha_bar)
+    ends = [make_schedule("linear", steps).alpha_bar[-1].log().item() for steps in (500, 1000, 4000)]
+    assert ends == pytest.approx([ends[1]] * 3, rel=0.02)

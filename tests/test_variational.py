@@ -11,13 +11,9 @@ from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import (
     bound_term,
     discretised_log_likelihood,
-    eps_from_velocity,
-    eps_from_x0,
     learned_log_variance,
     log_variance_range,
-    mean_from_eps,
     normal_kl,
-    x0_from_eps,
 )
 
 T = 40
@@ -66,16 +62,6 @@ def test_the_logarithms_of_the_variances_are_interpolated():
         [math.log(most[i].exp() ** c * least[i].exp() ** (1 - c)) * torch.ones(()) for i, c in ((0, 0.25), (1, 0.75))]
     )
     torch.testing.assert_close(learned_log_variance(SCHEDULE, v, t, s).flatten().float(), expected)
-
-
-def test_noise_and_clean_image_give_one_mean():
-    generator = torch.Generator().manual_seed(0)
-    t, s = steps()
-    x0, eps, guess = (torch.randn(len(t), 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
-    x_t = q_sample(SCHEDULE, x0, t, eps)
-    torch.testing.assert_close(x0_from_eps(SCHEDULE, x_t, eps, t), x0)
-    by_x0, _ = q_posterior(SCHEDULE, x0_from_eps(SCHEDULE, x_t, guess, t), x_t, t, s)
-    torch.testing.assert_close(mean_from_eps(SCHEDULE, x_t, guess, t, s), by_x0)
 
 
 def test_kl_is_the_integral():
@@ -130,15 +116,3 @@ def test_a_term_of_the_bound_is_zero_for_the_true_posterior_and_known_for_a_shif
     # A mean that is wrong by δ costs δ²/(2 σ²) nats.
     shifted = bound_term(SCHEDULE, x0, x_t, mean=mean + 0.1, log_variance=log_variance, t=t, s=s)
     torch.testing.assert_close(shifted[:2], 0.005 / least[:2].exp() / math.log(2))
-
-
-def test_the_noise_of_a_velocity_is_exact_and_its_error_never_grows():
-    generator = torch.Generator().manual_seed(0)
-    t = torch.arange(1, T + 1)
-    x0, eps, error = (torch.randn(T, 1, 4, 4, dtype=torch.float64, generator=generator) for _ in range(3))
-    x_t, alpha_bar = q_sample(SCHEDULE, x0, t, eps), SCHEDULE.at(t, x0)
-    velocity = alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
-    torch.testing.assert_close(eps_from_velocity(SCHEDULE, velocity, x_t, t), eps)
-    torch.testing.assert_close(eps_from_x0(SCHEDULE, x0, x_t, t), eps)
-    off = x0_from_eps(SCHEDULE, x_t, eps_from_velocity(SCHEDULE, velocity + error, x_t, t), t) - x0
-    torch.testing.assert_close(off, -(1 - alpha_bar).sqrt() * error)

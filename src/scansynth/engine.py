@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format, convert_conv3d_weight_memory_format
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth import checkpoint
 from scansynth.method import Method, Progress
+from scansynth.networks.cpu import lay_weights_out
 from scansynth.precision import Precision
 from scansynth.processes import Processes
 from scansynth.processes import find_device as find_device  # synthesis.py and benchmarks/ ask for it here
@@ -45,15 +45,9 @@ def compute_in(nets: Mapping[str, nn.Module], precision: Precision, device: torc
 
 
 def prepare_synthesis(method: Method, device: torch.device, precision: Precision) -> None:
-    """Let a trained method synthesise: on its device, in its precision, without gradients.
-
-    On a CPU weights are laid out channels last, and so is what convolutions return: they then need not lay images out
-    anew. Training does not gain by it (some gradients are slower).
-    """
+    """Let a trained method synthesise: on its device, in its precision, without gradients."""
     method.to(device).eval().requires_grad_(False)
-    if device.type == "cpu":
-        convert_conv2d_weight_memory_format(method, torch.channels_last)
-        convert_conv3d_weight_memory_format(method, torch.channels_last_3d)
+    lay_weights_out(method, device)
     compute_in(dict(method.nets.items()), precision, device)
 
 

@@ -1,6 +1,7 @@
 """How much of the clean image is left at each time."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -111,6 +112,19 @@ class Schedule:
     def at(self, t: Tensor, like: Tensor) -> Tensor:
         """ᾱ at integer times `t` (B,), as (B, 1, …) with rank, type and device of `like` (B, C, *S)."""
         return expand(self.lookup(t), like)
+
+
+def make_schedule(noise: Literal["linear", "cosine"], steps: int) -> Schedule:
+    """The schedule of that name with so many steps.
+
+    Args:
+        noise: "linear": β from 10⁻⁴ to 0.02 for 1000 steps (DDPM, section 4), scaled by 1000/T for others, so that as
+            little of the image is left at T; "cosine": ᾱ a squared cosine (IDDPM, Eq. 17).
+        steps: T.
+    """
+    if noise == "cosine":
+        return Schedule.cosine(steps)
+    return Schedule.linear(steps, 1e-4 * 1000 / steps, 0.02 * 1000 / steps)
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scansynth.diffusion.gaussian import q_posterior
+from scansynth.diffusion.parameterisation import mean_from_eps
 from scansynth.diffusion.schedule import Schedule, expand
 
 HALF_BIN = 1 / 255
@@ -52,65 +53,6 @@ def learned_log_variance(schedule: Schedule, v: Tensor, t: Tensor, s: Tensor) ->
     """
     most, least = (expand(bound, v) for bound in log_variance_range(schedule, t, s))
     return v * most + (1 - v) * least
-
-
-def eps_from_velocity(schedule: Schedule, velocity: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """ε of the velocity √ᾱ_t ε − √(1 − ᾱ_t) x_0 (Salimans & Ho, "Progressive Distillation", ICLR 2022), (B, C, *S).
-
-    With ε_f = √ᾱ_t velocity + √(1 − ᾱ_t) x_t the error of x̂_0 is √(1 − ᾱ_t) times that of the velocity; where a
-    network gives ε_f itself, its error comes into x̂_0 √((1 − ᾱ_t)/ᾱ_t) times: 150 times at the last step of the linear
-    schedule.
-
-    Args:
-        schedule: of the forward process.
-        velocity: (B, C, *S).
-        x_t: noisy images, (B, C, *S).
-        t: (B,).
-    """
-    alpha_bar = schedule.at(t, x_t)
-    return alpha_bar.sqrt() * velocity + (1 - alpha_bar).sqrt() * x_t
-
-
-def velocity_weighted(schedule: Schedule, square: Tensor, t: Tensor) -> Tensor:
-    """A squared error of ε as the velocity's own, (B, C, *S): over ᾱ_t.
-
-    The error of ε counts that of the velocity up to 25,000 times less at late times of the linear schedule, where the
-    large and the smooth is made.
-    """
-    return square / schedule.at(t, square)
-
-
-def eps_from_x0(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """The noise of x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, (B, C, *S); t > 0."""
-    alpha_bar = schedule.at(t, x_t)
-    return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
-
-
-def x0_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """x̂_0 = (x_t − √(1 − ᾱ_t) ε)/√ᾱ_t (DDPM, below Eq. 10), (B, C, *S)."""
-    alpha_bar = schedule.lookup(t)
-    return (x_t - expand((1 - alpha_bar).sqrt(), x_t) * eps) * expand(alpha_bar.rsqrt(), x_t)
-
-
-def mean_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """μ = (x_t − β/√(1 − ᾱ_t) ε)/√α, α = ᾱ_t/ᾱ_s, β = 1 − α (DDPM, Eq. 11, with s = t − 1; CG-DDPM, Eq. 5).
-
-    It equals the mean of q(x_s | x_t, x̂_0) at `x0_from_eps`, and loses no digits near t = T.
-
-    Args:
-        schedule: ᾱ.
-        x_t: images at time t, (B, C, *S).
-        eps: predicted noise, (B, C, *S).
-        t: times, (B,) integers.
-        s: earlier times, (B,) integers.
-
-    Returns:
-        (B, C, *S).
-    """
-    alpha_bar_t = schedule.lookup(t)
-    alpha = alpha_bar_t / schedule.lookup(s)
-    weight = (1 - alpha) * (1 - alpha_bar_t).rsqrt()
-    return (x_t - expand(weight, x_t) * eps) * expand(alpha.rsqrt(), x_t)
 
 
 def normal_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
@@ -163,3 +105,24 @@ def bound_term(
     kl = normal_kl(true_mean, expand(true_log_variance, x0), mean, log_variance).flatten(1).mean(1)
     likelihood = -discretised_log_likelihood(x0, mean, log_variance).flatten(1).mean(1)
     return torch.where(s == 0, likelihood, kl) / math.log(2)
+
+
+def learned_bound(schedule: Schedule, x0: Tensor, x_t: Tensor, *, eps_f: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """L_VLB, the drawn term; the mean is held fixed, so that it teaches v alone (Improved DDPM, section 3.1).
+
+    Args:
+        schedule: ᾱ.
+        x0: clean images in [−1, 1], (B, C, *S).
+        x_t: images at time t, (B, C, *S).
+        eps_f: predicted noise, (B, C, *S).
+        v: coefficients of the variance in [0, 1], (B, C, *S).
+        t: times, (B,) integers; the step is the one to t − 1.
+
+    Returns:
+        Bits a voxel, the mean over the batch.
+    """
+    s = t - 1
+    mean = mean_from_eps(schedule, x_t, eps_f.detach(), t, s)
+    return bound_term(
+        schedule, x0, x_t, mean=mean, log_variance=learned_log_variance(schedule, v, t, s), t=t, s=s
+    ).mean()

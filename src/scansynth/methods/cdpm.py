@@ -32,7 +32,7 @@ section 3.2: stages                           | `diffusion/stages.py`
 # to each other at finer ones, too, so that neighbours fit each other after far fewer steps (small recipes).
 # Paper: a U-Net on the slice's pixels. Here: a setting makes squares of pixels channels first, so that two cores train
 # on more than twice as many slices in the same time (small recipes).
-# Paper: the error of the noise. Here: that of the velocity, where the network gives it (`velocity_weighted` says why).
+# Paper: the error of the noise. Here: that of the velocity, where the network gives it (`output_error` says why).
 # Paper: generates only. Here: a setting makes it a translator, because MRDiff's paper compares with it as one.
 
 What depends on the condition slices alone could be computed once a stage. That is the first convolution of X^C (and of
@@ -54,13 +54,13 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
+from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
 from scansynth.diffusion.samplers import ancestral, ddim, times
+from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
-from scansynth.diffusion.variational import velocity_weighted, x0_from_eps
 from scansynth.diffusion.windows import Windows, WindowsOfVolume
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.ddpm import make_schedule, read_noise
 from scansynth.needs import LABEL_WIDTH, Needs, SliceSets
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
@@ -239,10 +239,8 @@ class Cdpm(AnyToAny):
         out = self.predict(
             x, is_target, y, t=t, index=batch["index"], depth=batch["depth"], valid=batch["valid"], labels=labels
         )
-        eps_theta = read_noise(self.config.output, self.schedule, out, x_t, t)
-        square = (eps_theta - eps).square()
-        if self.config.output == "velocity":
-            square = velocity_weighted(self.schedule, square, t)
+        eps_theta = eps_from_output(self.schedule, out, x_t, t, output=self.config.output)
+        square = output_error(self.schedule, eps_theta, eps, t, output=self.config.output)
         update("G", {"noise": target_mean(square, is_target)})
 
     def sample(
@@ -299,7 +297,7 @@ class Cdpm(AnyToAny):
                     return out.movedim(2, 4)
 
                 out = windows.map(network, torch.cat([known, x_t], dim=4))[..., given:]
-                eps_theta = read_noise(self.config.output, self.schedule, out, x_t, t)
+                eps_theta = eps_from_output(self.schedule, out, x_t, t, output=self.config.output)
                 return x0_from_eps(self.schedule, x_t, eps_theta, t).clamp(-1, 1)
 
             return sampler(self.schedule, denoise, x_T, self.path, noise)

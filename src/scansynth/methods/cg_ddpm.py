@@ -16,7 +16,7 @@ Equation                                      | here
 1: X_n from X_0                               | `gaussian.q_sample`
 3: MAE(ε, ε_f) + γ L_VLB                      | `training_step`
 4: Σ_f between β̃_n and β_n                   | `variational.learned_log_variance`
-5: μ_f (corrected, see below)                 | `variational.mean_from_eps`
+5: μ_f (corrected, see below)                 | `parameterisation.mean_from_eps`
 9: latent code; 10: the other contrast by it  | `code`, `exchanged`
 11: L_cyc                                     | `training_step`
 12: L_X + L_Y + λ L_cyc                       | `training_step`
@@ -28,7 +28,7 @@ Equation                                      | here
 # from Y can rebuild X_{n−1} only if both were disturbed alike, and sampling starts from X_N = Y_N. Independent is a
 # setting.
 # Paper: networks give ε_f. Here: or, as a setting, the velocity that ε_f follows from, because an error of ε_f comes
-# into x̂_0 up to 150 times, and a short training leaves it (`variational.eps_from_velocity`).
+# into x̂_0 up to 150 times, and a short training leaves it (`parameterisation.eps_from_velocity`).
 # Paper: the schedule is not named. Here: linear; cosine is a setting, whose last steps hold most of L_cyc's weight.
 """
 
@@ -41,21 +41,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from scansynth.diffusion.gaussian import q_posterior, q_sample
+from scansynth.diffusion.parameterisation import eps_from_output, mean_from_eps, x0_from_eps
 from scansynth.diffusion.samplers import times
-from scansynth.diffusion.schedule import Schedule
-from scansynth.diffusion.variational import learned_log_variance, mean_from_eps, x0_from_eps
+from scansynth.diffusion.schedule import Schedule, make_schedule
+from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Method, Progress, Update
-from scansynth.methods.ddpm import (
-    DdpmConfig,
-    denoising_unet,
-    learned_bound,
-    make_schedule,
-    noise_loss,
-    read_noise,
-)
 from scansynth.needs import Needs, slices_or_patches
+from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
 
 LEAST_LOG_VARIANCE = -20.0
@@ -122,11 +116,18 @@ class CgDdpm(Method):
             raise InputError(f"cg_ddpm translates between two contrasts, got {', '.join(self.contrasts) or 'none'}")
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(config.steps, config.sampling_steps)
-        size = DdpmConfig(
-            patch=config.patch, channels=config.channels, multipliers=config.multipliers, blocks=config.blocks,
-            window_levels=config.window_levels,
-        )  # fmt: skip
-        unets = {name: denoising_unet(size, 2, 2) for name in ("X", "Y")}
+        unets = {
+            name: window_unet(
+                2 if config.patch is None else 3,
+                2,
+                2,
+                channels=config.channels,
+                multipliers=config.multipliers,
+                blocks=config.blocks,
+                window_levels=config.window_levels,
+            )
+            for name in ("X", "Y")
+        }
         self.nets = nn.ModuleDict(unets)
 
     @classmethod
@@ -161,7 +162,7 @@ class CgDdpm(Method):
     def predict(self, name: str, x_n: Tensor, y0: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """ε_f and v of one network, (B, 1, *S) each, from its noisy contrast and the other one's clean image."""
         given, v = self.nets[name](torch.cat([x_n, y0], dim=1), n).chunk(2, dim=1)
-        return read_noise(self.config.output, self.schedule, given, x_n, n), v.sigmoid()
+        return eps_from_output(self.schedule, given, x_n, n, output=self.config.output), v.sigmoid()
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """One update of both networks: each by itself (Eq. 3) at first, then with L_cyc (Eq. 12)."""
@@ -180,7 +181,7 @@ class CgDdpm(Method):
             other = clean["Y" if name == "X" else "X"]
             eps_f, v = predicted[name] = self.predict(name, noisy[name], other, n[name])
             # Eq. 3
-            losses[f"noise {name}"] = noise_loss("l1", eps_f, eps)
+            losses[f"noise {name}"] = (eps_f - eps).abs().mean()
             losses[f"bound {name}"] = self.config.bound_weight * learned_bound(
                 self.schedule, x0, noisy[name], eps_f=eps_f, v=v, t=n[name]
             )

@@ -12,8 +12,8 @@ y, ỹ   | conditions: latents of the sources and features of their tissue maps;
 
 Equation                                          | here
 ------------------------------------------------- | ----
-1: κ_t                                            | `latent_diffusion.training_step`
-2: DDIM                                           | `latent_diffusion.translate`
+1: κ_t                                            | `latent_translation.training_step`
+2: DDIM                                           | `latent_translation.translate`
 3: L_E; 5: L_E + L_KL; 6: L_KL                    | `losses`, `kl_weight`
 4: similar cooperative filter                     | `networks.cooperative_filter`
 7 to 10: auto-weight adaptation                   | `networks.auto_weight`
@@ -37,15 +37,15 @@ import torch
 from torch import Tensor, nn
 
 from scansynth.diffusion.schedule import Schedule, expand
+from scansynth.latent_translation import LatentConfig, LatentTranslator
 from scansynth.method import Batch
-from scansynth.methods.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from scansynth.needs import Needs
 from scansynth.networks.cola import ColaUnet, ConditionPath, Size, TissueEncoder
 from scansynth.physics.tissue import WEIGHTS, combine
 
 
 @dataclass(frozen=True)
-class ColaDiffConfig(LatentDiffusionConfig):
+class ColaDiffConfig(LatentConfig):
     """Settings of CoLa-Diff; the defaults are the paper's, or settled where it is silent."""
 
     tissue_channels: int = 16
@@ -60,7 +60,7 @@ class ColaDiffConfig(LatentDiffusionConfig):
     """Skip connections pass the similar cooperative filter (Table 2)."""
 
 
-class ColaDiff(LatentDiffusion):
+class ColaDiff(LatentTranslator):
     """ε_θ(κ_t, t, ỹ), trained with L_E + L_KL."""
 
     Config = ColaDiffConfig

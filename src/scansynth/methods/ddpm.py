@@ -31,21 +31,15 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
+from scansynth.diffusion.parameterisation import Output, eps_from_output, x0_from_eps
 from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
-from scansynth.diffusion.schedule import Schedule
-from scansynth.diffusion.variational import (
-    bound_term,
-    eps_from_velocity,
-    eps_from_x0,
-    learned_log_variance,
-    mean_from_eps,
-    x0_from_eps,
-)
+from scansynth.diffusion.schedule import make_schedule
+from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.needs import Needs, slices_or_patches
-from scansynth.networks.unet import UNet
+from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
 
 
@@ -63,7 +57,7 @@ class DdpmConfig:
     """Residual blocks a level."""
     window_levels: tuple[int, ...] = (2, 3)
     """Levels with shifted-window attention."""
-    output: Literal["noise", "velocity", "x0"] = "noise"
+    output: Output = "noise"
     """What the network gives: ε_f itself, or the velocity or x̂_0 that ε_f follows from, which learn in far fewer steps.
     Where it gives x̂_0, that is what the loss is of."""
     steps: int = 4000
@@ -111,7 +105,15 @@ class Ddpm(AnyToAny):
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(config.steps, config.sampling_steps)
-        unet = denoising_unet(config, 1 + 3 * len(self.contrasts) * (not config.unconditional), 1 + self.learned)
+        unet = window_unet(
+            2 if config.patch is None else 3,
+            1 + 3 * len(self.contrasts) * (not config.unconditional),
+            1 + self.learned,
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            window_levels=config.window_levels,
+        )
         self.nets = nn.ModuleDict({"unet": unet})
 
     @classmethod
@@ -150,7 +152,7 @@ class Ddpm(AnyToAny):
         """
         planes = planes.to(y.dtype).reshape(*planes.shape[:2], *[1] * (y.ndim - 2)).expand(-1, -1, *y.shape[2:])
         out = self.nets["unet"](torch.cat([x_t, y, planes], dim=1), t)
-        eps_f = read_noise(self.config.output, self.schedule, out[:, :1], x_t, t)
+        eps_f = eps_from_output(self.schedule, out[:, :1], x_t, t, output=self.config.output)
         return eps_f, out[:, 1:].sigmoid() if self.learned else None
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
@@ -249,45 +251,6 @@ class Ddpm(AnyToAny):
         return by_step_or_by_window(self.config.blend, sample, y, windows, noise).clamp(-1, 1)
 
 
-def make_schedule(noise: str, steps: int) -> Schedule:
-    """The schedule of that name with so many steps."""
-    if noise == "cosine":
-        return Schedule.cosine(steps)
-    return Schedule.linear(steps, 1e-4 * 1000 / steps, 0.02 * 1000 / steps)
-
-
-def denoising_unet(config: DdpmConfig, channels_in: int, channels_out: int) -> UNet:
-    """The time-conditional U-Net of convolutions and shifted-window attention (CG-DDPM, section 2.5)."""
-    return UNet(
-        2 if config.patch is None else 3,
-        channels_in,
-        channels_out,
-        channels=config.channels,
-        multipliers=config.multipliers,
-        blocks=config.blocks,
-        attention_levels=(),
-        bottleneck_attention=False,
-        time_width=4 * config.channels,
-        window_levels=config.window_levels,
-    )
-
-
-def read_noise(output: str, schedule: Schedule, given: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """ε_f from what a network gives, "noise", "velocity" or "x0"."""
-    if output == "noise":
-        return given
-    return {"velocity": eps_from_velocity, "x0": eps_from_x0}[output](schedule, given, x_t, t)
-
-
 def noise_loss(kind: str, eps_f: Tensor, eps: Tensor) -> Tensor:
     """Mean absolute or squared error of the noise."""
     return (eps_f - eps).abs().mean() if kind == "l1" else (eps_f - eps).square().mean()
-
-
-def learned_bound(schedule: Schedule, x0: Tensor, x_t: Tensor, *, eps_f: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """L_VLB: the drawn term, in bits a voxel; the mean is held fixed, so that it teaches v alone (IDDPM, 3.1)."""
-    s = t - 1
-    mean = mean_from_eps(schedule, x_t, eps_f.detach(), t, s)
-    return bound_term(
-        schedule, x0, x_t, mean=mean, log_variance=learned_log_variance(schedule, v, t, s), t=t, s=s
-    ).mean()

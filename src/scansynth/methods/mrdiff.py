@@ -46,7 +46,7 @@ from torch.optim import Adam, Optimizer
 from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.samplers import ddim, times
-from scansynth.diffusion.schedule import Schedule
+from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
@@ -124,7 +124,7 @@ class MrDiff(AnyToAny):
         if "CT" in self.contrasts:
             raise InputError("mrdiff explains its contrasts by MR physics: leave CT out")
         count = len(self.contrasts)
-        self.schedule = Schedule.linear(config.steps, 1e-4 * 1000 / config.steps, 0.02 * 1000 / config.steps)
+        self.schedule = make_schedule("linear", config.steps)
         self.path = times(config.steps, config.sampling_steps)
         encoder = UNet(
             2,

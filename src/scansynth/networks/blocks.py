@@ -7,43 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Resample = Literal["down", "up"]
+from scansynth.networks import cpu
+from scansynth.networks.levels import Resample
+
 Kernel = Literal["box", "fir"]
 Modulate = Literal["second", "both"]
-
-
-SMALL_MAP = 64
-"""Places of all maps of a batch up to which a wide convolution on a CPU is a matrix product."""
-WIDE = 2**16
-"""Weights of one tap from which a convolution counts as wide."""
-
-
-class _Convolution2d(nn.Conv2d):
-    """A 3×3 convolution that keeps the size, as a matrix product where maps are small and weights many.
-
-    The deepest levels of a network have few places and most of its weights. There a CPU's convolution spends its time
-    on laying the weights out anew, up to ten times that of the product (its gradients above all). Synthesis needs no
-    gradients, and has weights that are laid out already (`engine.prepare_synthesis`).
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve (B, C, H, W)."""
-        batch, _, height, width = input.shape
-        places = batch * height * width
-        few, wide = places <= SMALL_MAP, self.in_channels * self.out_channels >= WIDE
-        if input.device.type != "cpu" or not (few and wide and torch.is_grad_enabled()):
-            return super().forward(input)
-        columns = functional.unfold(input, 3, padding=1)  # (B, 9 C, H W)
-        y = self.weight.flatten(1) @ columns.transpose(0, 1).flatten(1)  # (C', B H W)
-        y = y if self.bias is None else y + self.bias[:, None].to(y.dtype)
-        return y.unflatten(1, (batch, height, width)).transpose(0, 1)
 
 
 def convolution(dims: int, channels_in: int, channels_out: int, kernel: int, *, stride: int = 1) -> nn.Module:
     """A convolution in `dims` (2 or 3) dimensions that keeps the size (at stride 1, odd kernel)."""
     conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
     if (dims, kernel, stride) == (2, 3, 1):
-        conv = _Convolution2d
+        conv = cpu.Convolution2d
     return conv(channels_in, channels_out, kernel, stride, padding=kernel // 2)
 
 
@@ -75,21 +50,6 @@ def near_zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
-SMALL_NORM = 1024
-"""Places of a map up to which a CPU's group norm of bfloat16 is slow where channels lie last (PyTorch 2.13)."""
-
-
-class _GroupNorm(nn.GroupNorm):
-    """Group norm that lays small bfloat16 maps out anew: less time than the slow kernel, copies included."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise (B, C, *S); the memory layout stays."""
-        small = input.device.type == "cpu" and input.dtype == torch.bfloat16 and input.shape[2:].numel() <= SMALL_NORM
-        if not small or input.ndim != 4 or input.is_contiguous():
-            return super().forward(input)
-        return super().forward(input.contiguous()).contiguous(memory_format=torch.channels_last)
-
-
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
     """Group norm with at most 32 groups of at least 4 channels (fewer than 4 channels: one group).
 
@@ -101,7 +61,7 @@ def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
     while channels % groups:
         groups -= 1
     # The 1/√2 of the blocks lets deep features become small before training: NCSN++'s eps, not PyTorch's 1e-5.
-    return _GroupNorm(groups, channels, eps=1e-6, affine=affine)
+    return cpu.GroupNorm(groups, channels, eps=1e-6, affine=affine)
 
 
 def downsample(x: Tensor) -> Tensor:
@@ -137,8 +97,7 @@ class _Fir(torch.autograd.Function):
         """
         ctx.stride, ctx.padding, ctx.size, ctx.is_transpose = stride, padding, tuple(x.shape[2:]), size is not None
         channels, dims = x.shape[1], x.ndim - 2
-        # A transposed depthwise convolution in bfloat16 takes a CPU about ten times as long as casts and float32.
-        compute = torch.float32 if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x.dtype
+        compute = cpu.depthwise_type(x)
         kernel = torch.full((channels, 1, *[4] * dims), 8.0**-dims, dtype=compute, device=x.device)
         for axis in range(2, 2 + dims):
             kernel.narrow(axis, 1, 2).mul_(3)  # [1, 3, 3, 1]
@@ -298,10 +257,6 @@ class ResidualBlock(nn.Module):
         return (self.shortcut(x) + h) / math.sqrt(2)
 
 
-MANY_WEIGHTS = 2**22
-"""Weights of an attention above which a training step on a CPU is faster without holding them all."""
-
-
 class SelfAttention(nn.Module):
     """Self-attention over all places of a feature map, as a residual block (DDPM, appendix B; NCSN++).
 
@@ -323,10 +278,6 @@ class SelfAttention(nn.Module):
         """Let every place of `x` (B, C, *S) attend to every other; the shape stays."""
         batch, channels, *shape = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1)
-        qkv = qkv.transpose(3, 4)
-        weights = batch * self.heads * qkv.shape[3] ** 2
-        if x.device.type != "cpu" or not torch.is_grad_enabled() or weights > MANY_WEIGHTS:
-            qkv = qkv.contiguous()  # or the kernels that never hold all weights do not take it
-        q, k, v = qkv.unbind(1)  # each (B, heads, places, C/heads)
+        q, k, v = cpu.attention_layout(qkv.transpose(3, 4)).unbind(1)  # each (B, heads, places, C/heads)
         h = functional.scaled_dot_product_attention(q, k, v)
         return (x + self.out(h.transpose(2, 3).reshape(batch, channels, *shape))) / math.sqrt(2)

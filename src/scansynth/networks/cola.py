@@ -1,5 +1,6 @@
 """CoLa-Diff's latent network (sections 2.1 to 2.3): its U-Net, and the path of its conditions."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scansynth.errors import InputError
 from scansynth.networks.auto_weight import AutoWeight
 from scansynth.networks.blocks import (
     ResidualBlock,
@@ -23,6 +23,7 @@ from scansynth.networks.blocks import (
 from scansynth.networks.cooperative_filter import CooperativeFilter
 from scansynth.networks.embedding import TimeEmbedding
 from scansynth.networks.fusion import AttentionalFusion
+from scansynth.networks.levels import Layer, check_attention, plan_levels, walk
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,7 @@ class Size:
     """Levels with transformer blocks, where the conditions come in."""
 
     def __post_init__(self):
-        if missing := [level for level in self.attention_levels if not 0 <= level < len(self.multipliers)]:
-            raise InputError(
-                f"no attention level {missing[0]}: {len(self.multipliers)} multipliers give levels 0 to "
-                f"{len(self.multipliers) - 1}"
-            )
+        check_attention(self.attention_levels, len(self.multipliers))
 
     @property
     def widths(self) -> list[int]:
@@ -217,36 +214,36 @@ class ColaUnet(nn.Module):
 
     def __init__(self, latent_channels: int, condition_channels: int, size: Size, *, modified: bool, filtered: bool):
         super().__init__()
-        self.blocks, time_width = size.blocks, 4 * size.channels
+        time_width = 4 * size.channels
         self.time = TimeEmbedding(time_width)
         widths, levels = size.widths, size.attention_levels
+        self.levels = plan_levels(widths[0], widths, size.blocks, keeps="blocks")
 
-        def block(channels_in: int, channels_out: int) -> nn.Module:
-            kind = BottleneckBlock(channels_in, channels_out, time_width) if modified else None
-            return kind or ResidualBlock(2, channels_in, channels_out, time_width=time_width)
+        def block(planned: Layer) -> nn.Module:
+            kind = BottleneckBlock(planned.reads, planned.gives, time_width) if modified else None
+            return kind or ResidualBlock(2, planned.reads, planned.gives, time_width=time_width)
 
         self.first = convolution(2, latent_channels + condition_channels, widths[0], kernel=3)
-        width, kept = widths[0], []
         self.down, self.halve = nn.ModuleList(), nn.ModuleList()
         self.join = nn.ModuleDict({str(level): convolution(2, widths[level], widths[level], 1) for level in levels})
-        for level, wide in enumerate(widths):
-            if level:
-                self.halve.append((WideDown if modified else PlainDown)(width))
-            for _ in range(size.blocks):
-                self.down.append(block(width, wide))
-                width = wide
-                kept.append(width)
+        for planned in self.levels.down:
+            if planned.resample:
+                self.halve.append((WideDown if modified else PlainDown)(planned.gives))
+            else:
+                self.down.append(block(planned))
         self.attention = nn.ModuleDict({str(level): TransformerBlock(widths[level]) for level in levels})
-        self.filters = nn.ModuleList(CooperativeFilter(wide) if filtered else nn.Identity() for wide in kept)
-        self.middle = nn.ModuleList([block(width, width), block(width, width)])
-        self.up = nn.ModuleList()
-        for wide in reversed(widths):
-            for _ in range(size.blocks):
-                self.up.append(block(width + kept.pop(), wide))
-                width = wide
-        self.grow = nn.ModuleList(convolution(2, wide, wide, kernel=3) for wide in reversed(widths[1:]))
-        self.norm = group_norm(width)
-        self.last = convolution(2, width, latent_channels, kernel=3)
+        self.filters = nn.ModuleList(
+            CooperativeFilter(planned.gives) if filtered else nn.Identity()
+            for planned in self.levels.down
+            if planned.kept
+        )
+        self.middle = nn.ModuleList(block(planned) for planned in self.levels.bottleneck)
+        self.up = nn.ModuleList(block(planned) for planned in self.levels.up if not planned.resample)
+        self.grow = nn.ModuleList(
+            convolution(2, planned.gives, planned.gives, kernel=3) for planned in self.levels.up if planned.resample
+        )
+        self.norm = group_norm(self.levels.gives)
+        self.last = convolution(2, self.levels.gives, latent_channels, kernel=3)
 
     def forward(self, kappa_t: Tensor, t: Tensor, weighted: Tensor, *features: Tensor) -> Tensor:
         """Apply the network.
@@ -261,20 +258,19 @@ class ColaUnet(nn.Module):
             (B, c, h, w).
         """
         time = self.time(t)
+        blocks, told = itertools.chain(self.down, self.middle, self.up), iter(features)
+        halve, grow, filters = iter(self.halve), iter(self.grow), iter(self.filters)
+
+        def apply(planned: Layer, h: Tensor) -> Tensor:
+            if planned.resample == "down":
+                return next(halve)(h)
+            if planned.resample == "up":
+                return next(grow)(upsample(h))
+            h, level = next(blocks)(h, time), str(planned.level)
+            if level in self.join and planned.kept and not planned.block:  # the first of its level, on the way down
+                h = self.attention[level](h + self.join[level](next(told)))
+            return h
+
         h = self.first(torch.cat([kappa_t, weighted], dim=1))
-        kept, told = [], iter(features)
-        for number, block in enumerate(self.down):
-            level, place = divmod(number, self.blocks)
-            if level and not place:
-                h = self.halve[level - 1](h)
-            h = block(h, time)
-            if str(level) in self.join and not place:
-                h = self.attention[str(level)](h + self.join[str(level)](next(told)))
-            kept.append(self.filters[number](h))
-        for block in self.middle:
-            h = block(h, time)
-        for number, block in enumerate(self.up, 1):
-            h = block(torch.cat([h, kept.pop()], dim=1), time)
-            if number % self.blocks == 0 and kept:
-                h = self.grow[number // self.blocks - 1](upsample(h))
+        h = walk(h, self.levels, apply, keep=lambda h: next(filters)(h))
         return self.last(functional.silu(self.norm(h)))

@@ -4,6 +4,7 @@ Peng et al. (cDPM, section 2.3) name a U-Net, an attention network and the slice
 relative encodings are those of Harvey et al., "Flexible Diffusion Modeling of Long Videos", NeurIPS 2022, section 4.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scansynth.errors import InputError
-from scansynth.networks.blocks import Resample, ResidualBlock, SelfAttention, convolution, group_norm, near_zero
+from scansynth.networks.blocks import ResidualBlock, SelfAttention, convolution, group_norm, near_zero
 from scansynth.networks.embedding import TimeEmbedding
+from scansynth.networks.levels import Layer, check_attention, plan_levels, walk
 
 HEAD_WIDTH = 32
 """Channels of an attention head."""
@@ -169,10 +171,7 @@ class SliceUNet(nn.Module):
     ):
         super().__init__()
         levels, time_width = len(multipliers), 4 * channels
-        if missing := [level for level in (*attention_levels, *across_levels) if not 0 <= level < levels]:
-            raise InputError(
-                f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
-            )
+        check_attention((*attention_levels, *across_levels), levels)
         if levels < 1 or min(channels, blocks, space_to_depth, *multipliers) < 1:
             raise InputError(
                 f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}, space_to_depth "
@@ -183,41 +182,26 @@ class SliceUNet(nn.Module):
         self.time = TimeEmbedding(time_width)
         self.position = TimeEmbedding(time_width) if absolute else None
 
-        def layer(channels_in: int, channels_out: int, level: int | None = None, direction: Resample | None = None):
-            """With the attention of a level (the bottleneck is the one after the last), or (None) without any."""
+        self.levels = plan_levels(channels, [channels * multiplier for multiplier in multipliers], blocks)
+
+        def layer(planned: Layer, *, attend: bool = True) -> _Layer:
+            """With the attention of its level (the bottleneck is the one after the last), or without any."""
+            level = planned.level if attend and planned.resample is None else None
             inside = level in (*attention_levels, levels)
             return _Layer(
-                ResidualBlock(2, channels_in, channels_out, time_width=time_width, resample=direction),
-                SliceAttention(channels_out, time_width) if inside or level in across_levels else None,
-                SelfAttention(2, channels_out, heads_of(channels_out)) if inside else None,
+                ResidualBlock(2, planned.reads, planned.gives, time_width=time_width, resample=planned.resample),
+                SliceAttention(planned.gives, time_width) if inside or level in across_levels else None,
+                SelfAttention(2, planned.gives, heads_of(planned.gives)) if inside else None,
             )
 
         self.first = convolution(2, in_channels * space_to_depth**2, channels, kernel=3)
-        width, kept = channels, [channels]
-        self.down = nn.ModuleList()
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(blocks):
-                self.down.append(layer(width, channels * multiplier, level))
-                width = channels * multiplier
-                kept.append(width)
-            if level < levels - 1:
-                self.down.append(layer(width, width, direction="down"))
-                kept.append(width)
-        self.bottleneck = nn.ModuleList([layer(width, width, levels), layer(width, width)])
-        self.up = nn.ModuleList()
-        self.up_reads: list[bool] = []  # which of them read features of the way down; the resampling ones do not
-        for level in reversed(range(levels)):
-            for block in range(blocks + 1):
-                attends = level if block == blocks else None  # once a level on the way up, as in `UNet`
-                self.up.append(layer(width + kept.pop(), channels * multipliers[level], attends))
-                self.up_reads.append(True)
-                width = channels * multipliers[level]
-            if level:
-                self.up.append(layer(width, width, direction="up"))
-                self.up_reads.append(False)
-        assert not kept
-        self.norm = group_norm(width)
-        self.last = convolution(2, width, out_channels * space_to_depth**2, kernel=3)
+        self.down = nn.ModuleList(layer(planned) for planned in self.levels.down)
+        before, after = self.levels.bottleneck
+        self.bottleneck = nn.ModuleList([layer(before), layer(after, attend=False)])
+        # Once a level on the way up, as in `UNet`.
+        self.up = nn.ModuleList(layer(planned, attend=planned.block == blocks) for planned in self.levels.up)
+        self.norm = group_norm(self.levels.gives)
+        self.last = convolution(2, self.levels.gives, out_channels * space_to_depth**2, kernel=3)
         self.labels = nn.Linear(labels, time_width, bias=False) if labels else None
         if self.labels is not None:
             nn.init.zeros_(self.labels.weight)  # a class of few subjects then starts as if unknown, not at random
@@ -256,14 +240,8 @@ class SliceUNet(nn.Module):
         valid = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
         sets = self.describe(t, index, depth, valid, labels=labels)
         h = self.first(functional.pixel_unshuffle(x.flatten(0, 1)[sets.rows], self.space_to_depth))
-        kept = [h]
-        for layer in self.down:
-            h = layer(h, sets)
-            kept.append(h)
-        for layer in self.bottleneck:
-            h = layer(h, sets)
-        for layer, reads in zip(self.up, self.up_reads, strict=True):
-            h = layer(torch.cat([h, kept.pop()], dim=1) if reads else h, sets)
+        layers = itertools.chain(self.down, self.bottleneck, self.up)
+        h = walk(h, self.levels, lambda planned, h: next(layers)(h, sets))
         h = functional.pixel_shuffle(self.last(functional.silu(self.norm(h))), self.space_to_depth)
         return h.new_zeros(batch * n, *h.shape[1:]).index_copy(0, sets.rows, h).unflatten(0, (batch, n))
 

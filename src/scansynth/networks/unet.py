@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,13 +12,13 @@ from scansynth.networks.blocks import (
     FirConvolution,
     Kernel,
     Modulate,
-    Resample,
     ResidualBlock,
     SelfAttention,
     convolution,
     group_norm,
 )
 from scansynth.networks.embedding import TimeEmbedding
+from scansynth.networks.levels import Layer, check_attention, plan_levels, walk
 from scansynth.networks.window_attention import WindowAttention
 
 
@@ -93,85 +92,53 @@ class UNet(nn.Module):
     ):
         super().__init__()
         levels = len(multipliers)
-        if missing := [level for level in (*attention_levels, *window_levels) if not 0 <= level < levels]:
-            raise InputError(
-                f"U-Net: no attention level {missing[0]}: {levels} multipliers give levels 0 to {levels - 1}"
-            )
+        check_attention((*attention_levels, *window_levels), levels)
         if levels < 1 or min(channels, blocks, *multipliers) < 1:
             raise InputError(f"U-Net: channels {channels}, blocks {blocks}, multipliers {tuple(multipliers)}: all > 0")
         self.size_multiple = 2 ** (levels - 1)
         self.time = TimeEmbedding(time_width, time_encoding) if time_width else None
         self.latent_width = latent_width
-        widths = [channels * multiplier for multiplier in multipliers]
+        self.levels = plan_levels(channels, [channels * multiplier for multiplier in multipliers], blocks)
+        shifted = itertools.cycle((False, True))
 
-        def layer(
-            channels_in: int,
-            channels_out: int,
-            *,
-            attend: bool = False,
-            direction: Resample | None = None,
-            in_windows: bool = False,
-        ) -> _Layer:
+        def layer(planned: Layer, *, attend: bool) -> _Layer:
             residual = ResidualBlock(
                 dims,
-                channels_in,
-                channels_out,
+                planned.reads,
+                planned.gives,
                 time_width=time_width,
                 latent_width=latent_width,
-                resample=direction,
+                resample=planned.resample,
                 kernel=resample,
                 modulate=modulate,
                 project_resampled=project_resampled,
             )
-            attention: nn.Module = SelfAttention(dims, channels_out) if attend else nn.Identity()
-            if in_windows:
+            attend = attend and planned.resample is None
+            attention: nn.Module = SelfAttention(dims, planned.gives) if attend else nn.Identity()
+            if planned.level in window_levels and planned.resample is None:
                 attention = WindowAttention(
-                    dims, channels_out, window, shifted=next(shifted), heads=max(1, channels_out // head_width)
+                    dims, planned.gives, window, shifted=next(shifted), heads=max(1, planned.gives // head_width)
                 )
             return _Layer(residual, attention)
 
-        shifted = itertools.cycle((False, True))
         self.first = convolution(dims, in_channels, channels, kernel=3)
-        width = channels
-        kept = [width]  # widths of the features that the way up reads
         self.down = nn.ModuleList()
-        self.down_halves: list[bool] = []  # which of them downsample
-        self.pyramid = nn.ModuleList()  # one for each of those, or none at all
+        self.pyramid = nn.ModuleList()  # one for each of those that downsample, or none at all
         pyramid_width = in_channels
-        for level in range(levels):
-            for _ in range(blocks):
-                attend, in_windows = level in attention_levels, level in window_levels
-                self.down.append(layer(width, widths[level], attend=attend, in_windows=in_windows))
-                self.down_halves.append(False)
-                width = widths[level]
-                kept.append(width)
-            if level < levels - 1:
-                self.down.append(layer(width, width, direction="down"))
-                self.down_halves.append(True)
-                kept.append(width)
-                if input_pyramid:
-                    self.pyramid.append(FirConvolution(dims, pyramid_width, width))
-                    pyramid_width = width
-
-        self.bottleneck = nn.ModuleList([layer(width, width, attend=bottleneck_attention), layer(width, width)])
-
-        self.up = nn.ModuleList()
-        self.up_reads: list[bool] = []  # which of them read features of the way down; the resampling ones do not
-        for level in reversed(range(levels)):
-            for block in range(blocks + 1):
-                # As in NCSN++, one attention a level on the way up, after the level's last block.
-                attend = level in attention_levels and block == blocks
-                self.up.append(
-                    layer(width + kept.pop(), widths[level], attend=attend, in_windows=level in window_levels)
-                )
-                self.up_reads.append(True)
-                width = widths[level]
-            if level:
-                self.up.append(layer(width, width, direction="up"))
-                self.up_reads.append(False)
-        assert not kept
-        self.norm = group_norm(width)
-        self.last = convolution(dims, width, out_channels, kernel=3)
+        for planned in self.levels.down:
+            self.down.append(layer(planned, attend=planned.level in attention_levels))
+            if planned.resample and input_pyramid:
+                self.pyramid.append(FirConvolution(dims, pyramid_width, planned.gives))
+                pyramid_width = planned.gives
+        before, after = self.levels.bottleneck
+        self.bottleneck = nn.ModuleList([layer(before, attend=bottleneck_attention), layer(after, attend=False)])
+        # As in NCSN++, one attention a level on the way up, after the level's last block.
+        self.up = nn.ModuleList(
+            layer(planned, attend=planned.level in attention_levels and planned.block == blocks)
+            for planned in self.levels.up
+        )
+        self.norm = group_norm(self.levels.gives)
+        self.last = convolution(dims, self.levels.gives, out_channels, kernel=3)
 
     def forward(self, x: Tensor, t: Tensor | None = None, w: Tensor | None = None) -> Tensor:
         """Apply the network.
@@ -195,18 +162,40 @@ class UNet(nn.Module):
         assert (w is None) == (self.latent_width == 0), "w goes with latent_width > 0"
         time = None if self.time is None or t is None else self.time(t)
 
+        layers = itertools.chain(self.down, self.bottleneck, self.up)
         pyramid, shrink = x, iter(self.pyramid)
-        h = self.first(x)
-        kept = [h]
-        for layer, halves in zip(self.down, self.down_halves, strict=True):
-            h = layer(h, time, w)
-            if halves and self.pyramid:
+
+        def apply(planned: Layer, h: Tensor) -> Tensor:
+            nonlocal pyramid
+            h = next(layers)(h, time, w)
+            if planned.resample == "down" and self.pyramid:
                 h = pyramid = (next(shrink)(pyramid) + h) / math.sqrt(2)
-            kept.append(h)
-        for layer in self.bottleneck:
-            h = layer(h, time, w)
-        for layer, reads in zip(self.up, self.up_reads, strict=True):
-            if reads:
-                h = torch.cat([h, kept.pop()], dim=1)
-            h = layer(h, time, w)
+            return h
+
+        h = walk(self.first(x), self.levels, apply)
         return self.last(functional.silu(self.norm(h)))
+
+
+def window_unet(
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    *,
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    window_levels: Sequence[int],
+) -> UNet:
+    """The time-conditional U-Net of convolutions and shifted-window attention (CG-DDPM, section 2.5)."""
+    return UNet(
+        dims,
+        in_channels,
+        out_channels,
+        channels=channels,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention_levels=(),
+        bottleneck_attention=False,
+        time_width=4 * channels,
+        window_levels=window_levels,
+    )
