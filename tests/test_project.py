@@ -1,6 +1,7 @@
-"""Files beside the code that others read: how to cite it, and what the public forge runs. Are they true?"""
+"""Files beside the code that others read: how to cite it, what a commit and the public forge run. Are they true?"""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -47,3 +48,14 @@ def test_the_citation_refers_to_the_papers_of_the_core_as_their_methods_do():
             assert str(reference["year"]) in METHODS[method].citation
         for key in ("journal", "collection-title"):
             assert reference.get(key, "") in METHODS[method].citation
+
+
+def test_hooks_take_the_projects_own_ruff_and_fetch_nothing():
+    hooks = []
+    for repository in read(".pre-commit-config.yaml")["repos"]:
+        assert repository["repo"] == "local"
+        hooks += repository["hooks"]
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M).group(1)
+    ours = [hook["entry"].replace("--force-exclude", ".") for hook in hooks if hook["language"] == "system"]
+    assert ours == [line.strip().replace("$(VENV)", ".venv") for line in lint.splitlines()]
+    assert {hook["language"] for hook in hooks} == {"system", "pygrep"}  # which pre-commit needs no environment for
