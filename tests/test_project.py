@@ -5,9 +5,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import scansynth
+from browser import NAMES, REQUIRED
 from scansynth.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -59,3 +61,36 @@ def test_hooks_take_the_projects_own_ruff_and_fetch_nothing():
     ours = [hook["entry"].replace("--force-exclude", ".") for hook in hooks if hook["language"] == "system"]
     assert ours == [line.strip().replace("$(VENV)", ".venv") for line in lint.splitlines()]
     assert {hook["language"] for hook in hooks} == {"system", "pygrep"}  # which pre-commit needs no environment for
+
+
+def runs(job):
+    """What a job of the workflow runs in a shell."""
+    return [step["run"] for step in read(".github/workflows/test.yml")["jobs"][job]["steps"] if "run" in step]
+
+
+@pytest.mark.parametrize(("job", "command", "page"), [
+    ("test", "make test", "README.md"), ("slow", "make test-slow", "CONTRIBUTING.md"),
+])  # fmt: skip
+def test_the_public_forge_runs_what_the_pages_name_and_the_makefile_has(job, command, page):
+    assert runs(job)[-1] == command
+    assert re.search(rf"^(\| `)?{command}\b(?!-)", (ROOT / page).read_text(), re.M)
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+    torch = next(line for line in (ROOT / "README.md").read_text().splitlines() if "install torch==" in line)
+    (same,) = (line for run in runs(job) for line in run.splitlines() if "torch==" in line)
+    assert torch.split()[-2:] == same.split()[-2:]  # the index of PyTorch's builds for CPUs
+    pinned = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text(), re.M).group()
+    assert pinned in torch.split()
+
+
+def test_the_public_forge_runs_on_pushes_and_requests_may_only_read_and_ends():
+    workflow = read(".github/workflows/test.yml")
+    assert workflow[True] == {"push": {"branches": ["main"]}, "pull_request": None}  # YAML 1.1 reads the key `on` so
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["cancel-in-progress"] is True
+    assert all(0 < job["timeout-minutes"] <= 360 for job in workflow["jobs"].values())
+    test = workflow["jobs"]["test"]
+    assert test["env"] == {REQUIRED: "1"}
+    assert any(f"command -v {NAMES[0]}" in run for run in runs("test"))
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    assert test["strategy"]["matrix"]["python"][0] == lowest
+    assert all(isinstance(version, str) for version in test["strategy"]["matrix"]["python"])
