@@ -47,7 +47,7 @@ class Translate:
     windows: int | None = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
     moments_only: bool = False
-    """Of several samples, write the mean and the standard deviation only."""
+    """Write only the mean and the standard deviation of several samples."""
     tissue: Path | None = None
     """For one subject: your label image of its tissues (1 grey matter, 2 white matter, 3 CSF, 7 tumour) on the grid of
     the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
@@ -60,7 +60,7 @@ class Translate:
     nodes: int = 1
     """With -i: machines; with several, start the command by torchrun or srun."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     overwrite: bool = False
     """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""
     accept: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ class LatentDiffusionConfig:
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 9.6e-5
-    """Of Adam."""
+    """Adam's learning rate."""
 
     @classmethod
     def tiny(cls) -> "LatentDiffusionConfig":
