@@ -94,3 +94,11 @@ def test_the_public_forge_runs_on_pushes_and_requests_may_only_read_and_ends():
     lowest = PROJECT["requires-python"].removeprefix(">=")
     assert test["strategy"]["matrix"]["python"][0] == lowest
     assert all(isinstance(version, str) for version in test["strategy"]["matrix"]["python"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")
+)])  # fmt: skip
+def test_links_of_a_page_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert not [link for link in links if "://" not in link and not ((ROOT / page).parent / link).exists()]
