@@ -281,7 +281,9 @@ def settings_and_commands():
         if kind not in found:
             found.add(kind)
             waiting += [one for one in kind.__mro__[1:] if is_dataclass(one)]
-            waiting += [type(one.default_factory()) for one in fields(kind) if is_dataclass(one.default_factory)]
+            for one in fields(kind):
+                waiting += [one.default_factory] if is_dataclass(one.default_factory) else []
+                waiting += [type(one.default)] if is_dataclass(one.default) else []
     return found
 
 
