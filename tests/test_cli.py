@@ -1,10 +1,12 @@
 """Commands as a user types them: what they write, what they print, and how they fail."""
 
 import contextlib
+import inspect
 import io
 import json
 import re
 import shlex
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -16,9 +18,12 @@ import tyro
 import scansynth
 from scansynth import demo
 from scansynth.cli import VERBS, main
+from scansynth.commands.evaluate import Spread
 from scansynth.commands.next_step import after_generating
 from scansynth.commands.train import parse_train
+from scansynth.config import RunConfig
 from scansynth.data.phantom import write_phantom_cohort
+from scansynth.methods import METHODS
 
 README = Path(__file__).parent.parent / "README.md"
 FEW_STEPS = ["--training.steps", "2", "--training.validate-every", "2", "--training.checkpoint-every", "2"]
@@ -266,3 +271,28 @@ def test_every_training_option_that_a_message_names_is_there(capsys):
             main(["train", recipe, "--help"])
     options = set(re.findall(r"--[a-z.-]*[a-z]", capsys.readouterr().out))
     assert named <= options
+
+
+def settings_and_commands():
+    """All dataclasses whose fields are options: the verbs, and the settings of a run of each method."""
+    waiting, found = [*VERBS.values(), Spread, RunConfig, *(entry.load().Config for entry in METHODS.values())], set()
+    while waiting:
+        kind = waiting.pop()
+        if kind not in found:
+            found.add(kind)
+            waiting += [one for one in kind.__mro__[1:] if is_dataclass(one)]
+            for one in fields(kind):
+                waiting += [one.default_factory] if is_dataclass(one.default_factory) else []
+                waiting += [type(one.default)] if is_dataclass(one.default) else []
+    return found
+
+
+def test_the_help_of_an_option_stands_alone():
+    """It is read beside the option's name, not as what follows it: `--seed INT  Seed of the noise.`"""
+    told = {
+        f"{kind.__name__}.{name}": text
+        for kind in settings_and_commands()
+        for name, text in re.findall(r'^    (\w+): .*\n    """(.*)', inspect.getsource(kind), re.M)
+    }
+    assert {"Training.threads", "SynDiffConfig.learning_rate", "Demo.seed"} <= set(told)
+    assert not {name: text for name, text in told.items() if text.startswith(("Of ", "That of "))}

@@ -66,10 +66,10 @@ class Training:
     """Train for so many wall minutes instead, validations included. The rate is measured at the start and on the way,
     and the steps that fit are written into the run (revisions). 0: by steps."""
     revisions: tuple[tuple[int, int], ...] = ()
-    """Of a run by minutes, what it came to: from which step on the run was to have how many steps in all. Not to be
-    given, but kept: with minutes 0 they make the same run again."""
+    """What a run by minutes came to: from which step on it was to have how many steps in all. Not to be given, but
+    kept: with minutes 0 they make the same run again."""
     threads: int = 0
-    """Of PyTorch on the CPU. 0: a few steps are tried at the start, and the run keeps what was fastest."""
+    """Threads of PyTorch on the CPU. 0: a few steps are tried at the start, and the run keeps what was fastest."""
     batch_size: int = 4
     """Samples a step."""
     precision: AskedPrecision = "auto"
@@ -117,7 +117,7 @@ class RunConfig(Generic[MethodConfig]):
     training: Training = field(default_factory=Training)
     """How long and in what portions."""
     seed: int = 0
-    """Of weights, order of the data and noise."""
+    """Seed of weights, order of the data and noise."""
 
 
 def to_yaml(config: RunConfig[Any]) -> str:

@@ -56,7 +56,7 @@ class LatentConfig:
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 9.6e-5
-    """Of Adam."""
+    """Adam's learning rate."""
 
     @classmethod
     def tiny(cls) -> "LatentConfig":

@@ -35,7 +35,7 @@ class _Measured:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     keep: Path | None = None
     """Keep samples in this folder, and read those that are there: a stopped evaluation goes on where it was."""
 

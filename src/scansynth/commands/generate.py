@@ -25,7 +25,7 @@ class Generate:
     plan: str | None = None
     """Stages of a method that makes a volume in some: autoregressive or hierarchical; by default the run's own."""
     label: tuple[str, ...] = ()
-    """Of the person who is made, as NAME=VALUE, of a run that was trained with labels: age=63 sex=F."""
+    """Labels of the person who is made, as NAME=VALUE, where the run was trained with labels: age=63 sex=F."""
     windows: int | None = None
     """Patches that go through the networks at once: memory and speed, not the result."""
     device: str = "auto"
@@ -35,7 +35,7 @@ class Generate:
     nodes: int = 1
     """Machines; with several, start the command by torchrun or srun."""
     seed: int = 0
-    """Of the noise: volume n of a seed is always the same."""
+    """Seed of the noise: volume n of a seed is always the same."""
     overwrite: bool = False
     """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""
 

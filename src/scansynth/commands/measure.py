@@ -22,13 +22,13 @@ class Measure:
     contrast: str | None = None
     """What the volumes show; by default what their sidecars say."""
     extractor: str = "derivative-pyramid-1"
-    """Of features for Fréchet distances and memorisation: derivative-pyramid-1 (no download) or inception-v3."""
+    """Features for Fréchet distances and memorisation: derivative-pyramid-1 (no download) or inception-v3."""
     weights: Path | None = None
-    """Of inception-v3, a safetensors file (keys: scansynth.evaluation.inception)."""
+    """Weights of inception-v3, a safetensors file (keys: scansynth.evaluation.inception)."""
     memorisation: bool = True
     """Search for memorised training volumes: minutes for ten volumes, hours for 500 at 128×128×128."""
     seed: int = 0
-    """Of the pairs and volumes that are drawn."""
+    """Seed of the pairs and volumes that are drawn."""
 
     def run(self) -> None:
         """Measure and print the tables."""

@@ -19,13 +19,13 @@ class Plan:
     target: Annotated[UseAppendAction[tuple[str, ...]], arg()] = ()
     """Contrast to make; may be given several times; by default all."""
     hours: float = 1.0
-    """Of training."""
+    """Hours of training."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("plan.yaml")
     """Settings file to write, which `train` takes."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
-    """Of weights, order of the data and noise, in the settings."""
+    """Seed of weights, order of the data and noise, in the settings."""
     overwrite: bool = False
     """Replace a settings file that is there."""
 

@@ -42,7 +42,7 @@ class Prepare:
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
     seed: int = 0
-    """Of that draw."""
+    """Seed of the split, where it is drawn."""
     dry_run: bool = False
     """Show subjects, contrasts, grids and problems; write nothing."""
     skip_bad: bool = False

@@ -32,7 +32,7 @@ class Reproduce:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
-    """Of phantoms, splits, weights and noise."""
+    """Seed of phantoms, splits, weights and noise."""
 
     def run(self) -> None:
         """List, plan or carry out."""

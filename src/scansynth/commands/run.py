@@ -32,7 +32,7 @@ class Pipeline:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
-    """Of splits, weights and noise."""
+    """Seed of splits, weights and noise."""
 
     def run(self) -> None:
         """Do all of it, or what is left of it."""

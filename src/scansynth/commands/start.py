@@ -22,7 +22,7 @@ class Demo:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
-    """Of phantoms, splits, weights and noise."""
+    """Seed of phantoms, splits, weights and noise."""
 
     def run(self) -> None:
         """Run the demo and print its table."""

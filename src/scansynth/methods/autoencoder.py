@@ -66,19 +66,19 @@ class AutoencoderConfig:
     codes: int = 8192
     """Vectors of the codebook (VQ)."""
     kl_weight: float = 1e-6
-    """Of L_KL, summed over channels (KL)."""
+    """Weight of L_KL, summed over channels (KL)."""
     adversarial_weight: float = 0.05
-    """Of the patch-adversarial loss; 0 for none."""
+    """Weight of the patch-adversarial loss; 0 for none."""
     adversarial_start: float = 0.3
-    """Share of the training after which it counts."""
+    """Share of the training after which the patch-adversarial loss counts."""
     discriminator_channels: int = 64
     """Base width of the discriminator."""
     perceptual_weights: str = ""
     """Safetensors file of LPIPS weights (`networks/perceptual.py` says which keys); empty: no perceptual loss."""
     perceptual_weight: float = 0.1
-    """Of the perceptual loss, slices only."""
+    """Weight of the perceptual loss, slices only."""
     learning_rate: float = 1e-4
-    """Of Adam, at the start; it falls to a tenth along a cosine."""
+    """Adam's learning rate at the start; it falls to a tenth along a cosine."""
 
     def __post_init__(self):
         if len(self.multipliers) < 2:

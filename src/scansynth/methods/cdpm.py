@@ -113,7 +113,7 @@ class CdpmConfig:
     sampling_steps: int = 1000
     """Steps of sampling, in each stage."""
     learning_rate: float = 1e-4
-    """Of AdamW."""
+    """AdamW's learning rate."""
 
     def __post_init__(self):
         if not 4 <= 2 * self.stage <= self.largest:

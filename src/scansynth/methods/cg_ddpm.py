@@ -93,7 +93,7 @@ class CgDdpmConfig:
     blend: Literal["step", "window"] = "step"
     """3D: windows are blended at every step, or each is sampled by itself and blended at the end (the paper)."""
     learning_rate: float = 4e-5
-    """Of AdamW."""
+    """AdamW's learning rate."""
 
     @classmethod
     def tiny(cls) -> "CgDdpmConfig":

@@ -67,7 +67,7 @@ class DdpmConfig:
     variance: Literal["learned", "fixed"] = "learned"
     """Learned between β̃ and β (IDDPM), or β̃ (DDPM)."""
     loss: Literal["l1", "l2"] = "l1"
-    """Of the noise. CG-DDPM's paper: mean absolute error; DDPM's and IDDPM's: mean squared error."""
+    """Loss of the noise: mean absolute error (CG-DDPM's paper), or mean squared error (DDPM's and IDDPM's)."""
     bound_weight: float = 0.05
     """γ of L_VLB, where the variance is learned."""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
@@ -81,7 +81,7 @@ class DdpmConfig:
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 4e-5
-    """Of AdamW."""
+    """AdamW's learning rate."""
 
     @classmethod
     def tiny(cls) -> "DdpmConfig":

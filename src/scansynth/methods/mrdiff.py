@@ -93,7 +93,7 @@ class MrDiffConfig:
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 2e-4
-    """Of Adam."""
+    """Adam's learning rate."""
 
     def __post_init__(self):
         if self.copies < 1:

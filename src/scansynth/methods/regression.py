@@ -37,7 +37,7 @@ class RegressionConfig:
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 5e-4
-    """Of AdamW, at the start; it falls to zero along a cosine."""
+    """AdamW's learning rate at the start; it falls to zero along a cosine."""
 
     @classmethod
     def tiny(cls) -> "RegressionConfig":

@@ -115,9 +115,9 @@ class SynDiffConfig:
     translators_until: int | None = None
     """Training steps after which the non-diffusive module is frozen (Tables IX and X); None: never."""
     learning_rate: float = 1e-4
-    """Of Adam, for all networks."""
+    """Adam's learning rate, for all networks."""
     discriminator_learning_rate: float | None = None
-    """That of the discriminators, if another."""
+    """Learning rate of the discriminators, if another."""
     final_learning_rate: float | None = None
     """What the learning rates fall to by the end, along a cosine; None: they stay."""
 
