@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from measuring import precisions, save
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine, prepare_synthesis
+from scansynth.engine import Engine
 from scansynth.method import Progress
 from scansynth.methods.mrdiff import MrDiff
+from scansynth.network_precision import prepare_synthesis
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 from scansynth.parts import make_method

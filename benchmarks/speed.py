@@ -24,10 +24,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine, find_device, prepare_synthesis
+from scansynth.engine import Engine
 from scansynth.method import Progress
+from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise
 from scansynth.parts import make_method
+from scansynth.processes import find_device
 from scansynth.recipes import find_recipe
 from scansynth.training_loop import step
 

@@ -1,12 +1,11 @@
-"""The engine: averages, clipping, learning rates, precision, devices."""
+"""The engine: averages, clipping, learning rates, precision."""
 
 import copy
 
 import pytest
 import torch
 
-from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine, find_device, prepare_synthesis
+from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods.regression import Regression, RegressionConfig
@@ -168,6 +167,7 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     with pytest.raises(InputError, match=r"loss of player 'G' is not finite .*fine 0.*broken nan"):
         engine.update("G", {"fine": (parameter * 0).square().sum(), "broken": parameter.sum() * float("nan")})
     assert all(torch.equal(before[name], tensor) for name, tensor in engine.method.state_dict().items())
+<<<<<<< HEAD
 
 
 def test_devices():
@@ -200,3 +200,5 @@ def test_synthesis_on_a_cpu_has_weights_channels_last_and_the_same_result():
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     assert not any(parameter.requires_grad for parameter in method.parameters())
     torch.testing.assert_close(translate(), before)
+=======
+>>>>>>> 1ff1579296d2e9bd90176e2b6e62843fb58c8f50

@@ -398,3 +398,17 @@ def test_wrong_numbers_are_refused(monkeypatch, tmp_path, capfd):
     assert "several --devices repeat the command line" in capfd.readouterr().err
     assert main([*one_subject, "--nodes", "2"]) == 1
     assert "go with a folder" in capfd.readouterr().err
+
+
+def test_devices():
+    assert find_device("cpu") == CPU
+    assert find_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match="use auto, cpu, cuda or mps"):
+        find_device("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there():
+    with pytest.raises(InputError, match="'cuda' is not available here") as caught:
+        find_device("cuda")
+    assert "\n" not in str(caught.value)

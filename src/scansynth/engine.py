@@ -1,7 +1,6 @@
-"""Precision, and the one function that changes weights: `Engine.update`.
+"""The one function that changes weights: `Engine.update`.
 
-Networks may compute in bfloat16; equations, losses and weights stay float32: the cast lives inside each network's
-forward and nowhere else. Several processes each compute on their own part of the batch; gradients are averaged over
+Several processes each compute on their own part of the batch; gradients are averaged over
 them once an update. Networks are not wrapped in `DistributedDataParallel`: some run forward without backward, some
 serve two players, and `torch.autograd.grad` goes past its hooks.
 """
@@ -18,37 +17,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth import checkpoint
 from scansynth.method import Method, Progress
-from scansynth.networks.cpu import lay_weights_out
+from scansynth.network_precision import compute_in
 from scansynth.precision import Precision
 from scansynth.processes import Processes
-from scansynth.processes import find_device as find_device  # synthesis.py and benchmarks/ ask for it here
-
-
-def _to_float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    return type(value)(_to_float32(part) for part in value) if isinstance(value, tuple | list) else value
-
-
-def compute_in(nets: Mapping[str, nn.Module], precision: Precision, device: torch.device) -> None:
-    """Let the nets compute in `precision` inside their forward; what comes out is float32."""
-    if precision == "float32":
-        return
-    for net in nets.values():
-        forward = net.forward
-
-        def cast_forward(*args: Any, forward: Any = forward, **named: Any) -> Any:
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                return _to_float32(forward(*args, **named))
-
-        net.forward = cast_forward
-
-
-def prepare_synthesis(method: Method, device: torch.device, precision: Precision) -> None:
-    """Let a trained method synthesise: on its device, in its precision, without gradients."""
-    method.to(device).eval().requires_grad_(False)
-    lay_weights_out(method, device)
-    compute_in(dict(method.nets.items()), precision, device)
 
 
 def laid_out_like(parameter: nn.Parameter, gradient: Tensor) -> Tensor:

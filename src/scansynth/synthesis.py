@@ -34,16 +34,17 @@ from scansynth.data.scan_facts import facts_of
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.diffusion.windows import Windows
-from scansynth.engine import find_device, prepare_synthesis
 from scansynth.errors import InputError
 from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.given import given, sources_for
 from scansynth.method import Method
+from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.pace import others_are_busy
 from scansynth.parts import make_method
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
+from scansynth.processes import find_device
 from scansynth.progress import Report, report_part
 from scansynth.sampling import Sampling
 from scansynth.synthetic_image import NOTICE, Synthesis
