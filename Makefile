@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 # What changes mathematics: fast files, and one short training.
 QUICK := $(patsubst %,tests/test_%.py,schedule gaussian parameterisation samplers variational windows stages losses \
-	networks levels slice_unet window_attention wavelet kspace signal acquisitions metrics structural_similarity \
+	networks levels slice_unet window_attention wavelet kspace signal acquisitions image_metrics structural_similarity \
 	feature_similarity engine) \
 	tests/test_train.py::test_a_kill_before_the_first_checkpoint_starts_anew
 

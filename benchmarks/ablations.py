@@ -27,13 +27,13 @@ from scansynth.data.datasets import SliceDataset, from_network
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.metrics import GRADIENT_ENERGY, PSNR, SSIM
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import Spread, summarise
+from scansynth.metrics.image_metrics import GRADIENT_ENERGY, PSNR, SSIM
 from scansynth.noise import Noise
 from scansynth.recipes.syndiff import ABLATIONS, Recipe, syndiff_small
-from scansynth.synthesis import Run
-from scansynth.train import train
+from scansynth.synthesis.run import Run
+from scansynth.training.train import train
 
 CONTRASTS = ("T1w", "T2w")
 UNCONDITIONAL = "T2w"

@@ -23,13 +23,13 @@ import torch
 from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.config import RunConfig
 from scansynth.diffusion.samplers import times
-from scansynth.engine import Engine
 from scansynth.method import Progress
 from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise
-from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.training_loop import step
+from scansynth.training.engine import Engine
+from scansynth.training.loop import step
+from scansynth.training.parts import make_method
 
 CPU = torch.device("cpu")
 SIDE, SLICES, SLAB = 128, 128, 32

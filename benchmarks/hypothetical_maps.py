@@ -22,10 +22,10 @@ from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
 from scansynth.data.phantom import cohort_phantom
-from scansynth.evaluation.montage import BANNER
+from scansynth.evaluation.tasks import Task, choose_work
+from scansynth.metrics.montage import BANNER
 from scansynth.noise import Noise
-from scansynth.synthesis import Run
-from scansynth.tasks import Task, choose_work
+from scansynth.synthesis.run import Run
 
 TRUE = {"T1 (s)": ("t1", 1000.0), "T2 (s)": ("t2", 1000.0), "S0 (arbitrary)": ("pd", 1.0)}
 """Map → the phantom's, and what it is divided by."""

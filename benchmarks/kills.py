@@ -28,7 +28,6 @@ import torch
 from kills_digest import hash_of
 from kills_random import killed_at_random
 from kills_sweep import SCENARIOS, swept
-from scansynth import checkpoint
 from scansynth.config import RunConfig
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.build_cohort import build_cohort
@@ -36,7 +35,8 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.recipes import find_recipe
-from scansynth.run_folder import environment
+from scansynth.training import checkpoint
+from scansynth.training.run_folder import environment
 
 CASES = ("regression_small", "syndiff_small")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from scansynth import checkpoint
+from scansynth.training import checkpoint
 
 
 def digest(run: Path) -> dict[str, str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kills_digest import differences, digest, last_line, left_over
-from scansynth import checkpoint
 from scansynth.config import RunConfig, to_yaml
+from scansynth.training import checkpoint
 
 KILLABLE = """
 import faulthandler, os, signal, sys

@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from measuring import in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine
 from scansynth.method import Progress
 from scansynth.methods.autoencoder import Autoencoder
 from scansynth.methods.cola_diff import ColaDiff
 from scansynth.methods.latent_diffusion import LatentDiffusion
 from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise
-from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.training_loop import step
+from scansynth.training.engine import Engine
+from scansynth.training.loop import step
+from scansynth.training.parts import make_method
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T1ce", "T2w", "FLAIR")

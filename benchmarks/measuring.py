@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scansynth.precision import automatic
-from scansynth.run_folder import environment
+from scansynth.training.run_folder import environment
 
 
 def timed(work: Callable[[], object], repeats: int, device: torch.device) -> list[float]:

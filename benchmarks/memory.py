@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py -o benchmarks/results/memory.json
 
-The prediction (`scansynth.memory`) is made before the training's first step, from one sample.
+The prediction (`scansynth.training.memory`) is made before the training's first step, from one sample.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from measuring import in_own_process, save
-from scansynth.memory import predicted_gb
-from scansynth.parts import needs_of
 from scansynth.recipes import find_recipe
-from scansynth.trial import try_steps
+from scansynth.training.memory import predicted_gb
+from scansynth.training.parts import needs_of
+from scansynth.training.trial import try_steps
 
 CASES = (
     ("regression_small", (64, 80), 2, 4, {}),

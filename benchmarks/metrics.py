@@ -32,11 +32,11 @@ from torchmetrics.functional.image import (
 
 from measuring import save
 from scansynth.data.phantom import make_phantom
-from scansynth.evaluation import metrics
-from scansynth.evaluation.cases import Case, brain, inside_the_brain
-from scansynth.evaluation.costs import peak_gb, reset_peak
-from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.protocols import PROTOCOLS, measure
+from scansynth.metrics import image_metrics as metrics
+from scansynth.metrics.cases import Case, brain, inside_the_brain
+from scansynth.metrics.image_metrics import Images
+from scansynth.metrics.protocols import PROTOCOLS, measure
+from scansynth.training.costs import peak_gb, reset_peak
 
 SHAPE = (240, 240, 155)
 DEGRADED = [(blur, noise) for blur in (0.0, 0.7) for noise in (0.01, 0.02, 0.03, 0.05, 0.08)]

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from measuring import precisions, save
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine
 from scansynth.method import Progress
 from scansynth.methods.mrdiff import MrDiff
 from scansynth.network_precision import prepare_synthesis
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
-from scansynth.parts import make_method
 from scansynth.physics.wavelet import iwt
 from scansynth.recipes import find_recipe
-from scansynth.training_loop import step
+from scansynth.training.engine import Engine
+from scansynth.training.loop import step
+from scansynth.training.parts import make_method
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T2w", "FLAIR")

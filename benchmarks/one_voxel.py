@@ -23,8 +23,8 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import FRACTIONS, choose_splits
 from scansynth.data.volume import Volume
-from scansynth.evaluation.metrics import Images, psnr
-from scansynth.evaluation.protocols import measure
+from scansynth.metrics.image_metrics import Images, psnr
+from scansynth.metrics.protocols import measure
 
 ARMS = ("syndiff", "z-score", "percentile", "robust")
 

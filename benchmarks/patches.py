@@ -24,13 +24,13 @@ from torch import nn
 
 from measuring import counted, in_own_process, peak, precisions, save, timed
 from scansynth.diffusion.windows import PatchWindows
-from scansynth.engine import Engine
 from scansynth.method import Progress
 from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise
-from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.training_loop import step
+from scansynth.training.engine import Engine
+from scansynth.training.loop import step
+from scansynth.training.parts import make_method
 
 PATCH, BATCH, VOLUME = (64, 64, 16), 4, (256, 256, 32)
 VOLUMES = ((128, 128, 32), (256, 128, 32), (256, 256, 32), (256, 256, 64))

@@ -19,14 +19,14 @@ import torch
 from measuring import save
 from scansynth.config import read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.metrics import PSNR, SSIM
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.files import write_text
-from scansynth.plan import facts_of_cohort, plan
+from scansynth.metrics.image_metrics import PSNR, SSIM
+from scansynth.planning.plan import facts_of_cohort, plan
 from scansynth.recipes import find_recipe
-from scansynth.synthesis import Run
-from scansynth.train import train
+from scansynth.synthesis.run import Run
+from scansynth.training.train import train
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ import torch
 from ablations import CONTRASTS, phantoms
 from measuring import save
 from scansynth.recipes.syndiff import syndiff_small
-from scansynth.train import train
+from scansynth.training.train import train
 
 PRECISIONS, SEEDS = ("float32", "bfloat16"), (0, 1)
 

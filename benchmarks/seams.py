@@ -32,10 +32,10 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
 from scansynth.diffusion import windows as windows_module
 from scansynth.diffusion.windows import Cut, PatchWindows
-from scansynth.evaluation.cases import Case, brain
-from scansynth.evaluation.montage import BANNER
+from scansynth.metrics.cases import Case, brain
+from scansynth.metrics.montage import BANNER
 from scansynth.noise import Noise
-from scansynth.synthesis import Run
+from scansynth.synthesis.run import Run
 
 WAYS = {
     "own noise": "window by window, each with its own noise",

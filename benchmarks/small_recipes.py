@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from measuring import save, timed
-from scansynth.engine import Engine
 from scansynth.method import Progress
-from scansynth.parts import make_method
 from scansynth.precision import automatic
 from scansynth.recipes import find_recipe
-from scansynth.training_loop import step
+from scansynth.training.engine import Engine
+from scansynth.training.loop import step
+from scansynth.training.parts import make_method
 
 RECIPES = (
     "regression_small", "syndiff_small", "syndiff_small_supervised", "ddpm_x0_small", "mrdiff_small",

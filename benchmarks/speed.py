@@ -23,15 +23,15 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from measuring import counted, in_own_process, peak, precisions, save, timed
+from scansynth.devices import find_device
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine
 from scansynth.method import Progress
 from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise
-from scansynth.parts import make_method
-from scansynth.processes import find_device
 from scansynth.recipes import find_recipe
-from scansynth.training_loop import step
+from scansynth.training.engine import Engine
+from scansynth.training.loop import step
+from scansynth.training.parts import make_method
 
 KINDS = (
     ("convolution, backward", ("convolution_backward",)),

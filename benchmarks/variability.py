@@ -17,11 +17,11 @@ import torch
 from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, whole_subject
-from scansynth.evaluation.cases import slices_with_foreground
-from scansynth.evaluation.metrics import PSNR, SSIM
-from scansynth.evaluation.protocols import measure
+from scansynth.metrics.cases import slices_with_foreground
+from scansynth.metrics.image_metrics import PSNR, SSIM
+from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
-from scansynth.synthesis import Run
+from scansynth.synthesis.run import Run
 
 SLICES, SAMPLES = 50, 10
 

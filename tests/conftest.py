@@ -95,7 +95,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def first_stage(cohort, tiny, tmp_path_factory):
     """Run folder of the autoencoder that latent methods work on."""
-    from scansynth.train import train
+    from scansynth.training.train import train
 
     run = tmp_path_factory.mktemp("first") / "stage"
     train(tiny("autoencoder", steps=60, batch_size=4, validate_every=60), cohort, run, device=torch.device("cpu"))

@@ -15,7 +15,7 @@ from scansynth.methods.autoencoder import Autoencoder, AutoencoderConfig, drawn_
 from scansynth.networks.autoencoder import Codebook
 from scansynth.networks.perceptual import ALEXNET
 from scansynth.noise import Noise
-from scansynth.train import train
+from scansynth.training.train import train
 
 NOISE = Noise([(0, 0, 0), (0, 0, 1)])
 

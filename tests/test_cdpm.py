@@ -27,10 +27,10 @@ from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
 from scansynth.needs import LABEL_WIDTH
 from scansynth.noise import Noise
-from scansynth.parts import make_method
 from scansynth.recipes import find_recipe
-from scansynth.train import train
-from scansynth.validation import held_out_loss, held_out_samples
+from scansynth.training.parts import make_method
+from scansynth.training.train import train
+from scansynth.training.validation import held_out_loss, held_out_samples
 from test_stages import DEPTH, UnitDraws, autoregressive_field, conditional, implied
 
 CPU = torch.device("cpu")

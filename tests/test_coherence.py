@@ -8,9 +8,9 @@ import pytest
 from scipy import ndimage
 
 from scansynth.errors import InputError
-from scansynth.evaluation.coherence import borders_of, slice_coherence, slice_steps
-from scansynth.evaluation.coherence_tables import plot_coherence, write_coherence
-from scansynth.evaluation.sets import VolumeSet
+from scansynth.sets.coherence import borders_of, slice_coherence, slice_steps
+from scansynth.sets.coherence_tables import plot_coherence, write_coherence
+from scansynth.sets.volume_sets import VolumeSet
 
 BORDERS = (6, 12, 18)
 

@@ -9,7 +9,6 @@ import torch
 
 import scansynth
 from scansynth.cli import main
-from scansynth.cohort_synthesis import translate_cohort
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.prepare import Preparation, grid_for
 from scansynth.data.tissue import segment
@@ -17,16 +16,17 @@ from scansynth.data.volume import Volume
 from scansynth.diffusion.parameterisation import eps_from_velocity, mean_from_eps
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import normal_kl
-from scansynth.drawings import draw
 from scansynth.errors import InputError
+from scansynth.evaluation.samples import draw
+from scansynth.evaluation.tasks import choose_work, synthesise
 from scansynth.method import Progress
 from scansynth.methods.cola_diff import ColaDiff, ColaDiffConfig, kl_weight
 from scansynth.networks.cola import BottleneckBlock, ColaUnet, ConditionPath, Size, TissueEncoder, TransformerBlock
 from scansynth.noise import Noise
 from scansynth.recipes.cola_diff import ABLATIONS
-from scansynth.synthesis import Run
-from scansynth.tasks import choose_work, synthesise
-from scansynth.train import train
+from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.run import Run
+from scansynth.training.train import train
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 SIZE = Size(8, (1, 2, 2), 2, (0, 2))
@@ -216,7 +216,7 @@ def test_files_are_translated_with_tissue_of_the_sources_alone(trained, phantoms
         asked.append((contrast, voxel))
         return segment(image, contrast, voxel)
 
-    monkeypatch.setattr("scansynth.synthesis.segment", watched)
+    monkeypatch.setattr("scansynth.synthesis.run.segment", watched)
     made = trained.translate({"T1w": scan}, "T2w", subject=subject)
     assert asked == [("T1w", [6.0, 6.0, 6.0])]
     assert made.array.shape == (32, 32, 16)
@@ -229,7 +229,7 @@ def test_files_are_translated_with_tissue_of_the_sources_alone(trained, phantoms
 def test_the_users_own_tissue_is_read_on_the_sources_grid(trained, phantoms, cohort, tmp_path, monkeypatch):
     subject = cohort.subjects("test")[0]
     scan = next(one for one in phantoms.subjects if one.name == subject).scans["T1w"]
-    monkeypatch.setattr("scansynth.synthesis.segment", None)
+    monkeypatch.setattr("scansynth.synthesis.run.segment", None)
     seen = []
     condition = trained.method.tissue_of_sources
     monkeypatch.setattr(trained.method, "tissue_of_sources", lambda *some: seen.append(condition(*some)) or seen[-1])
@@ -277,7 +277,7 @@ def test_a_folders_own_tissue_is_found_where_a_run_reads_it(trained, phantoms, c
 
 def test_evaluation_reads_the_stored_tissue_and_segments_noisy_sources(trained, cohort, monkeypatch):
     task = next(task for task in choose_work([trained], cohort, "test", protocol="cola-diff", target="T2w"))
-    monkeypatch.setattr("scansynth.synthesis.segment", None)
+    monkeypatch.setattr("scansynth.synthesis.run.segment", None)
     assert draw(trained, task, 0, sample=0).image.std() > 0
     with pytest.raises(TypeError):  # the segmentation, which is not there
         draw(trained, task, 0, sample=0, level=0.1)
@@ -285,7 +285,7 @@ def test_evaluation_reads_the_stored_tissue_and_segments_noisy_sources(trained, 
 
 def test_noise_in_the_sources_reaches_their_tissue(trained, cohort, monkeypatch):
     images, nothing = [], np.zeros((4, 32, 32, 16))
-    monkeypatch.setattr("scansynth.synthesis.segment", lambda image, *_: images.append(image) or nothing)
+    monkeypatch.setattr("scansynth.synthesis.run.segment", lambda image, *_: images.append(image) or nothing)
     synthesise(trained, cohort, cohort.subjects("test")[0], target="T2w", seed=0, change=lambda images: images * 0.5)
     assert len(images) == 1  # T1w, and not the target
     prepared = cohort.read(cohort.subjects("test")[0], "T1w")

@@ -8,10 +8,10 @@ import pytest
 
 from scansynth.errors import InputError
 from scansynth.evaluation.comparison import compare, latex, markdown, write_comparison
-from scansynth.evaluation.costs import Cost
-from scansynth.evaluation.protocols import Measurement
-from scansynth.evaluation.statistics import difference, holm
 from scansynth.evaluation.tables import COPIED_SOURCE, Result
+from scansynth.metrics.protocols import Measurement
+from scansynth.metrics.statistics import difference, holm
+from scansynth.training.costs import Cost
 
 SUBJECTS = [f"test-{k}" for k in range(8)]
 BASE = np.array([20.0, 22.5, 19.0, 25.0, 23.0, 21.0, 24.0, 20.5])

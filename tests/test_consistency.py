@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from scansynth.errors import InputError
-from scansynth.evaluation.consistency import Consistency, consistency, markdown, write_consistency
+from scansynth.metrics.consistency import Consistency, consistency, markdown, write_consistency
 
 
 def test_uncertainty_and_mc_n_are_those_of_the_definition():

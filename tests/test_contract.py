@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from conftest import first_stage_if
-from scansynth.checkpoint import load_weights, restore
 from scansynth.data.datasets import whole_subject
-from scansynth.engine import Engine
+from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.first_stage import FOLDER, FirstStage
 from scansynth.method import Progress
 from scansynth.methods import find_method
 from scansynth.noise import Noise
-from scansynth.parts import make_method, make_parts
-from scansynth.processes import Processes
-from scansynth.train import train
+from scansynth.training.checkpoint import load_weights, restore
+from scansynth.training.engine import Engine
+from scansynth.training.first_stage import FOLDER, FirstStage
+from scansynth.training.parts import make_method, make_parts
+from scansynth.training.train import train
 
 CPU = torch.device("cpu")
 

@@ -12,14 +12,14 @@ import torch
 
 import scansynth
 from scansynth.cli import main
-from scansynth.cohort_synthesis import translate_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.sampling import Sampling
-from scansynth.synthetic_image import Synthesis, is_made, sidecar_of
-from scansynth.train import train
+from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.image import Synthesis, is_made, sidecar_of
+from scansynth.synthesis.sampling import Sampling
+from scansynth.training.train import train
 
 SMALL = {"seed": 9, "shape": (32, 32, 16), "spacing": 6.0}
 

@@ -14,10 +14,10 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
-from scansynth.downstream import ACQUIRED, WHOLE, WITHOUT, dice, measure_downstream
 from scansynth.errors import InputError
-from scansynth.segmenter import command_segmenter, segmentation_loss, train_segmenter
-from scansynth.train import train
+from scansynth.evaluation.downstream import ACQUIRED, WHOLE, WITHOUT, dice, measure_downstream
+from scansynth.evaluation.segmenter import command_segmenter, segmentation_loss, train_segmenter
+from scansynth.training.train import train
 
 THRESHOLD = """
 import sys

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods.regression import Regression, RegressionConfig
 from scansynth.noise import Noise
+from scansynth.training.engine import Engine
 
 CPU = torch.device("cpu")
 
@@ -167,38 +167,3 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     with pytest.raises(InputError, match=r"loss of player 'G' is not finite .*fine 0.*broken nan"):
         engine.update("G", {"fine": (parameter * 0).square().sum(), "broken": parameter.sum() * float("nan")})
     assert all(torch.equal(before[name], tensor) for name, tensor in engine.method.state_dict().items())
-<<<<<<< HEAD
-
-
-def test_devices():
-    assert find_device("cpu") == CPU
-    assert find_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(InputError, match="use auto, cpu, cuda or mps"):
-        find_device("tpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_device_that_is_not_there():
-    with pytest.raises(InputError, match="'cuda' is not available here") as caught:
-        find_device("cuda")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.processor
-def test_synthesis_on_a_cpu_has_weights_channels_last_and_the_same_result():
-    torch.manual_seed(0)
-    method = Regression(RegressionConfig.tiny(), ("T1w", "T2w")).eval()
-    batch = {"images": torch.rand(1, 2, 16, 16, 3), "available": torch.tensor([[True, False]])}
-
-    def translate():
-        with torch.no_grad():
-            return method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)])).image
-
-    before = translate()
-    prepare_synthesis(method, CPU, "float32")
-    weights = [parameter for parameter in method.parameters() if parameter.ndim == 4]
-    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
-    assert not any(parameter.requires_grad for parameter in method.parameters())
-    torch.testing.assert_close(translate(), before)
-=======
->>>>>>> 1ff1579296d2e9bd90176e2b6e62843fb58c8f50

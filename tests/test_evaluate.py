@@ -12,10 +12,10 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.cases import Case, brain
-from scansynth.tasks import synthesise
-from scansynth.train import train
+from scansynth.evaluation.evaluate import evaluate
+from scansynth.evaluation.tasks import synthesise
+from scansynth.metrics.cases import Case, brain
+from scansynth.training.train import train
 
 
 @pytest.fixture(scope="module")

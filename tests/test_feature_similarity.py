@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scansynth.evaluation.feature_similarity import (
+from scansynth.metrics.feature_similarity import (
     fsim,
     gmsd,
     gradient_magnitude,

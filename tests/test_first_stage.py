@@ -13,11 +13,11 @@ from scansynth.config import read_yaml
 from scansynth.data.arrays import read_array
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.datasets import SliceDataset, read_image, to_network
+from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.first_stage import FOLDER, FirstStage, compute_latents
-from scansynth.parts import find_first_stage, make_parts
-from scansynth.processes import Processes
-from scansynth.train import train
+from scansynth.training.first_stage import FOLDER, FirstStage, compute_latents
+from scansynth.training.parts import find_first_stage, make_parts
+from scansynth.training.train import train
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,11 @@ from scansynth.cli import main
 from scansynth.config import RunConfig, Training
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.evaluation.sets import VolumeSet, check_comparable
-from scansynth.generation import generate, generate_set, volume_path
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import DdpmConfig
-from scansynth.train import train
+from scansynth.sets.volume_sets import VolumeSet, check_comparable
+from scansynth.synthesis.generated import generate, generate_set, volume_path
+from scansynth.training.train import train
 
 CPU = torch.device("cpu")
 SETTINGS = {

@@ -9,10 +9,10 @@ from conftest import first_stage_if, toy_settings
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.build_tissue import TissueSettings
 from scansynth.data.prepare import Preparation
+from scansynth.evaluation.tasks import synthesise
 from scansynth.given import given, sources_for
-from scansynth.tasks import synthesise
-from scansynth.train import train
-from scansynth.validation import synthesise_case, validation_cases
+from scansynth.training.train import train
+from scansynth.training.validation import synthesise_case, validation_cases
 
 CPU = torch.device("cpu")
 METHODS = ("regression", "cola_diff", "cdpm", "mrdiff")

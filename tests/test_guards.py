@@ -12,14 +12,14 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
 from scansynth.evaluation.comparison import compare, markdown, write_comparison
-from scansynth.evaluation.metrics import Images, psnr
-from scansynth.evaluation.protocols import PROTOCOLS, Measurement, measure
-from scansynth.evaluation.statistics import warn_of
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import Result, summarise, write_tables
-from scansynth.evaluation.uncertainty import uncertainty
-from scansynth.train import train
+from scansynth.metrics.image_metrics import Images, psnr
+from scansynth.metrics.protocols import PROTOCOLS, Measurement, measure
+from scansynth.metrics.statistics import warn_of
+from scansynth.metrics.uncertainty import uncertainty
+from scansynth.training.train import train
 
 
 def trained(tiny, cohort, folder):

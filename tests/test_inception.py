@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from scansynth.errors import InputError
-from scansynth.evaluation.features import find_extractor
-from scansynth.evaluation.inception import LAYERS, InceptionNetwork, shapes
-from scansynth.evaluation.set_measures import measure_sets
-from scansynth.evaluation.sets import VolumeSet
+from scansynth.sets.features import find_extractor
+from scansynth.sets.inception import LAYERS, InceptionNetwork, shapes
+from scansynth.sets.set_measures import measure_sets
+from scansynth.sets.volume_sets import VolumeSet
 
 A = ["1x1"], ["5x5_1", "5x5_2"], ["3x3dbl_1", "3x3dbl_2", "3x3dbl_3"], ["average", "_pool"]
 C = ["1x1"], ["7x7_1", "7x7_2", "7x7_3"], [f"7x7dbl_{k}" for k in (1, 2, 3, 4, 5)], ["average", "_pool"]
@@ -134,7 +134,7 @@ def test_slices_are_resized_and_grey(file, monkeypatch):
 
 def test_the_weights_hash_stands_in_every_column(file, monkeypatch):
     # The network itself is tested above; here only the names count, so that a small image serves.
-    monkeypatch.setattr("scansynth.evaluation.inception.SIDE", 75)
+    monkeypatch.setattr("scansynth.sets.inception.SIDE", 75)
     extractor = find_extractor("inception-v3", file)
     digits = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     assert extractor.name == f"inception-v3-{digits}"

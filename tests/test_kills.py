@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scansynth import checkpoint
-from scansynth.train import train
+from scansynth.training import checkpoint
+from scansynth.training.train import train
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts, no package: nothing that is installed

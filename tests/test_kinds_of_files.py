@@ -8,7 +8,7 @@ import torch
 from files.kinds import KINDS, Named, Refused, Right, missing_words
 from scansynth.cli import main
 from scansynth.data.cohort import Cohort
-from scansynth.train import train
+from scansynth.training.train import train
 
 PREPARED = [one for one in KINDS.values() if one.verb == "prepare"]
 

@@ -23,9 +23,9 @@ from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import Ddpm, DdpmConfig
 from scansynth.needs import LABEL_WIDTH
 from scansynth.noise import Noise
-from scansynth.parts import make_method
-from scansynth.train import train
-from scansynth.validation import held_out_samples
+from scansynth.training.parts import make_method
+from scansynth.training.train import train
+from scansynth.training.validation import held_out_samples
 
 CPU = torch.device("cpu")
 ROWS = [

@@ -13,7 +13,7 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.measure import measure_generated
+from scansynth.sets.measure import measure_generated
 
 SHAPE = (32, 32, 24)
 

@@ -10,16 +10,16 @@ from scipy import stats
 
 from scansynth.data.phantom import make_phantom
 from scansynth.errors import InputError
-from scansynth.evaluation.features import DERIVATIVE_PYRAMID
-from scansynth.evaluation.memorisation import aligned, centred, find_memorised, threshold_of
-from scansynth.evaluation.memorisation_tables import (
+from scansynth.sets.features import DERIVATIVE_PYRAMID
+from scansynth.sets.memorisation import aligned, centred, find_memorised, threshold_of
+from scansynth.sets.memorisation_tables import (
     closest,
     embedding_vectors,
     plot_embedding,
     plot_pairs,
     write_memorisation,
 )
-from scansynth.evaluation.registration import (
+from scansynth.sets.registration import (
     Map,
     Search,
     landmarks,
@@ -28,7 +28,7 @@ from scansynth.evaluation.registration import (
     tissue,
     warped,
 )
-from scansynth.evaluation.sets import VolumeSet
+from scansynth.sets.volume_sets import VolumeSet
 
 SHAPE = (30, 36, 28)
 TRAINING, HELD_OUT, FRESH = range(6), range(20, 28), range(40, 43)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from scansynth import memory
-from scansynth.memory import ALLOCATOR, LIBRARIES, STATES, predicted_gb
-from scansynth.parts import make_method
+from scansynth.training import memory
+from scansynth.training.memory import ALLOCATOR, LIBRARIES, STATES, predicted_gb
+from scansynth.training.parts import make_method
 
 CPU = torch.device("cpu")
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "memory.py"

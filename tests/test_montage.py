@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.evaluation.montage import BANNER, montage, slice_grid, validation_picture
+from scansynth.metrics.montage import BANNER, montage, slice_grid, validation_picture
 
 SHAPE = (30, 34, 26)
 BLOB = (slice(21, 23), slice(24, 26), slice(18, 20))

@@ -19,7 +19,7 @@ from scansynth.noise import Noise
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt, iwt
 from scansynth.recipes import find_recipe
-from scansynth.train import train
+from scansynth.training.train import train
 
 K = ("T1w", "T2w", "FLAIR")
 PARAMETERS = torch.tensor([[[450, 9.8, 0, 15], [3760, 100, 0, 90], [9000, 120, 2500, 90]]]).repeat(2, 1, 1)

@@ -11,14 +11,14 @@ import torch
 
 import scansynth
 from scansynth.cli import main
-from scansynth.cohort_synthesis import translate_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.synthesis import Run
-from scansynth.synthetic_image import Synthesis, is_made, sidecar_of
-from scansynth.train import train
+from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.image import Synthesis, is_made, sidecar_of
+from scansynth.synthesis.run import Run
+from scansynth.training.train import train
 
 SHAPE = (6, 5, 4)
 PARTS = ("t2_T1map.nii.gz", "t2_sample-2.nii.gz", "t2_sample-1.nii.gz", "t2_std.nii.gz", "t2.nii.gz")

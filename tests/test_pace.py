@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scansynth import pace
 from scansynth.config import Training, read_yaml, to_yaml
 from scansynth.errors import InputError
-from scansynth.pace import Budget, Crowding, choose_threads, progress_at, threads
-from scansynth.synthesis import Run
-from scansynth.train import train
+from scansynth.synthesis.run import Run
+from scansynth.training import pace
+from scansynth.training.pace import Budget, Crowding, choose_threads, progress_at, threads
+from scansynth.training.train import train
 from test_train import assert_equal, contents, interrupted, metrics, with_training
 
 CPU = torch.device("cpu")
@@ -191,7 +191,7 @@ def test_synthesis_takes_one_thread_where_others_are_busy(cohort, tiny, tmp_path
     caplog.set_level("INFO")
     train(tiny(steps=1), cohort, tmp_path / "run", device=CPU)
     for busy, number in ((False, 2), (True, 1)):
-        monkeypatch.setattr("scansynth.synthesis.others_are_busy", lambda _, busy=busy: busy)
+        monkeypatch.setattr("scansynth.synthesis.run.others_are_busy", lambda _, busy=busy: busy)
         with threads(2):
             Run.load(tmp_path / "run", "cpu")
             assert torch.get_num_threads() == number

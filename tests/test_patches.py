@@ -18,7 +18,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.noise import Noise
-from scansynth.train import train
+from scansynth.training.train import train
 
 SIZE = (16, 12, 8)
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from scansynth.errors import InputError
-from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.perceptual_similarity import lpips, lpips_metric
-from scansynth.evaluation.protocols import PROTOCOLS, measure
 from scansynth.evaluation.tables import Result, write_tables
+from scansynth.metrics.image_metrics import Images
+from scansynth.metrics.perceptual_similarity import lpips, lpips_metric
+from scansynth.metrics.protocols import PROTOCOLS, measure
 from scansynth.networks.perceptual import ALEXNET, CONVERT, VGG16, PerceptualNetwork
 
 # Layers written out as in the networks' papers: ("c", key, stride, padding), ("p", side of pooling with stride 2), and

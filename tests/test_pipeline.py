@@ -20,7 +20,7 @@ from scansynth.data.choose_preparation import Look, choose_preparation, look
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.errors import InputError
-from scansynth.pipeline import asked_of, with_split
+from scansynth.planning.pipeline import asked_of, with_split
 
 CPU = torch.device("cpu")
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
@@ -105,8 +105,8 @@ def test_a_dry_run_writes_settings_that_train_takes_and_nothing_else(data, tmp_p
 @pytest.mark.parametrize("stage", ["preparing", "training", "measuring", "making what is missing"])
 def test_stopped_at_any_stage_it_goes_on(stage, done, data, tmp_path, monkeypatch, capfd):
     """The plan is that of the first time, and the end is the same as without a stop."""
-    from scansynth import pipeline
     from scansynth.commands import run as verb
+    from scansynth.planning import pipeline
 
     out = tmp_path / "out"
     shutil.copytree(done, out)  # what was decided there: rates differ from time to time

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scansynth import plan as planning
 from scansynth.cli import main
 from scansynth.config import read_yaml
 from scansynth.data.build_cohort import build_cohort
@@ -13,8 +12,9 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
-from scansynth.plan import facts_of_cohort, plan
-from scansynth.trial import Trial
+from scansynth.planning import plan as planning
+from scansynth.planning.plan import facts_of_cohort, plan
+from scansynth.training.trial import Trial
 
 CPU = torch.device("cpu")
 

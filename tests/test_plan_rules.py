@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.plan_rules import FEW_STEPS, MANY_STEPS, PAIRED, RULES, Facts, adjusted_width, decide
+from scansynth.planning.plan_rules import FEW_STEPS, MANY_STEPS, PAIRED, RULES, Facts, adjusted_width, decide
 
 ALL = ("T1w", "T2w", "FLAIR")
 PAIRS = Facts(

@@ -7,15 +7,15 @@ import torch
 from rich.console import Console
 
 import scansynth
-from scansynth.cohort_synthesis import translate_cohort
 from scansynth.commands import console
 from scansynth.commands.console import Log, bars, in_words
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
+from scansynth.evaluation.evaluate import evaluate
+from scansynth.evaluation.robustness import measure_robustness
 from scansynth.progress import Parts
-from scansynth.robustness import measure_robustness
-from scansynth.sampling import Sampling
-from scansynth.train import train
+from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.sampling import Sampling
+from scansynth.training.train import train
 
 
 class Clock:

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from scansynth.errors import InputError
-from scansynth.evaluation import feature_similarity, metrics
-from scansynth.evaluation.cases import Case, body, brain
-from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.protocols import PROTOCOLS, measure
-from scansynth.evaluation.structural_similarity import ssim_maps
 from scansynth.evaluation.tables import Result, write_tables
+from scansynth.metrics import feature_similarity
+from scansynth.metrics import image_metrics as metrics
+from scansynth.metrics.cases import Case, body, brain
+from scansynth.metrics.image_metrics import Images
+from scansynth.metrics.protocols import PROTOCOLS, measure
+from scansynth.metrics.structural_similarity import ssim_maps
 
 SHAPE = (60, 56, 34)
 

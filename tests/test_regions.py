@@ -12,12 +12,12 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.cases import Case, brain
-from scansynth.evaluation.protocols import Measurement
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.regions import Region, measure_regions, regions_of, write_regions
 from scansynth.evaluation.tables import Result
-from scansynth.train import train
+from scansynth.metrics.cases import Case, brain
+from scansynth.metrics.protocols import Measurement
+from scansynth.training.train import train
 
 SHAPE = (48, 40, 36)
 

@@ -14,14 +14,14 @@ from scipy import ndimage
 import scansynth
 from browser import Browser
 from scansynth.data.datasets import read_image
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.cases import foreground
 from scansynth.evaluation.comparison import compare, write_comparison
-from scansynth.evaluation.montage import BANNER, foreground_box
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.plots import plot_subjects
+from scansynth.metrics.cases import foreground
+from scansynth.metrics.montage import BANNER, foreground_box
 from scansynth.report.report import write_report
 from scansynth.report.volumes import LEVELS, UNCERTAINTY_LEVELS, pack
-from scansynth.train import train
+from scansynth.training.train import train
 
 HOSTILE = '</script><b id="broken">&'
 

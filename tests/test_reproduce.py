@@ -15,12 +15,10 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import PROTOCOLS
-from scansynth.evaluation.set_measures import SUMMARY
 from scansynth.methods import METHODS
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.syndiff import SynDiffConfig
-from scansynth.parts import needs_of
+from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS
 from scansynth.recipes.tables import TABLES
@@ -28,7 +26,9 @@ from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task,
 from scansynth.reproduction.plan import plan, text
 from scansynth.reproduction.request import Request, parse_data
 from scansynth.reproduction.run import reproduce
-from scansynth.trial import try_steps
+from scansynth.sets.set_measures import SUMMARY
+from scansynth.training.parts import needs_of
+from scansynth.training.trial import try_steps
 
 CPU = torch.device("cpu")
 STEPS = 4

@@ -11,11 +11,11 @@ from PIL import Image
 import scansynth
 from scansynth.cli import main
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
+from scansynth.evaluation.evaluate import evaluate
+from scansynth.evaluation.robustness import markdown, measure_robustness
 from scansynth.noise import Noise
 from scansynth.physics.noise import noisy
-from scansynth.robustness import markdown, measure_robustness
-from scansynth.train import train
+from scansynth.training.train import train
 
 
 @pytest.fixture(scope="module")

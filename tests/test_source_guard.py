@@ -12,7 +12,7 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.record import PreparationRecord
 from scansynth.errors import InputError
-from scansynth.train import train
+from scansynth.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from scansynth.errors import InputError
-from scansynth.evaluation.statistics import Difference, corrected, difference, holm, warn_of
+from scansynth.metrics.statistics import Difference, corrected, difference, holm, warn_of
 
 OTHER = {f"s{k}": value for k, value in enumerate((20.1, 22.4, 19.8, 25.0, 23.3, 21.7, 24.2, 20.9))}
 METHOD = {

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from scansynth import checkpoint
-from scansynth.stopping import SIGNALS, StoppedError, asked_to_stop
-from scansynth.synthesis import Run
-from scansynth.train import train
+from scansynth.synthesis.run import Run
+from scansynth.training import checkpoint
+from scansynth.training.stopping import SIGNALS, StoppedError, asked_to_stop
+from scansynth.training.train import train
 from test_train import assert_equal, contents, metrics, with_training
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def test_a_stop_during_a_validation_leaves_it_for_later(end, cohort, tiny, tmp_p
             asked.append(os.kill(os.getpid(), signal.SIGTERM))
         real(loop)
 
-    monkeypatch.setattr("scansynth.training_loop.Loop.go_on", go_on)
+    monkeypatch.setattr("scansynth.training.loop.Loop.go_on", go_on)
     with pytest.raises(StoppedError, match=f"step 4 of {end}"):
         train(config, cohort, tmp_path / "run", device=CPU)
     assert not (tmp_path / "run" / "best").exists()
@@ -120,7 +120,7 @@ def test_the_command_says_where_it_stopped_and_ends_with_the_signals_code(cohort
         os.kill(os.getpid(), signal.SIGTERM)
         return real(loop)
 
-    monkeypatch.setattr("scansynth.training_loop.Loop.stopping", stopping)
+    monkeypatch.setattr("scansynth.training.loop.Loop.stopping", stopping)
     command = ["train", str(tmp_path / "settings.yaml"), "--cohort", str(cohort.folder), "--run", str(tmp_path / "run")]
     assert main(command) == 128 + signal.SIGTERM
     assert "stopped by SIGTERM at step 1 of 5000, saved; the same command goes on from there" in capfd.readouterr().err

@@ -6,9 +6,9 @@ import torch
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from scansynth.evaluation import metrics
-from scansynth.evaluation.metrics import Images
-from scansynth.evaluation.structural_similarity import (
+from scansynth.metrics import image_metrics as metrics
+from scansynth.metrics.image_metrics import Images
+from scansynth.metrics.structural_similarity import (
     SCALE_WEIGHTS,
     gaussian,
     ssim_maps,

@@ -15,12 +15,12 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
+from scansynth.evaluation.tasks import subsets_of
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.regression import RegressionConfig
-from scansynth.sampling import Sampling
-from scansynth.synthesis import Moments
-from scansynth.tasks import subsets_of
-from scansynth.train import train
+from scansynth.synthesis.run import Moments
+from scansynth.synthesis.sampling import Sampling
+from scansynth.training.train import train
 
 CONTRASTS = ("T1w", "T2w", "PDw", "FLAIR")
 

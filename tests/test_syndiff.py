@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods.syndiff import SynDiff, SynDiffConfig
 from scansynth.noise import Noise, SharedAlongSlices
+from scansynth.training.engine import Engine
 
 CONTRASTS = ("T1w", "T2w")
 PROGRESS = Progress(0, 100, 0.0)

@@ -7,7 +7,6 @@ import torch
 
 from scansynth.config import RunConfig, Training
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.engine import Engine
 from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods.syndiff import (
@@ -21,6 +20,7 @@ from scansynth.methods.syndiff import (
 from scansynth.noise import Noise
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS, syndiff, syndiff_public_code
+from scansynth.training.engine import Engine
 
 TINY = RunConfig(
     "syndiff", replace(SynDiffConfig.tiny(), variant="unpaired"), ("T1w", "T2w"), training=Training(steps=100)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import scansynth
-from scansynth.cohort_synthesis import translate_cohort
 from scansynth.config import DataSettings
 from scansynth.data.datasets import SliceDataset, as_acquired
 from scansynth.data.layouts import find_subjects
@@ -19,17 +18,18 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import grid_for, prepare
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.protocols import measure
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE
+from scansynth.evaluation.tasks import synthesise
+from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
-from scansynth.sampling import Sampling
-from scansynth.synthesis import Run
-from scansynth.synthetic_image import sidecar_of
-from scansynth.tasks import synthesise
-from scansynth.train import train
-from scansynth.validation import case_sources, validation_cases
+from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.image import sidecar_of
+from scansynth.synthesis.run import Run
+from scansynth.synthesis.sampling import Sampling
+from scansynth.training.train import train
+from scansynth.training.validation import case_sources, validation_cases
 
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
 
@@ -285,7 +285,7 @@ def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, mo
             super().__init__(*arguments, **settings)
             made.append(self)
 
-    monkeypatch.setattr("scansynth.parts.SliceDataset", Kept)
+    monkeypatch.setattr("scansynth.training.parts.SliceDataset", Kept)
     data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=5)
     train(replace(tiny("regression", steps=1), data=data), cohort, tmp_path / "run", device=torch.device("cpu"))
     assert len(made[0]) == 5 * len(cohort.subjects("train"))
@@ -319,7 +319,7 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
     def keep(path, shown, synthesis, *, target, **_):
         pictures[path.name] = shown, target
 
-    monkeypatch.setattr("scansynth.evaluate.montage", keep)
+    monkeypatch.setattr("scansynth.evaluation.evaluate.montage", keep)
     results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
     assert f"T1w accelerated {FOLD}×{FOLD}, as source" in (tmp_path / "table.md").read_text()
     subject = cohort.subjects("test")[0]

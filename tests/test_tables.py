@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import Measurement
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, summarise, write_tables
+from scansynth.metrics.protocols import Measurement
 
 
 def result(label: str, subject: str, psnr: list[float], ssim: list[float], ratio: float = 1.0, **changes) -> Result:

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from conftest import CASES, first_stage_if
-from scansynth import checkpoint
-from scansynth.checkpoint import load_weights
 from scansynth.config import read_yaml
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.prepare import Preparation
+from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.methods.regression import RegressionConfig
-from scansynth.processes import Processes
-from scansynth.run_folder import locked
-from scansynth.train import train
+from scansynth.training import checkpoint
+from scansynth.training.checkpoint import load_weights
+from scansynth.training.run_folder import locked
+from scansynth.training.train import train
 
 CPU = torch.device("cpu")
 FILES = ("weights", "averages", "optimizers")
@@ -277,7 +277,7 @@ def test_foreign_folders_are_refused_and_runs_overwritten_only_on_demand(copied,
 def test_a_run_that_another_training_writes_to_is_left_alone(copied, cohort, monkeypatch):
     config, run = copied
     before = contents(run)
-    monkeypatch.setattr("scansynth.run_folder.PATIENCE", 0.1)
+    monkeypatch.setattr("scansynth.training.run_folder.PATIENCE", 0.1)
     with locked(run, Processes(CPU)):
         for overwrite in (False, True):
             with pytest.raises(InputError, match="another training"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.evaluation.uncertainty import LEVELS, sparsification, uncertainty
+from scansynth.metrics.uncertainty import LEVELS, sparsification, uncertainty
 
 SHAPE = (20, 20, 20)
 EVERYWHERE = np.ones(SHAPE, dtype=bool)

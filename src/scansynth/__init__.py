@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from scansynth.synthesis import Run
+    from scansynth.synthesis.run import Run
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,6 @@ def load(run: str | Path, device: str = "auto") -> Run:
     Raises:
         InputError: if the folder holds no trained run.
     """
-    from scansynth.synthesis import Run  # torch is imported here, not with the package
+    from scansynth.synthesis.run import Run  # torch is imported here, not with the package
 
     return Run.load(run, device)

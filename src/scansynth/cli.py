@@ -24,7 +24,7 @@ from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
 from scansynth.errors import InputError, ToldElsewhereError
-from scansynth.stopping import StoppedError
+from scansynth.training.stopping import StoppedError
 
 VERBS = {
     "demo": Demo,

@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 
-from scansynth import checkpoint
-from scansynth.cohort_synthesis import translate_cohort
 from scansynth.config import RunConfig
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
@@ -25,15 +23,17 @@ from scansynth.data.layouts import Listing, Subject, find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
-from scansynth.evaluation.metrics import PSNR, SSIM
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
+from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
-from scansynth.sampling import Sampling
-from scansynth.synthesis import Run
-from scansynth.train import train
-from scansynth.trial import try_steps
+from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.run import Run
+from scansynth.synthesis.sampling import Sampling
+from scansynth.training import checkpoint
+from scansynth.training.train import train
+from scansynth.training.trial import try_steps
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,8 @@ class Progress:
     epoch: float
     """Passes over the training samples finished."""
     share: float | None = None
-    """Share of the training that is done, where its end was moved on the way (`pace.py`); None: step by steps."""
+    """Share of the training that is done, where its end was moved on the way (`training/pace.py`); None:
+    step by steps."""
 
     @property
     def fraction(self) -> float:
@@ -68,7 +69,7 @@ class Made:
 
 
 class Encodes(Protocol):
-    """A trained first stage (`first_stage.py`)."""
+    """A trained first stage (`training/first_stage.py`)."""
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (N, 1, H, W) in [−1, 1] → latents (N, c, H/f, W/f) of unit variance."""

@@ -39,7 +39,7 @@ class Samples(Dataset[dict[str, Tensor]], ABC):
 
 
 class StoredLatents(Protocol):
-    """A trained first stage whose latents of a cohort are on disk (`first_stage.py`)."""
+    """A trained first stage whose latents of a cohort are on disk (`training/first_stage.py`)."""
 
     deviation: Tensor
 

@@ -41,8 +41,8 @@ class _Measured:
 
     def chosen_protocol(self) -> Any:
         """The protocol that is asked for, with LPIPS where its weights are named."""
-        from scansynth.evaluation.perceptual_similarity import lpips_metric
-        from scansynth.evaluation.protocols import find_protocol
+        from scansynth.metrics.perceptual_similarity import lpips_metric
+        from scansynth.metrics.protocols import find_protocol
 
         protocol = find_protocol(self.protocol)
         return protocol.with_metric(lpips_metric(self.lpips)) if self.lpips else protocol
@@ -64,7 +64,7 @@ class _Measured:
 
     def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
         """Measure, with progress bars."""
-        from scansynth.evaluate import evaluate
+        from scansynth.evaluation.evaluate import evaluate
 
         with bars() as move:
             return evaluate(
@@ -103,9 +103,9 @@ class Evaluate(_Measured):
 
     def run(self) -> None:
         """Evaluate and print the tables."""
+        from scansynth.evaluation.robustness import check_levels
+        from scansynth.evaluation.segmenter import command_segmenter, with_mask
         from scansynth.report.report import write_report
-        from scansynth.robustness import check_levels
-        from scansynth.segmenter import command_segmenter, with_mask
 
         protocol = self.chosen_protocol()
         runs, cohort = self.opened()
@@ -129,7 +129,7 @@ class Evaluate(_Measured):
 
     def with_noise(self, runs: list[Any], cohort: Any, protocol: Any) -> None:
         """The same with noise in the sources."""
-        from scansynth.robustness import measure_robustness, write_robustness
+        from scansynth.evaluation.robustness import measure_robustness, write_robustness
 
         with bars() as move:
             robustness = measure_robustness(
@@ -141,7 +141,7 @@ class Evaluate(_Measured):
 
     def downstream(self, runs: list[Any], cohort: Any, mask: str) -> list[Any]:
         """What a segmenter finds."""
-        from scansynth.downstream import measure_downstream, write_downstream
+        from scansynth.evaluation.downstream import measure_downstream, write_downstream
 
         with bars() as move:
             found = measure_downstream(
@@ -210,7 +210,7 @@ class Spread:
     def run(self) -> None:
         """Print the table."""
         from scansynth.data.volume import Volume, check_same_grid
-        from scansynth.evaluation.spread import markdown, spread
+        from scansynth.metrics.conventions import markdown, spread
 
         volumes = {"synthesis": Volume.read(self.synthesis), "truth": Volume.read(self.truth)}
         check_same_grid(volumes)

@@ -41,8 +41,8 @@ class Generate:
 
     def run(self) -> None:
         """Make the volumes that are not there."""
-        from scansynth.generation import generate_set
-        from scansynth.processes import start_processes
+        from scansynth.devices import start_processes
+        from scansynth.synthesis.generated import generate_set
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():

@@ -24,7 +24,7 @@ class Measure:
     extractor: str = "derivative-pyramid-1"
     """Features for Fréchet distances and memorisation: derivative-pyramid-1 (no download) or inception-v3."""
     weights: Path | None = None
-    """Weights of inception-v3, a safetensors file (keys: scansynth.evaluation.inception)."""
+    """Weights of inception-v3, a safetensors file (keys: scansynth.sets.inception)."""
     memorisation: bool = True
     """Search for memorised training volumes: minutes for ten volumes, hours for 500 at 128×128×128."""
     seed: int = 0
@@ -33,9 +33,9 @@ class Measure:
     def run(self) -> None:
         """Measure and print the tables."""
         from scansynth.data.cohort import Cohort
-        from scansynth.evaluation.features import find_extractor
-        from scansynth.measure import measure_generated
         from scansynth.report.set_report import write_set_report
+        from scansynth.sets.features import find_extractor
+        from scansynth.sets.measure import measure_generated
 
         extractor = find_extractor(self.extractor, self.weights)
         with bars() as move:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scansynth.needs import Needs
-    from scansynth.synthesis import Run
+    from scansynth.synthesis.run import Run
 
 
 def command(*words: str | Path | int) -> str:

@@ -32,10 +32,10 @@ class Plan:
     def run(self) -> None:
         """Plan, print, and write the settings."""
         from scansynth.data.cohort import Cohort
+        from scansynth.devices import find_device
         from scansynth.errors import InputError
         from scansynth.files import write_text
-        from scansynth.plan import facts_of_cohort, plan
-        from scansynth.processes import find_device
+        from scansynth.planning.plan import facts_of_cohort, plan
 
         if self.hours <= 0:
             raise InputError(f"--hours {self.hours:g}: must be above 0")

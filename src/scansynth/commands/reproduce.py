@@ -36,7 +36,7 @@ class Reproduce:
 
     def run(self) -> None:
         """List, plan or carry out."""
-        from scansynth.processes import find_device
+        from scansynth.devices import find_device
         from scansynth.recipes.tables import TABLES, find_table
         from scansynth.reproduction.plan import listing, plan, text
         from scansynth.reproduction.request import Request, parse_data

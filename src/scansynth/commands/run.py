@@ -37,10 +37,10 @@ class Pipeline:
     def run(self) -> None:
         """Do all of it, or what is left of it."""
         from scansynth.data.layouts import find_subjects, told
+        from scansynth.devices import find_device
         from scansynth.errors import InputError
         from scansynth.files import write_text
-        from scansynth.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
-        from scansynth.processes import find_device
+        from scansynth.planning.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
 
         listing = find_subjects(self.input)
         for line in told(listing):

@@ -28,7 +28,7 @@ class Demo:
         """Run the demo and print its table."""
         from scansynth.data.contrasts import standard_name
         from scansynth.demo import announcement, demo
-        from scansynth.processes import find_device
+        from scansynth.devices import find_device
 
         first, second = map(standard_name, self.contrasts)
         device = find_device(self.device)

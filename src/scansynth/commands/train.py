@@ -50,9 +50,9 @@ class Train(Generic[Settings]):
     def start(self) -> None:
         """Train to the end."""
         from scansynth.data.cohort import Cohort
-        from scansynth.parts import needs_of
-        from scansynth.processes import start_processes
-        from scansynth.train import train
+        from scansynth.devices import start_processes
+        from scansynth.training.parts import needs_of
+        from scansynth.training.train import train
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():

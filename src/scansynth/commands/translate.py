@@ -10,7 +10,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, err, out
 from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
-from scansynth.sampling import Sampling
+from scansynth.synthesis.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Translate:
         """One subject's files."""
         if self.missing or self.devices > 1 or self.nodes > 1:
             raise InputError("--missing, --devices and --nodes go with a folder (-i)")
-        from scansynth.synthetic_image import check_replaceable
+        from scansynth.synthesis.image import check_replaceable
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
@@ -112,9 +112,9 @@ class Translate:
         """A cohort."""
         if self.tissue:
             raise InputError("--tissue goes with one subject's files; in a folder each subject's own is found")
-        from scansynth.cohort_synthesis import translate_cohort
         from scansynth.data.layouts import find_subjects
-        from scansynth.processes import start_processes
+        from scansynth.devices import start_processes
+        from scansynth.synthesis.folder import translate_cohort
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():

@@ -18,12 +18,12 @@ from typing import Literal
 from scansynth.data.datasets import Acceleration
 from scansynth.errors import InputError
 from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
-from scansynth.evaluation.costs import Cost
-from scansynth.evaluation.metrics import Metric
-from scansynth.evaluation.protocols import PROTOCOLS, Protocol, find_protocol
-from scansynth.evaluation.statistics import FEWEST, Difference, corrected, difference
 from scansynth.evaluation.tables import COPIED_SOURCE, Result, Spread, Summary, check_results, spread_text, summarise
 from scansynth.files import write_text
+from scansynth.metrics.image_metrics import Metric
+from scansynth.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from scansynth.metrics.statistics import FEWEST, Difference, corrected, difference
+from scansynth.training.costs import Cost
 
 TestUnit = Literal["subject", "slice"]
 SLICE_NAME = re.compile(r"(?P<subject>.+?)[_. -]+(?:z|sl|slice)[_. -]?\d+", re.IGNORECASE)

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scansynth.evaluation.protocols import Protocol, find_protocol
 from scansynth.evaluation.tables import Result
-from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
+from scansynth.metrics.protocols import Protocol, find_protocol
+from scansynth.metrics.uncertainty import LEVELS, Uncertainty
 
 COLUMNS = 3
 """Figures beside each other."""

@@ -13,12 +13,12 @@ import torch
 
 from scansynth.data.datasets import Acceleration
 from scansynth.evaluation.acceleration import acceleration_note, acceleration_text
-from scansynth.evaluation.cases import Case, inside_the_brain
-from scansynth.evaluation.metrics import MAE, PSNR, SSIM, WINDOW, box_around
-from scansynth.evaluation.protocols import PROTOCOLS
-from scansynth.evaluation.structural_similarity import ssim_maps
 from scansynth.evaluation.tables import Result, csv_text, spread_of, spread_text
 from scansynth.files import write_text
+from scansynth.metrics.cases import Case, inside_the_brain
+from scansynth.metrics.image_metrics import MAE, PSNR, SSIM, WINDOW, box_around
+from scansynth.metrics.protocols import PROTOCOLS
+from scansynth.metrics.structural_similarity import ssim_maps
 
 METRICS = (MAE, PSNR, SSIM)
 PROTOCOL = PROTOCOLS["default"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from scansynth.evaluation.features import central_slices
-from scansynth.evaluation.montage import slice_grid, write_png
-from scansynth.evaluation.sets import VolumeSet
+from scansynth.metrics.montage import slice_grid, write_png
+from scansynth.sets.features import central_slices
+from scansynth.sets.volume_sets import VolumeSet
 
 
 def views(volume: np.ndarray, spacing: tuple[float, float, float] | None = None) -> dict[str, np.ndarray]:

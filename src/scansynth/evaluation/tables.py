@@ -19,9 +19,9 @@ import numpy as np
 from scansynth.data.datasets import Acceleration
 from scansynth.errors import InputError
 from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
-from scansynth.evaluation.protocols import PROTOCOLS, Measurement, Protocol, find_protocol
-from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
 from scansynth.files import write_text
+from scansynth.metrics.protocols import PROTOCOLS, Measurement, Protocol, find_protocol
+from scansynth.metrics.uncertainty import LEVELS, Uncertainty
 
 log = logging.getLogger(__name__)
 

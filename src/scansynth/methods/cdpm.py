@@ -52,7 +52,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
 from scansynth.diffusion.samplers import ancestral, ddim, times
@@ -61,6 +60,7 @@ from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, h
 from scansynth.diffusion.windows import Windows, WindowsOfVolume
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
+from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
 from scansynth.needs import LABEL_WIDTH, Needs, SliceSets
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise

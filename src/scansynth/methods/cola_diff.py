@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 
 from scansynth.diffusion.schedule import Schedule, expand
-from scansynth.latent_translation import LatentConfig, LatentTranslator
 from scansynth.method import Batch
+from scansynth.methods.latent_translation import LatentConfig, LatentTranslator
 from scansynth.needs import Needs
 from scansynth.networks.cola import ColaUnet, ConditionPath, Size, TissueEncoder
 from scansynth.physics.tissue import WEIGHTS, combine

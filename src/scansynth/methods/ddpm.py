@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import Output, eps_from_output, x0_from_eps
 from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
@@ -38,6 +37,7 @@ from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
+from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
 from scansynth.needs import Needs, slices_or_patches
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise

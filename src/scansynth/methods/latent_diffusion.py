@@ -6,7 +6,7 @@ CoLa-Diff compares with, and CoLa-Diff is built on it.
 
 Symbol | meaning
 ------ | -------
-E, D   | the first stage: encoder and decoder (`first_stage.py`)
+E, D   | the first stage: encoder and decoder (`training/first_stage.py`)
 κ_0    | the target's latent E(x), of unit variance, (B, c, h, w); κ_t at time t
 y      | the sources' latents, (B, K, c, h, w): 0 where a contrast is the target, unavailable or left out
 ε, ε_θ | noise, and the network's estimate of it
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scansynth.latent_translation import LatentConfig, LatentTranslator
+from scansynth.methods.latent_translation import LatentConfig, LatentTranslator
 from scansynth.networks.unet import UNet
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from scansynth.conditioning import AnyToAny, draw_task, spread, task_planes
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
+from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
 from scansynth.needs import Needs, Slices
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise

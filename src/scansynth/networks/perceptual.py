@@ -3,7 +3,7 @@
 Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
 2018 (LPIPS version 0.1). Both images go through a network that was trained on photographs; at five depths its features
 are divided by their length at each place, and the squared differences are weighted by channel (section 3.1, equation
-1), averaged over the places and added up. The distance is a metric (`evaluation/perceptual_similarity.py`) and a loss.
+1), averaged over the places and added up. The distance is a metric (`metrics/perceptual_similarity.py`) and a loss.
 
 The weights are one safetensors file with exactly these keys, those of torchvision's and of the authors' own files:
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scansynth.downstream import WHOLE, Dice
 from scansynth.evaluation.comparison import Comparison, notes
-from scansynth.evaluation.consistency import NOTE, Consistency, by_direction, spreads
-from scansynth.evaluation.consistency import headings as consistency_headings
-from scansynth.evaluation.costs import Cost
-from scansynth.evaluation.protocols import Protocol
+from scansynth.evaluation.downstream import WHOLE, Dice
 from scansynth.evaluation.regions import METRICS as REGION_METRICS
 from scansynth.evaluation.regions import RegionResult, rows_by_region
 from scansynth.evaluation.tables import Result, spread_of, spread_text, summarise
-from scansynth.evaluation.uncertainty import LEVELS, Uncertainty
+from scansynth.metrics.consistency import NOTE, Consistency, by_direction, spreads
+from scansynth.metrics.consistency import headings as consistency_headings
+from scansynth.metrics.protocols import Protocol
+from scansynth.metrics.uncertainty import LEVELS, Uncertainty
+from scansynth.training.costs import Cost
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.image import imread, imsave
 
 import scansynth
-from scansynth.evaluation.montage import BANNER
+from scansynth.metrics.montage import BANNER
 
 HERE = Path(__file__).parent
 QUALITY = 88

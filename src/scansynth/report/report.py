@@ -15,14 +15,14 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 
-from scansynth.downstream import Dice
-from scansynth.evaluate import Evaluation
 from scansynth.evaluation.acceleration import acceleration_note
 from scansynth.evaluation.comparison import Comparison
-from scansynth.evaluation.montage import BANNER
+from scansynth.evaluation.downstream import Dice
+from scansynth.evaluation.evaluate import Evaluation
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.files import write_text
 from scansynth.methods import METHODS
+from scansynth.metrics.montage import BANNER
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
 from scansynth.report.figures import (
     consistency_table,
@@ -35,7 +35,7 @@ from scansynth.report.figures import (
 )
 from scansynth.report.page import HERE, pictures, render
 from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
-from scansynth.synthesis import Run
+from scansynth.synthesis.run import Run
 
 NIIVUE = HERE / "vendor" / "niivue"
 SCRIPTS = ("volumes.js", "compare.js", "panels.js", "readout.js", "viewer.js")

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from scansynth.evaluation.coherence import Coherence
-from scansynth.evaluation.memorisation import Memorisation
-from scansynth.evaluation.memorisation_tables import closest
-from scansynth.evaluation.protocols import PROTOCOLS
-from scansynth.evaluation.set_measures import SetMeasures
 from scansynth.evaluation.set_pictures import picture_name
 from scansynth.files import write_text
-from scansynth.measure import MeasuredSets
+from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.report.figures import Cell, Line, Table
 from scansynth.report.page import pictures, render
+from scansynth.sets.coherence import Coherence
+from scansynth.sets.measure import MeasuredSets
+from scansynth.sets.memorisation import Memorisation
+from scansynth.sets.memorisation_tables import closest
+from scansynth.sets.set_measures import SetMeasures
 
 SHOWN = 20
 """Volumes in a table of nearest ones."""

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scansynth.contrast_table import SYNTHETIC, Entry
-from scansynth.evaluate import Evaluation
+from scansynth.evaluation.evaluate import Evaluation
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.files import write_text
 from scansynth.report.figures import main_table
 from scansynth.report.page import pictures, render
-from scansynth.synthesis import Run
+from scansynth.synthesis.contrast_table import SYNTHETIC, Entry
+from scansynth.synthesis.run import Run
 
 if TYPE_CHECKING:
-    from scansynth.pipeline import Proposal
+    from scansynth.planning.pipeline import Proposal
 
 
 def write_summary(

@@ -16,9 +16,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from scansynth.evaluation.cases import foreground
-from scansynth.evaluation.montage import display_top, foreground_box
 from scansynth.evaluation.shown import Shown
+from scansynth.metrics.cases import foreground
+from scansynth.metrics.montage import display_top, foreground_box
 
 LEVELS = 255
 """Steps of an image's scale."""

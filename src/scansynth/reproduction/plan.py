@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from scansynth import checkpoint
 from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
 from scansynth.demo import SUBJECTS
@@ -15,7 +14,8 @@ from scansynth.precision import choose_precision
 from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
 from scansynth.reproduction.request import Request, needs
 from scansynth.reproduction.table import differences, paper_lines
-from scansynth.trial import STEPS, WARM_UP, Trial, try_steps
+from scansynth.training import checkpoint
+from scansynth.training.trial import STEPS, WARM_UP, Trial, try_steps
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""

@@ -22,8 +22,8 @@ from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, exact_splits
 from scansynth.demo import SIZE, SPACING
 from scansynth.errors import InputError
-from scansynth.evaluation.protocols import PROTOCOLS, Protocol
 from scansynth.files import write_text
+from scansynth.metrics.protocols import PROTOCOLS, Protocol
 from scansynth.recipes import find_recipe
 from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
 

@@ -16,22 +16,22 @@ from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing
 from scansynth.demo import phantoms
+from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.evaluate import evaluate
 from scansynth.evaluation.comparison import compare, write_comparison
+from scansynth.evaluation.evaluate import evaluate
 from scansynth.files import write_text
-from scansynth.generation import generate_set
-from scansynth.measure import measure_generated
-from scansynth.parts import find_first_stage, make_parts, needs_of
-from scansynth.processes import Processes
 from scansynth.recipes.tables.paper_table import DataSet, Row, Task
 from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
-from scansynth.synthesis import Run
-from scansynth.train import train
-from scansynth.trial import with_steps
+from scansynth.sets.measure import measure_generated
+from scansynth.synthesis.generated import generate_set
+from scansynth.synthesis.run import Run
+from scansynth.training.parts import find_first_stage, make_parts, needs_of
+from scansynth.training.train import train
+from scansynth.training.trial import with_steps
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""

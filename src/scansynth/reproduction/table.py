@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scansynth import checkpoint
 from scansynth.config import read_yaml
 from scansynth.data.splits import SPLITS
-from scansynth.evaluation.protocols import PROTOCOLS
-from scansynth.evaluation.set_measures import SUMMARY
 from scansynth.evaluation.tables import COPIED_SOURCE, Spread, spread_text
 from scansynth.files import write_text
+from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.recipes.tables.paper_table import Figure, PaperTable, Row, Task
 from scansynth.reproduction.request import Request, split_words
+from scansynth.sets.set_measures import SUMMARY
+from scansynth.training import checkpoint
 
 MEASURED = "measured"
 REAL = "real, "

@@ -12,7 +12,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
-from scansynth.evaluation.metrics import PSNR, SSIM
+from scansynth.metrics.image_metrics import PSNR, SSIM
 
 Change = Callable[[Any], RunConfig[Any]]
 """From one set of settings to another."""

@@ -1,0 +1,135 @@
+"""Samples of a prepared subject: drawn, or read where they were kept, so that a stopped evaluation goes on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scansynth.config import to_yaml
+from scansynth.errors import InputError
+from scansynth.evaluation.tasks import Task, synthesise
+from scansynth.noise import Noise
+from scansynth.physics.noise import noisy
+from scansynth.progress import Report
+from scansynth.synthesis.run import Run
+from scansynth.training.costs import Cost, measured_cost
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One sample of a subject's target."""
+
+    image: np.ndarray
+    """(X, Y, Z) float32 in [0, 1]."""
+    sources: tuple[str, ...]
+    """What it was made from."""
+    observed: Mapping[str, Mapping[int, float]]
+    """What the method saw of its own steps (`Made.observed`)."""
+    cost: Cost
+    """What drawing it took."""
+
+
+def kept_at(run: Run, task: Task, sample: int, kept: Path, *, level: float = 0.0) -> Path:
+    """Where a sample is kept (arguments as in `draw`)."""
+    given = () if task.whole else task.sources
+    disturbed = [f"noise-{level!r}"] if level else []
+    name = "_".join([task.subject, "+".join([*given, task.target]), *disturbed, f"sample-{sample + 1}.npz"])
+    return kept / run.folder.name / name
+
+
+def calls_left(run: Run, task: Task, sample: int, *, kept: Path | None = None, level: float = 0.0) -> int:
+    """Network calls that drawing a sample takes, all slices counted; none where it is kept (arguments as in `draw`)."""
+    if kept and kept_at(run, task, sample, kept, level=level).is_file():
+        return 0
+    return run.calls(task.cohort.shape(task.subject, task.target))
+
+
+def draw(
+    run: Run,
+    task: Task,
+    seed: int,
+    *,
+    sample: int,
+    kept: Path | None = None,
+    level: float = 0.0,
+    report: Report | None = None,
+) -> Drawing:
+    """Draw one sample, or read it.
+
+    Args:
+        run: what makes it.
+        task: what is made of whom.
+        seed: of the noise.
+        sample: number of the sample, from 0.
+        kept: folder of samples; one that is there is read, others are put there.
+        level: of noise in the sources (`noisy`); every level has the same random numbers.
+        report: told of the network calls that are done.
+
+    Raises:
+        InputError: if the folder holds this sample of another run, seed or cohort, or it cannot be read.
+    """
+    path = kept and kept_at(run, task, sample, kept, level=level)
+    of = {
+        "weights": run.weights["sha256"],
+        "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
+        "cohort": task.cohort.fingerprint,
+        "seed": seed,
+    }
+    if path and path.is_file():
+        return _read(path, of)
+    noise = Noise([(seed, task.subject, "noise in the sources")])
+    change = partial(noisy, level=level, noise=noise) if level else None  # unchanged scans keep their stored tissue
+    given = None if task.whole else task.sources
+    parameters = sum(parameter.numel() for parameter in run.method.parameters())
+    (made, sources), cost = measured_cost(
+        lambda: synthesise(
+            run,
+            task.cohort,
+            task.subject,
+            target=task.target,
+            seed=seed,
+            samples=(sample,),
+            change=change,
+            given=given,
+            report=report,
+        ),
+        run.device,
+        parameters,
+    )
+    drawing = Drawing(made[0].image, sources, made[0].observed, cost)
+    if path:
+        _write(path, drawing, of)
+    return drawing
+
+
+def _write(path: Path, drawing: Drawing, of: Mapping[str, Any]) -> None:
+    content = {"of": of, "sources": drawing.sources, "observed": drawing.observed, "cost": asdict(drawing.cost)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        np.savez_compressed(temporary, image=drawing.image, content=np.array(json.dumps(content)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            image, content = file["image"], json.loads(str(file["content"]))
+        found, sources, cost = content["of"], tuple(content["sources"]), Cost(**content["cost"])
+        observed = {
+            name: {int(time): value for time, value in steps.items()} for name, steps in content["observed"].items()
+        }
+    except Exception as error:  # zip, numpy, JSON and keys each have their own
+        raise InputError(f"{path}: not readable as a sample ({error}); delete it") from error
+    if found != of:
+        other = ", ".join(name for name in of if found.get(name) != of[name])
+        raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")
+    return Drawing(image, sources, observed, cost)

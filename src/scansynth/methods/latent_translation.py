@@ -1,0 +1,180 @@
+"""Translation in the latents of a trained first stage: what latent diffusion and CoLa-Diff have in common.
+
+Rombach, Blattmann, Lorenz, Esser & Ommer, "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022.
+
+Symbol | meaning
+------ | -------
+κ_0    | the target's latent E(x), of unit variance, (B, c, h, w); κ_t at time t
+y      | the sources' latents, (B, K, c, h, w): 0 where a contrast is the target, unavailable or left out
+ε, ε_θ | noise, and the network's estimate of it
+
+# Paper: the error of the noise. Here: that of the velocity, where the network gives one (`output_error` says why).
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from scansynth.diffusion.gaussian import q_sample
+from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
+from scansynth.diffusion.samplers import ddim, times
+from scansynth.diffusion.schedule import make_schedule
+from scansynth.diffusion.windows import Windows
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
+from scansynth.needs import Latents, Needs
+from scansynth.noise import Noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """Settings of translation in latents; the defaults are those that CoLa-Diff's paper states."""
+
+    latent_channels: int = 3
+    """c: channels of a latent, as the first stage gives them."""
+    factor: int = 4
+    """How many times smaller than an image a latent is, as the first stage makes it."""
+    channels: int = 128
+    """Base width of the U-Net."""
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    """Width of each level over the base width."""
+    blocks: int = 2
+    """Residual blocks a level."""
+    attention_levels: tuple[int, ...] = (1, 2, 3)
+    """Levels with self-attention."""
+    output: Literal["noise", "velocity"] = "noise"
+    """What the network gives: ε_θ itself, or the velocity that it follows from, which learns in far fewer steps; L_E is
+    then the velocity's error."""
+    steps: int = 1000
+    """T, the steps of the forward process."""
+    sampling_steps: int = 50
+    """Steps of sampling."""
+    targets: tuple[str, ...] = ()
+    """Contrasts to make; empty for every contrast of the run in turn."""
+    learning_rate: float = 9.6e-5
+    """Adam's learning rate."""
+
+    @classmethod
+    def tiny(cls) -> "LatentConfig":
+        """A network that trains in seconds, for tests; the latents are those of the tiny autoencoder."""
+        return cls(
+            factor=2, channels=8, multipliers=(1, 2), blocks=1, attention_levels=(1,), steps=40, sampling_steps=4,
+            learning_rate=1e-3,
+        )  # fmt: skip
+
+
+class LatentTranslator(AnyToAny):
+    """p(κ_s | κ_t, y) by DDIM on ε_θ(κ_t, t, y).
+
+    A method says which networks it has, what they are told of the conditions, and how they are asked.
+    """
+
+    average_decay = 0.9999
+
+    def __init__(self, config: LatentConfig, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        self.schedule = make_schedule("linear", config.steps)
+        self.path = times(config.steps, config.sampling_steps)
+        self.nets = self.networks()
+        self.averaged = tuple(self.nets)
+
+    @classmethod
+    def needs_of(cls, config: Any, contrasts: Sequence[str]) -> Needs:
+        """Paired latents of slices."""
+        multiple = config.factor * 2 ** (len(config.multipliers) - 1)
+        return Latents(config.latent_channels, config.factor, size_multiple=multiple)
+
+    @abstractmethod
+    def networks(self) -> nn.ModuleDict:
+        """All that is trained."""
+
+    @property
+    def sampling_steps(self) -> int:
+        """Network calls that make one latent."""
+        return len(self.path)
+
+    @property
+    def passes(self) -> int:
+        """One: a window goes through all steps before the next one does."""
+        return 1
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam."""
+        return {"G": Adam(self.nets.parameters(), lr=self.config.learning_rate, fused=True)}
+
+    @abstractmethod
+    def condition(self, y: Tensor, planes: Tensor, tissue: Tensor | None) -> Any:
+        """What the network is told at every step, computed once.
+
+        Args:
+            y: the sources' latents, (B, K, c, h, w), 0 where not given.
+            planes: which contrasts are given and which is asked for, (B, 2K, 1, 1) of 0 and 1.
+            tissue: by the sources alone, (B, 4, H, W), where the method needs it.
+        """
+
+    @abstractmethod
+    def network(self, kappa_t: Tensor, condition: Any, t: Tensor) -> Tensor:
+        """What the network gives for κ_t (B, c, h, w) at t (B,), of the same shape."""
+
+    def predict(self, kappa_t: Tensor, condition: Any, t: Tensor) -> Tensor:
+        """ε_θ, (B, c, h, w)."""
+        out = self.network(kappa_t, condition, t)
+        return eps_from_output(self.schedule, out, kappa_t, t, output=self.config.output)
+
+    def losses(self, eps_theta: Tensor, eps: Tensor, t: Tensor) -> Mapping[str, Tensor]:
+        """L_E."""
+        return {"noise": self.noise_loss(eps_theta, eps, t)}
+
+    def noise_loss(self, eps_theta: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """The mean of ‖ε − ε_θ‖²; where the network gives the velocity, of the velocity's own squared error."""
+        return output_error(self.schedule, eps_theta, eps, t, output=self.config.output).mean()
+
+    def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
+        """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
+        latents, available = batch["latents"], batch["available"]
+        is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
+        kappa_0 = (latents * spread(is_target, latents)).sum(1)
+        t = noise.integers("t", 1, self.config.steps + 1)
+        eps = noise.normal("eps", kappa_0.shape[1:])
+        kappa_t = q_sample(self.schedule, kappa_0, t, eps)
+        tissue = self.tissue_of_sources(batch, is_source)
+        planes = task_planes(is_source, is_target, kappa_0)
+        condition = self.condition(latents * spread(is_source, latents), planes, tissue)
+        update("G", self.losses(self.predict(kappa_t, condition, t), eps, t))
+
+    def tissue_of_sources(self, batch: Batch, is_source: Tensor) -> Tensor | None:
+        """Tissue maps by the sources alone, (B, 4, *S), where they are wanted."""
+        return None
+
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """Encode the sources, sample the target's latent slice by slice, decode it."""
+        assert self.first_stage is not None, "the engine gives a latent method its first stage"
+        first_stage, config = self.first_stage, self.config
+        images = batch["images"]
+        is_source, is_target = self.task(batch["available"], target)
+        given = is_source[0].nonzero()[:, 0].tolist()
+        planes = task_planes(is_source, is_target, images)[..., 0]
+
+        def window(x_T: Tensor, images: Tensor, tissue: Tensor) -> Tensor:
+            count = len(x_T)
+            y = x_T.new_zeros(count, len(self.contrasts), *x_T.shape[1:])
+            for k in given:
+                y[:, k] = first_stage.encode(images[:, k : k + 1])
+            wanted = tissue if self.needs.tissue else None
+            condition = self.condition(y, planes.expand(count, -1, -1, -1), wanted)
+
+            def denoise(kappa_t: Tensor, t: Tensor) -> Tensor:
+                eps_theta = self.predict(kappa_t, condition, t[:1].expand(count))
+                return x0_from_eps(self.schedule, kappa_t, eps_theta, t)
+
+            return first_stage.decode(ddim(self.schedule, denoise, x_T, times=self.path, noise=noise))
+
+        shape = (config.latent_channels, *(side // config.factor for side in images.shape[2:4]), images.shape[4])
+        x_T = noise.normal("x_T", shape).to(images)
+        tissue = self.tissue_of_sources(batch, is_source)
+        tissue = images.new_zeros(1, 1, 1, 1, 1) if tissue is None else tissue
+        return Made(windows.map(window, x_T, images, tissue).clamp(-1, 1))

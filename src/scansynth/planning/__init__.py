@@ -1,0 +1,1 @@
+"""What to train here, by rules, and all of it in one command."""

@@ -1,0 +1,1 @@
+"""Generated sets beside real ones."""

@@ -1,0 +1,1 @@
+"""Runs at work: one subject, a folder of subjects, volumes without a source."""

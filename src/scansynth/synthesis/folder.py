@@ -1,0 +1,134 @@
+"""A folder in, a folder out: a contrast for every subject of a cohort, and a list of what is real and what is not.
+
+Several processes share the images that are still to be made: the first one looks what is there and deals the rest
+out, each makes its part without a word to the others, and at the end the first one writes the list for all.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from scansynth.data.census_rules import NOT_TAKEN
+from scansynth.data.layouts import Listing
+from scansynth.data.subject import Subject
+from scansynth.data.tissue import OWN_MASK
+from scansynth.devices import Processes
+from scansynth.errors import InputError
+from scansynth.progress import Parts, ReportPart
+from scansynth.synthesis.contrast_table import NAME, Entry, Image, list_contrasts, output_path, write_table
+from scansynth.synthesis.run import Run
+from scansynth.synthesis.sampling import Sampling
+from scansynth.synthesis.what_to_make import Wanted, make_plan, sources_of
+
+log = logging.getLogger(__name__)
+
+USUAL_SIDE = 128
+"""Voxels along an axis that is kept as acquired, for the count of network calls before a scan is opened."""
+
+
+def translate_cohort(
+    run: Run,
+    listing: Listing,
+    out: Path,
+    *,
+    target: str | None = None,
+    missing: bool = False,
+    overwrite: bool = False,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    report: ReportPart | None = None,
+    processes: Processes | None = None,
+    accept: Sequence[str] = (),
+) -> list[Entry]:
+    """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
+
+    BIDS gives a BIDS derivative (`sub-01/anat/sub-01_desc-synthetic_T2w.nii.gz`), the other layouts a folder a
+    subject (`case/case_T2w_synthetic.nii.gz`). `contrasts.tsv` lists what is real and what is synthetic. Nothing is
+    replaced that is not marked synthetic; that is checked before the first image is made.
+
+    Args:
+        run: the trained run.
+        listing: the subjects.
+        out: folder to write into, not the one that is read.
+        target: contrast to make; None for each that the run makes.
+        missing: make only contrasts that a subject does not have. Otherwise those it has are made too, from the rest.
+        overwrite: make images again that are there.
+        sampling: as in `Run.translate`.
+        report: told of the network calls that this process has done, and of which image ("subject contrast"). Volumes
+            whose depth is not known yet count as much as the others.
+        processes: that share the images; by default there is only this one.
+        accept: as in `Run.translate`; `not-taken` lets `missing` make what a file that was not taken may be.
+
+    Returns:
+        What is listed in `contrasts.tsv`.
+
+    Raises:
+        InputError: if nothing can be made or something is in the way, before anything is; or (after all else is done)
+            if some subjects failed.
+    """
+    processes = processes or Processes(run.device)
+    wanted = Wanted(
+        target=target,
+        missing=missing,
+        overwrite=overwrite,
+        accept=tuple(accept),
+        sampling=sampling,
+    )
+    plan = processes.from_first(lambda: make_plan(run, listing, out, wanted))
+    made: dict[Image, Path] = {}
+    failures: dict[Image, str] = {}
+    own = plan.left[processes.rank :: processes.count]
+    calls = sampling.samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], sampling.windows)
+    parts = Parts(report, calls * len(own))
+    for subject, name in own:
+        path = output_path(out, listing.layout, subject.name, name)
+        with parts.part(calls, f"{subject.name} {name}") as told:
+            try:
+                synthesis = run.translate(
+                    sources_of(run, subject, name),
+                    name,
+                    sampling=sampling,
+                    subject=subject.name,
+                    report=told,
+                    tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
+                    accept=wanted.accept,
+                )
+                if missing and listing.may_be(subject.name, name):
+                    accepted = [*synthesis.provenance.get("accepted", ()), NOT_TAKEN]
+                    synthesis = replace(synthesis, provenance={**synthesis.provenance, "accepted": accepted})
+                synthesis.write(path)
+                made[subject.name, name] = path
+            except InputError as error:
+                log.warning("%s %s: %s", subject.name, name, error)
+                failures[subject.name, name] = str(error)
+    shares = [(plan.there, plan.failures), *processes.gather((made, failures))]
+    made = {image: path for share, _ in shares for image, path in share.items()}
+    failures = {image: why for _, share in shares for image, why in share.items()}
+    entries = processes.from_first(lambda: _listed(run, listing, out, made, failures))
+    if failures:
+        (subject, name), first = next(iter(failures.items()))
+        raise processes.error(
+            f"{len(failures)} of {len(made) + len(failures)} images could not be made (see {out / NAME}); "
+            f"the first, {subject} {name}: {first}"
+        )
+    return entries
+
+
+def _listed(
+    run: Run, listing: Listing, out: Path, made: Mapping[Image, Path], failures: Mapping[Image, str]
+) -> list[Entry]:
+    """Write `contrasts.tsv`; returns its rows."""
+    absent = {
+        (subject.name, name): _why_absent(run, subject, name)
+        for subject in listing.subjects
+        for name in run.config.contrasts
+    }
+    entries = list_contrasts(listing, out, made.values(), failures, absent)
+    write_table(entries, out / NAME)
+    return entries
+
+
+def _why_absent(run: Run, subject: Subject, name: str) -> str:
+    if name not in run.method.targets:
+        return "not made by this run"
+    return "not asked for" if sources_of(run, subject, name) else "no source"

@@ -1,0 +1,421 @@
+"""File in, file out: one subject's scans through a trained run.
+
+Volume.read        the source files                     (X, Y, Z) float32, RAS+
+grid_for           the prepared grid, from the sources alone
+prepare            sources → images in [0, 1]           (X', Y', Z')
+as_acquired        accelerated sources at their low resolution
+method.translate   a batch of one, in [-1, 1]           (1, K, X', Y', Z') → (1, 1, X', Y', Z')
+undo               to the source's grid and the target's unit
+Volume.write_array the original orientation and affine, with a sidecar that says "synthetic"
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import scansynth
+from scansynth.config import RunConfig, read_yaml
+from scansynth.data.census_checks import Others
+from scansynth.data.census_rules import check_accepted, judge, refuse
+from scansynth.data.contrasts import standard_name
+from scansynth.data.datasets import as_acquired, from_network, to_network
+from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
+from scansynth.data.record import PreparationRecord
+from scansynth.data.scan_facts import facts_of
+from scansynth.data.tissue import from_labels, segment
+from scansynth.data.volume import Volume
+from scansynth.devices import find_device
+from scansynth.diffusion.windows import Windows
+from scansynth.errors import InputError
+from scansynth.given import given, sources_for
+from scansynth.method import Method
+from scansynth.network_precision import prepare_synthesis
+from scansynth.noise import Noise, SharedAlongSlices
+from scansynth.physics.tissue import WEIGHTS
+from scansynth.precision import Precision, synthesis_precision
+from scansynth.progress import Report, report_part
+from scansynth.synthesis.image import NOTICE, Synthesis
+from scansynth.synthesis.sampling import Sampling
+from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
+from scansynth.training.first_stage import FOLDER, FirstStage
+from scansynth.training.pace import others_are_busy
+from scansynth.training.parts import make_method
+
+log = logging.getLogger(__name__)
+
+
+class Moments:
+    """Mean and standard deviation of images that come one by one (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean, self._squares = np.zeros(()), np.zeros(())  # float64
+
+    def add(self, image: np.ndarray) -> None:
+        """Take one in, (X, Y, Z)."""
+        self.count += 1
+        away = image - self._mean
+        self._mean = self._mean + away / self.count
+        self._squares = self._squares + away * (image - self._mean)
+
+    def mean(self) -> np.ndarray:
+        """(X, Y, Z) float32; of one image, itself."""
+        return self._mean.astype(np.float32)
+
+    def deviation(self) -> np.ndarray | None:
+        """(X, Y, Z) float32, with n − 1 in the denominator; None for one image."""
+        return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a run makes of a prepared subject."""
+
+    image: np.ndarray
+    """The target, (X, Y, Z) float32 in [0, 1]."""
+    observed: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """What the method saw of its own steps (`Made.observed`)."""
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Maps that the features stand for, by name and unit, (X, Y, Z) float32; 0 where no source shows anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A trained run, ready to synthesise."""
+
+    folder: Path
+    config: RunConfig[Any]
+    method: Method
+    record: PreparationRecord
+    device: torch.device
+    weights: Mapping[str, Any]
+    """SHA-256 and training step of the weights."""
+    precision: Precision
+    """What the networks compute in here."""
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "Run":
+        """Load the best weights of a run folder (the last, where it had no validation).
+
+        Raises:
+            InputError: if the folder holds no trained run.
+        """
+        folder = Path(folder)
+        if not (folder / "config.yaml").is_file():
+            raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
+        config = read_yaml(folder / "config.yaml")
+        tensors, source = load_weights(folder)
+        if newer := unvalidated(folder, source):
+            log.warning(
+                "%s: the weights of step %d are taken, the best that were validated; those of step %d, the last, never "
+                "were (training that goes on validates them)", folder, step_of(source), newer,
+            )  # fmt: skip
+        method = make_method(config)
+        restore(dict(method.nets.items()), tensors, source)
+        if method.needs.first_stage is not None:
+            method.first_stage = FirstStage.read(folder / FOLDER)
+        place = find_device(device)
+        precision = synthesis_precision(config.training.precision, place)
+        prepare_synthesis(method, place, precision)
+        if place.type == "cpu" and others_are_busy(torch.get_num_threads()):
+            torch.set_num_threads(1)
+            log.info("threads: 1, as other programs use the processors, and several would wait for each other")
+        digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
+        weights = {"sha256": digest, "training_step": step_of(source)}
+        return cls(
+            folder=folder,
+            config=config,
+            method=method,
+            record=PreparationRecord.read(folder),
+            device=place,
+            weights=weights,
+            precision=precision,
+        )
+
+    def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:
+        """The contrast to make: the one named, or the only one that is not given.
+
+        Raises:
+            InputError: if it is unknown, given as a source, or not clear.
+        """
+        if target is None:
+            missing = [name for name in self.method.targets if name not in sources]
+            if len(missing) != 1:
+                raise InputError(f"name the --target: this run makes {', '.join(self.method.targets)}")
+            return missing[0]
+        target = standard_name(target)
+        if target not in self.method.targets:
+            raise InputError(f"target {target!r}: the run {self.folder} makes {', '.join(self.method.targets)}")
+        if target in sources:
+            raise InputError(f"{target} is both source and target; leave it out of the sources")
+        return target
+
+    def translate(
+        self,
+        sources: Mapping[str, str | Path],
+        target: str | None = None,
+        *,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        subject: str | None = None,
+        report: Report | None = None,
+        tissue: str | Path | None = None,
+        accept: Sequence[str] = (),
+    ) -> Synthesis:
+        """Make a contrast from the ones that are there.
+
+        Sources that were accelerated in training are accelerated here too, so that the networks see what they know.
+        But for the magnitude that is a projection, so that a scan which was acquired at this acceleration changes
+        little (`physics/kspace.py`).
+
+        Args:
+            sources: contrast name → NIfTI file; all on one grid.
+            target: the contrast to make; may be left out where only one is missing.
+            sampling: how many samples, of which noise; of several the result is the mean, with the standard deviation.
+            subject: name that keys the noise; by default that of the first source's file.
+            report: told of the network calls that are done.
+            tissue: label image of tissues (`data/tissue.from_labels`) on the sources' grid, for a method that wants
+                them; without it each source is segmented.
+            accept: names of rules (`data/census_rules.py`) that the sources may break.
+
+        Raises:
+            InputError: for a contrast or file that does not fit, a source that cannot be right or that the run does not
+                know the like of, or a method without maps or without tissue.
+        """
+        if self.method.reconstructs:
+            raise InputError(
+                f"{self.folder}: a run of {self.config.method} makes nothing from other contrasts: `evaluate` measures "
+                "its reconstructions, and `train --first-stage` builds on it"
+            )
+        files = {standard_name(name): Path(path) for name, path in sources.items()}
+        if not files:
+            raise InputError(f"no source is given; this run takes {', '.join(self.config.contrasts)}")
+        for name in files:
+            if name not in self.config.contrasts:
+                raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
+        target = self.choose_target(target, files)
+        if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
+            raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
+        if tissue and not self.method.needs.tissue:
+            raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
+        volumes = {name: Volume.read(path) for name, path in files.items()}
+        grid = grid_for(volumes, self.record.settings)
+        accepted = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
+        images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
+        available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
+        undo = Undo(grid)
+        for name, volume in volumes.items():
+            image, undo = prepare(volume, grid, name, self.record.settings.intensity, self.record.statistics[name])
+            index = self.config.contrasts.index(name)
+            images[0, index] = as_acquired(torch.from_numpy(image), name, self.config.data.acceleration)
+            available[0, index] = True
+        like = next(iter(volumes.values()))
+        subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
+        densities = None
+        if self.method.needs.tissue:
+            labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
+            densities = self.segmented(images, available, grid.affine, labels=labels)
+        moments, kept, found = Moments(), [], {}
+        for sample in range(sampling.samples):
+            kind = SharedAlongSlices if sampling.shared_noise else Noise
+            noise = kind([(sampling.seed, subject, sample)], self.device)
+            told = partial(report_part, report, sample, sampling.samples) if report else None
+            own = self.make(
+                images,
+                available,
+                target,
+                noise=noise,
+                windows=sampling.windows,
+                report=told,
+                tissue=densities,
+                maps=sampling.maps and not sample,
+            )
+            made = undo(own.image, self.record.statistics[target])
+            moments.add(made)
+            found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
+            if sampling.samples > 1 and not sampling.moments_only:
+                kept.append(made)
+        provenance = self.provenance(target, files, sampling, subject=subject)
+        if accepted:
+            provenance["accepted"] = list(accepted)
+        if self.method.needs.tissue:
+            provenance["tissue"] = str(tissue) if tissue else "segmented from each source"
+        return Synthesis(
+            array=moments.mean(),
+            deviation=moments.deviation(),
+            samples=tuple(kept),
+            provenance=provenance,
+            like=like,
+            maps=found,
+        )
+
+    def guard(
+        self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
+    ) -> tuple[str, ...]:
+        """Hold the sources of a translation against the rules of the census, and against the training's census.
+
+        Args:
+            volumes: sources by contrast, on one grid.
+            grid: that they are prepared on.
+            accept: names of rules that they may break.
+            tissue: whether tissue is segmented in them.
+
+        Returns:
+            The accepted rules that are broken.
+
+        Raises:
+            InputError: if a source cannot be right, or the run does not know the like of it.
+        """
+        accept = check_accepted(accept)
+        if not self.record.usual:
+            log.warning(
+                "%s is of an older version, which kept nothing of what its training scans were like: whether these "
+                "sources are like them (skull, spacing, contrast) is not checked", self.folder,
+            )  # fmt: skip
+        first = next(iter(volumes.values()))
+        facts = [
+            facts_of(volume, "source", contrast, first=None if volume is first else first)
+            for contrast, volume in volumes.items()
+        ]
+        cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
+        findings = [
+            one
+            for one in judge(Others(scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual))
+            if one.rule.name != "few-slices"  # nothing is measured here
+        ]
+        refuse(findings, accept)
+        for one in findings:
+            log.warning("%s: %s [%s]", volumes[one.contrast].path, one.text, one.rule.name)
+        return tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
+
+    def segmented(
+        self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, *, labels: np.ndarray | None = None
+    ) -> torch.Tensor:
+        """Tissue densities by each source alone, of a method that wants them (`data/tissue.py`).
+
+        Args:
+            images: as the run sees them, (1, K, X, Y, Z) in [0, 1].
+            available: (1, K) bool, which contrasts are sources.
+            affine: of their grid, (4, 4), mm.
+            labels: the user's own tissues, (X, Y, Z), in place of what is segmented.
+
+        Returns:
+            (1, K, 4, X, Y, Z); 0 where there is no source, or one that shows no tissue (CT).
+        """
+        voxel = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+        found = torch.zeros(1, len(self.config.contrasts), 4, *images.shape[2:])
+        for k, contrast in enumerate(self.config.contrasts):
+            if available[0, k] and contrast in WEIGHTS:
+                own = segment(images[0, k].numpy(), contrast, voxel) if labels is None else from_labels(labels)
+                found[0, k] = torch.from_numpy(own)
+        return found
+
+    @torch.no_grad()
+    def make(
+        self,
+        images: torch.Tensor,
+        available: torch.Tensor,
+        target: str,
+        *,
+        noise: Noise,
+        windows: int | None = None,
+        report: Report | None = None,
+        tissue: torch.Tensor | None = None,
+        maps: bool = False,
+    ) -> Sample:
+        """Translate a prepared subject.
+
+        Args:
+            images: as the run sees them (`as_acquired`), (1, K, X, Y, Z) in [0, 1]; the target's channel is not read.
+            available: (1, K) bool, which contrasts are sources.
+            target: the contrast to make.
+            noise: its key names seed, subject and sample.
+            windows: slices or patches that go through the networks at once.
+            report: told of the network calls that are done.
+            tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
+            maps: also the maps that the method's features stand for.
+
+        Returns:
+            The target. Slices in which no source shows anything are background.
+
+        Raises:
+            InputError: if the networks give NaN, or maps are asked for and the method has none.
+        """
+        whole = torch.zeros(images.shape[2:])
+        part = self.shown(images, available, target, tissue=tissue)
+        if part is None:
+            return Sample(whole.numpy())
+        batch, slab = part
+        shape = batch["images"].shape[2:]
+        made = self.method.translate(batch, target, self.windows(shape, windows, report), noise)
+        if not torch.isfinite(made.image).all():
+            raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
+
+        def placed(volume: torch.Tensor) -> np.ndarray:
+            result = whole.clone()
+            result[..., slab] = volume[0, 0].cpu()
+            return result.numpy()
+
+        found = {}
+        if maps:
+            if made.maps is None:
+                raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
+            found = made.maps(self.windows(shape, windows, None))
+        image = placed(from_network(made.image).clamp(0, 1))
+        return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
+
+    def shown(
+        self, images: torch.Tensor, available: torch.Tensor, target: str, *, tissue: torch.Tensor | None = None
+    ) -> tuple[dict[str, torch.Tensor], slice] | None:
+        """The batch of the slices that are synthesised, and which they are; None where no source shows anything."""
+        self.method.needs.check_volume(images.shape[2:])
+        readable = sources_for(target, self.config.contrasts, reconstructs=self.method.reconstructs)
+        places = (images * (available & readable)[..., None, None, None] > 0).flatten(0, 3).any(0).nonzero().flatten()
+        if not len(places):
+            return None
+        slab = self.method.needs.slab(int(places[0]), int(places[-1]) + 1, images.shape[4])
+        subject = {"images": to_network(images), "available": available}
+        if tissue is not None:
+            subject["tissue"] = tissue
+        return {key: value.to(self.device) for key, value in given(subject, readable, slab).items()}, slab
+
+    def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
+        """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
+        if report is None:
+            return self.method.needs.windows(at_once)
+        total, done = self.calls(shape, at_once), count(1)
+        return self.method.needs.windows(at_once, lambda: report(next(done), total))
+
+    def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
+        """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""
+        return self.method.passes * self.method.needs.windows(at_once).ticks(shape)
+
+    def provenance(
+        self, target: str, sources: Mapping[str, Path], sampling: Sampling, *, subject: str
+    ) -> dict[str, Any]:
+        """What a sidecar says of an image's making."""
+        return {
+            "synthetic": True,
+            "notice": NOTICE,
+            "target": target,
+            "unit": self.record.statistics[target].unit,
+            "subject": subject,
+            "sources": {name: str(path) for name, path in sources.items()},
+            "acceleration": {  # of what went in and what came out, along each in-plane axis
+                name: [fold, fold] for name, fold in self.config.data.acceleration if name in (*sources, target)
+            },
+            "method": self.config.method,
+            "run": str(self.folder),
+            "weights": dict(self.weights),
+            **sampling.told,
+            "sampling_steps": self.method.sampling_steps,
+            "precision": self.precision,
+            "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
+        }

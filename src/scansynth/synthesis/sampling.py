@@ -1,0 +1,42 @@
+"""How a translation is drawn: what somebody chooses, handed down as one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scansynth.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What is drawn of a target, and what is kept of it."""
+
+    samples: int = 1
+    """How many to draw; with several the mean, the standard deviation and each sample are written."""
+    shared_noise: bool = False
+    """One noise image for all slices: neighbours agree better."""
+    windows: int | None = None
+    """Slices or patches that go through the networks at once: memory and speed, not the result."""
+    moments_only: bool = False
+    """Of several samples, keep the mean and the standard deviation only: memory does not grow with their number."""
+    maps: bool = False
+    """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
+    seed: int = 0
+    """Seed of the noise."""
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise InputError(f"samples {self.samples}: draw at least one")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What of a sidecar tells one drawing from another."""
+        return {
+            "seed": self.seed, "samples": self.samples, "shared_noise": self.shared_noise, "maps": self.maps,
+        }  # fmt: skip
+
+    def images(self, path: Path) -> list[Path]:
+        """All images that a translation to `path` writes."""
+        from scansynth.synthesis.image import images_of  # which loads nibabel: `translate --help` is quick
+
+        return images_of(path, samples=self.samples, moments_only=self.moments_only, maps=self.maps)

@@ -1,0 +1,162 @@
+"""What a folder of translations still lacks, and whether it may be made: all is checked before the first image is.
+
+Nothing acquired is overwritten, nothing is made up that may be there under another name, and synthetic files do not
+come among those of somebody else's data set.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import scansynth
+from scansynth.data.census_rules import NOT_TAKEN, check_accepted
+from scansynth.data.layouts import Listing, told
+from scansynth.data.subject import Subject
+from scansynth.errors import InputError
+from scansynth.files import write_text
+from scansynth.synthesis.contrast_table import NAME, Image, check_table, output_path
+from scansynth.synthesis.image import NOTICE, check_replaceable, content_of, is_made
+from scansynth.synthesis.run import Run
+from scansynth.synthesis.sampling import Sampling
+
+log = logging.getLogger(__name__)
+
+OTHERS = "from another run, seed or number of samples, or with other --maps"
+SHOWN = 3
+"""Examples that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked of a folder of subjects."""
+
+    target: str | None
+    """Contrast to make; None for each that the run makes."""
+    missing: bool
+    """Whether only what a subject lacks is made."""
+    overwrite: bool
+    """Whether images are made again that are there."""
+    accept: tuple[str, ...]
+    """Rules whose warning or refusal is known and accepted."""
+    sampling: Sampling
+    """As in `Run.translate`."""
+
+    def drawn(self, run: Run) -> dict[str, object]:
+        """What of a sidecar tells one translation from another."""
+        return {"weights": dict(run.weights), **self.sampling.told}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a cohort's images is there, and what is left to do."""
+
+    there: dict[Image, Path]
+    failures: dict[Image, str]
+    """Images that are not to be made, and why."""
+    left: list[tuple[Subject, str]]
+    """Subject and contrast of the images to make."""
+
+
+def make_plan(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Plan:
+    """Find out what is to be made, check that it may be, and make the folder for it.
+
+    Raises:
+        InputError: if nothing can be made, if something stands in its way that is not marked synthetic, if what is
+            missing may be there under another name, or for a rule that there is none of.
+    """
+    check_accepted(wanted.accept)
+    targets = (run.choose_target(wanted.target, {}),) if wanted.target else run.method.targets
+    if out.resolve() == listing.root.resolve():
+        raise InputError(f"{out}: input and output are one folder; choose another -o, synthetic files stand apart")
+    work = [
+        (subject, name)
+        for subject in listing.subjects
+        for name in targets
+        if not (wanted.missing and name in subject.scans) and sources_of(run, subject, name)
+    ]
+    if lines := told(listing):
+        log.warning("%s", "\n".join(lines))
+    if not work:
+        kind = "lacks" if wanted.missing else "has sources for"
+        raise InputError(
+            f"{listing.root}: no subject {kind} {', '.join(targets)} (found {', '.join(listing.contrasts)})"
+        )
+    plan = Plan({}, {}, [])
+    for subject, name in work:
+        path = output_path(out, listing.layout, subject.name, name)
+        try:
+            if wanted.overwrite or not is_made(path, wanted.drawn(run), OTHERS, images=wanted.sampling.images(path)):
+                plan.left.append((subject, name))
+            else:
+                plan.there[subject.name, name] = path
+        except InputError as error:
+            log.warning("%s %s: %s", subject.name, name, error)
+            plan.failures[subject.name, name] = str(error)
+    _check(listing, out, wanted, [(subject.name, name) for subject, name in plan.left])
+    out.mkdir(parents=True, exist_ok=True)
+    description = out / "dataset_description.json"
+    if listing.layout == "BIDS" and not description.exists():
+        write_text(description, json.dumps(_description(), indent=1))
+    return plan
+
+
+def check_missing(listing: Listing, images: Iterable[Image], accept: Sequence[str]) -> None:
+    """Check that no image which is to be made for being missing may be there, in a file that was not taken.
+
+    Args:
+        listing: the subjects.
+        images: to be made.
+        accept: rules that are accepted; `not-taken` lets all pass.
+
+    Raises:
+        InputError: naming how many files there are, examples with their reasons, and the ways on.
+    """
+    doubtful = {one: image for image in images for one in listing.may_be(*image)}
+    if not doubtful or NOT_TAKEN in accept:
+        return
+    shown = "; ".join(
+        f"{one.path.relative_to(listing.root)} may be {' '.join(image)} ({one.why})"
+        for one, image in list(doubtful.items())[:SHOWN]
+    )
+    raise InputError(
+        f"{listing.root}: --missing would make up what may be there; files that were not taken and may be it: "
+        f"{len(doubtful)}, {shown}; rename the scans, list them in a table, or --accept {NOT_TAKEN}"
+    )
+
+
+def _check(listing: Listing, out: Path, wanted: Wanted, images: Sequence[Image]) -> None:
+    """Raise InputError if something must not be written."""
+    if wanted.missing:
+        check_missing(listing, images, wanted.accept)
+    given = [path for subject in listing.subjects for path in (*subject.scans.values(), *subject.masks.values())]
+    paths = [output_path(out, listing.layout, *image) for image in images]
+    check_replaceable([image for path in paths for image in wanted.sampling.images(path)], given)
+    check_table(out / NAME)
+    if listing.layout == "BIDS":
+        _check_description(out / "dataset_description.json")
+
+
+def _check_description(path: Path) -> None:
+    """Raise InputError if a folder is a data set of somebody else: synthetic files would stand among its scans."""
+    makers = content_of(path).get("GeneratedBy")
+    names = [one.get("Name") for one in makers if isinstance(one, dict)] if isinstance(makers, list) else []
+    if os.path.lexists(path) and "scansynth" not in names:
+        raise InputError(f"{path} is that of another data set: choose another -o, synthetic files stand apart")
+
+
+def sources_of(run: Run, subject: Subject, target: str) -> dict[str, Path]:
+    """Scans that a target can be made of, by contrast."""
+    return {name: subject.scans[name] for name in run.config.contrasts if name in subject.scans and name != target}
+
+
+def _description() -> dict[str, object]:
+    """`dataset_description.json` of a BIDS derivative."""
+    return {
+        "Name": "Synthetic contrasts",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "scansynth", "Version": scansynth.__version__, "Description": NOTICE}],
+    }

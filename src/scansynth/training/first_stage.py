@@ -1,0 +1,147 @@
+"""The trained autoencoder of a latent method: opened, applied to a cohort once, and copied into the run it serves.
+
+first_stage/config.yaml          of the autoencoder's run
+first_stage/weights.safetensors  that it reconstructs best with
+first_stage/latents.json         deviation of the training latents, hash and training step of the weights
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from scansynth.config import RunConfig, read_yaml, to_yaml
+from scansynth.data.cohort import Cohort
+from scansynth.data.datasets import Acceleration, read_image, to_network
+from scansynth.data.latents import LatentStore
+from scansynth.data.record import PreparationRecord
+from scansynth.errors import InputError
+from scansynth.files import write_text
+from scansynth.methods.autoencoder import Autoencoder
+from scansynth.training.checkpoint import load_weights, restore, step_of
+
+log = logging.getLogger(__name__)
+
+FOLDER = "first_stage"
+WEIGHTS = "weights.safetensors"
+AT_ONCE = 16
+"""Slices that are encoded together."""
+
+
+class FirstStage(nn.Module):
+    """A trained autoencoder of slices, whose latents are divided by their standard deviation in training.
+
+    Args:
+        config: of its run.
+        weights: of encoder, decoder and codebook, as the content of a safetensors file.
+        step: training steps of the weights.
+        source: where they are from, for messages.
+    """
+
+    deviation: Tensor
+
+    def __init__(self, config: RunConfig[Any], weights: bytes, step: int, source: Path):
+        super().__init__()
+        autoencoder = Autoencoder(config.settings, config.contrasts)
+        restore({name: autoencoder.nets[name] for name in autoencoder.averaged}, load(weights), source)
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.config, self.weights, self.step = config, weights, step
+        self.channels, self.factor = autoencoder.config.latent_channels, autoencoder.factor
+        self.sha256 = hashlib.sha256(weights).hexdigest()
+        self.register_buffer("deviation", torch.ones(self.channels))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (N, 1, H, W) in [−1, 1] → latents (N, c, H/f, W/f) of unit variance."""
+        return self.autoencoder.encode(x) / self.deviation[:, None, None]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents (N, c, H/f, W/f) → images (N, 1, H, W), unbounded."""
+        return self.autoencoder.decode(latent * self.deviation[:, None, None])
+
+    @classmethod
+    def of_run(cls, run: Path, cohort: Cohort, config: RunConfig[Any]) -> "FirstStage":
+        """The autoencoder of a run folder; its deviation is not known yet.
+
+        Args:
+            run: the run folder.
+            cohort: that it must have been trained on.
+            config: of the run that it shall serve.
+
+        Raises:
+            InputError: if it is no run of an autoencoder of slices, or of another cohort or other contrasts.
+        """
+        if not (run / "config.yaml").is_file():
+            raise InputError(f"--first-stage {run}: not a run folder (no config.yaml)")
+        own = read_yaml(run / "config.yaml")
+        if own.method != "autoencoder" or own.settings.patch is not None:
+            kind = own.method if own.method != "autoencoder" else "an autoencoder of 3D patches"
+            raise InputError(f"--first-stage {run}: a run of {kind}; an autoencoder of slices is needed")
+        PreparationRecord.read(run).check_same(cohort, run)
+        if unknown := [name for name in config.contrasts if name not in own.contrasts]:
+            raise InputError(f"--first-stage {run}: it was not trained on {unknown[0]}")
+        tensors, source = load_weights(run)
+        own_nets = Autoencoder(own.settings, own.contrasts).averaged
+        needed = {key: tensor for key, tensor in tensors.items() if key.split("/")[0] in own_nets}
+        return cls(own, save(needed), step_of(source), source)
+
+    @classmethod
+    def read(cls, folder: Path) -> "FirstStage":
+        """The copy in a run folder.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        try:
+            state, weights = json.loads((folder / "latents.json").read_text()), (folder / WEIGHTS).read_bytes()
+            stage = cls(read_yaml(folder / "config.yaml"), weights, state["training_step"], folder)
+            if stage.sha256 != state["sha256"]:
+                raise InputError("the weights are not those that were copied there")
+            stage.deviation.copy_(torch.tensor(state["deviation"]))
+        except Exception as error:  # files, JSON, keys and safetensors each have their own
+            raise InputError(f"{folder}: the first stage cannot be read ({error}); train the run anew") from error
+        return stage
+
+    def write(self, folder: Path) -> None:
+        """Copy it into a run folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.yaml", to_yaml(self.config))
+        (folder / WEIGHTS).write_bytes(self.weights)
+        state = {"deviation": self.deviation.tolist(), "sha256": self.sha256, "training_step": self.step}
+        write_text(folder / "latents.json", json.dumps(state, indent=1))
+
+    def store(self, cohort: Cohort, acceleration: Acceleration) -> LatentStore:
+        """Where its latents of a cohort lie."""
+        key = json.dumps([self.sha256, cohort.fingerprint, [list(one) for one in acceleration]])
+        return LatentStore(cohort.folder / "latents" / hashlib.sha256(key.encode()).hexdigest()[:16])
+
+
+@torch.no_grad()
+def compute_latents(
+    stage: FirstStage, cohort: Cohort, contrasts: Sequence[str], acceleration: Acceleration, device: torch.device
+) -> np.ndarray:
+    """Encode the training scans that are not encoded yet, and return the deviation of the channels, (c,)."""
+    store = stage.store(cohort, acceleration)
+    scans = [
+        (subject, contrast)
+        for subject in cohort.subjects("train")
+        for contrast in contrasts
+        if contrast in cohort.available(subject)
+    ]
+    missing = [scan for scan in scans if not store.has(*scan)]
+    if missing:
+        log.info("%s: encoding %d of %d training scans", cohort.folder, len(missing), len(scans))
+    autoencoder = stage.autoencoder.to(device)
+    for subject, contrast in missing:
+        image = read_image(cohort, subject, contrast, acceleration=acceleration)
+        slices = to_network(image).movedim(2, 0)[:, None]
+        encoded = [autoencoder.encode(some.to(device)).cpu() for some in slices.split(AT_ONCE)]
+        latents = torch.cat(encoded).movedim(0, 3).numpy()
+        store.write(subject, contrast, latents, cohort.foreground(subject, contrast) > 0)
+    return store.deviation(scans)

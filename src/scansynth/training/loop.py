@@ -1,0 +1,315 @@
+"""The steps of a run: data in the order of the seed, updates, validation, checkpoints, and the end by steps or clock.
+
+A step's samples and noise are functions of (seed, step, place in the batch) alone. Checkpoints are written by the
+clock, and when somebody asks to stop; they hold what a resumed run needs to become the uninterrupted one.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from scansynth.config import RunConfig, to_yaml
+from scansynth.data.cohort import Cohort
+from scansynth.files import write_text
+from scansynth.method import Progress
+from scansynth.metrics.image_metrics import PSNR, SSIM
+from scansynth.metrics.montage import validation_picture
+from scansynth.metrics.protocols import measure
+from scansynth.needs import Samples
+from scansynth.noise import Noise
+from scansynth.training import checkpoint
+from scansynth.training.engine import Engine
+from scansynth.training.pace import Budget, Crowding, progress_at
+from scansynth.training.stopping import Request, StoppedError
+from scansynth.training.validation import (
+    case_sources,
+    held_out_loss,
+    held_out_samples,
+    synthesise_case,
+    validation_cases,
+)
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps finished, steps in all, newest figures)."""
+
+COSTLY = 20
+"""Checkpoints by the clock come at least so many times as far apart as writing one takes."""
+
+
+class _InterruptedError(Exception):
+    """Somebody asked to stop during a validation."""
+
+
+def step(
+    engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress
+) -> None:
+    """One training step on a batch, of which `batch` holds this process's part."""
+    places = engine.processes.share(len(batch["available"]) * engine.processes.count)
+    keys = [(config.seed, number, place) for place in places]
+    engine.progress = progress
+    on_device = {key: value.to(engine.device) for key, value in batch.items()}
+    engine.method.training_step(on_device, engine.update, progress, Noise(keys, engine.device))
+
+
+class Loop:
+    """The steps of one run.
+
+    Args:
+        config: resolved settings.
+        cohort: prepared scans.
+        run: its folder.
+        engine: of the method that is trained.
+        dataset: training samples.
+        state: of the checkpoint that the run goes on from; empty at the start.
+        seconds: that this process has spent on the run before its steps.
+        stop: whether somebody asks to stop.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig[Any],
+        cohort: Cohort,
+        run: Path,
+        *,
+        engine: Engine,
+        dataset: Samples,
+        state: dict[str, Any],
+        seconds: float,
+        stop: Request,
+    ):
+        self.config, self.run, self.engine, self.dataset, self.stop = config, run, engine, dataset, stop
+        self.start = state.get("step", 0)
+        best = state.get("best")
+        self.best = -np.inf if best is None else best
+        self.validated = state.get("validated", self.start)
+        engine.method.train()
+        first = engine.processes.first
+        self.validation = validation_cases(cohort, engine.method, config) if first else []
+        self.held_out = held_out_samples(cohort, engine.method, config) if first else None
+        if first and not self.validates:
+            log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
+        self.budget = Budget(config, self.start, state.get("seconds", 0.0) + seconds)
+        self.crowding = Crowding()
+        self.figures: dict[str, float] = {}
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is something to validate on."""
+        return bool(self.validation) or self.held_out is not None
+
+    @property
+    def end(self) -> int:
+        """Training steps in all, as far as known."""
+        return self.config.training.steps
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """This process's places of the batch of each step."""
+        size = self.config.training.batch_size
+        own = self.engine.processes.share(size)
+        return iter(
+            DataLoader(
+                self.dataset, batch_sampler=([step * size + place for place in own] for step in count(self.start))
+            )
+        )
+
+    def steps(self) -> Iterator[int]:
+        """Train to the end; yields the steps finished after each."""
+        done, batches = self.start, self.batches()
+        while done < self.end:
+            training = self.config.training
+            epoch = done * training.batch_size / len(self.dataset)
+            batch, begun, used = next(batches), time.perf_counter(), time.process_time()
+            step(self.engine, batch, self.config, done, progress_at(training, done, epoch))
+            done += 1
+            self.make_room(time.perf_counter() - begun, time.process_time() - used)
+            self.revise(done)
+            yield done
+
+    def revise(self, done: int) -> None:
+        """Move the end of a run by minutes, where the clock says so; written down, it holds for a resumed run too."""
+        if not self.config.training.minutes:
+            return
+        revised = self.engine.processes.from_first(lambda: self.budget.revised(done))
+        if revised is not None:
+            self.config = self.budget.config = revised
+            if self.engine.processes.first:
+                write_text(self.run / "config.yaml", to_yaml(revised))
+
+    def make_room(self, seconds: float, processor: float) -> None:
+        """Go on with one thread where several wait for each other, up to 60 times as long as one takes alone."""
+        training = self.config.training
+        alone = self.engine.processes.count == 1 and self.engine.device.type == "cpu"
+        if not alone or training.threads < 2 or not self.crowding.found(seconds, processor, training.threads):
+            return
+        log.warning(
+            "other programs use the processors (a step took %.2f s): going on with one thread; a later "
+            "--training.threads %d takes them all again", seconds, training.threads,
+        )  # fmt: skip
+        torch.set_num_threads(1)
+        self.config = self.budget.config = replace(self.config, training=replace(training, threads=1))
+        write_text(self.run / "config.yaml", to_yaml(self.config))
+
+    def stopping(self) -> bool:
+        """Whether any process was asked to stop."""
+        if self.engine.processes.count == 1:
+            return bool(self.stop)
+        asked = torch.tensor([float(bool(self.stop))], device=self.engine.device)
+        self.engine.processes.mean_([asked])
+        return asked.item() > 0
+
+    def run_steps(self, report: Report | None) -> RunConfig[Any]:
+        """Train to the end; the first process logs, validates and saves.
+
+        Returns:
+            The settings, with the steps that the run came to.
+
+        Raises:
+            StoppedError: if somebody asked to stop; what was trained is saved.
+        """
+        if not self.engine.processes.first:
+            for done in self.steps():
+                if self.stopping() and done < self.end:
+                    raise StoppedError(self.stop.by or 0, done, self.end, str(self.run))
+        elif self.start < self.end or self.validation_left:
+            with SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start) as writer:
+                self.catch_up(writer)
+                self._run_first(writer, report)
+        return self.config
+
+    def _run_first(self, writer: SummaryWriter, report: Report | None) -> None:
+        clock, clock_step = time.perf_counter(), self.start
+        saved, cost = time.perf_counter(), 0.0
+        for done in self.steps():
+            training, at_end = self.config.training, done >= self.end
+            if at_end or done % training.log_every == 0:
+                seconds = (time.perf_counter() - clock) / (done - clock_step)
+                self.figures = self.engine.mean_losses()
+                self.write(writer, done, {**self.figures, "seconds_per_step": seconds})
+                clock, clock_step = time.perf_counter(), done
+            if self.validates and (at_end or done % training.validate_every == 0):
+                before = time.perf_counter()
+                self.validate_if_left(writer, done)
+                clock += time.perf_counter() - before  # seconds_per_step are those of training
+            stopping = self.stopping()
+            apart = max(60 * training.checkpoint_minutes, COSTLY * cost)
+            by_steps = training.checkpoint_every and done % training.checkpoint_every == 0
+            if at_end or stopping or by_steps or time.perf_counter() - saved > apart:
+                before = time.perf_counter()
+                self.save(done)
+                saved = time.perf_counter()
+                cost = saved - before
+                clock += cost
+            if report:
+                report(done, self.end, self.figures)
+            if stopping and (not at_end or self.validated < done):
+                raise StoppedError(self.stop.by or 0, done, self.end, str(self.run))
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint."""
+        best = self.best if np.isfinite(self.best) else None
+        # Seconds are of use where minutes are; elsewhere they would make equal runs unequal.
+        spent = {"seconds": round(self.budget.seconds, 1)} if self.config.training.minutes else {}
+        self.engine.save(self.run / "last", done, {"best": best, "validated": self.validated, **spent})
+
+    @property
+    def validation_left(self) -> bool:
+        """Whether a stop has left a validation undone at the step that the run goes on from."""
+        due = self.start % self.config.training.validate_every == 0 or self.start == self.end
+        return self.validates and due and self.validated < self.start
+
+    def catch_up(self, writer: SummaryWriter) -> None:
+        """Make the validation that a stop has left undone."""
+        if not self.validation_left:
+            return
+        self.validate_if_left(writer, self.start)
+        if self.validated == self.start:
+            checkpoint.note(self.run / "last", best=self.best, validated=self.validated)
+        elif self.engine.processes.count == 1:  # else all stop together, after their next step
+            raise StoppedError(self.stop.by or 0, self.start, self.end, str(self.run))
+
+    def validate_if_left(self, writer: SummaryWriter, done: int) -> None:
+        """Validate; where somebody asks to stop meanwhile, it is left for when the run goes on."""
+        before = time.perf_counter()
+        try:
+            self.figures = {**self.figures, **self.validate(writer, done)}
+            self.validated = done
+        except _InterruptedError:
+            pass
+        self.budget.validated(time.perf_counter() - before)
+
+    def write(self, writer: SummaryWriter, done: int, figures: dict[str, float]) -> None:
+        """Put figures into metrics.jsonl and TensorBoard."""
+        with (self.run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": done, **figures}) + "\n")
+        for name, value in figures.items():
+            writer.add_scalar(name, value, done)
+
+    def validate(self, writer: SummaryWriter, done: int) -> dict[str, float]:
+        """Measure the averaged nets on the validation slices, keep the best weights, and draw a picture.
+
+        Figures are those of the protocol `syndiff`, which does not depend on the scale of an image: that of a
+        target's intensities cannot be known from its sources, and would decide which weights seem best.
+        """
+        engine, psnr, ssim = self.engine, {}, {}
+        if self.held_out is not None:  # nothing is there to compare a volume with that is made without a source
+            with engine.averaged_weights():
+                loss = held_out_loss(engine.method, self.held_out, self.config, engine.device, before_each=self.go_on)
+            self.write(writer, done, {"validation/loss": loss})
+            self.keep_best(done, -loss, {"validation_loss": loss})
+            return {"validation/loss": loss}
+        with engine.averaged_weights():
+            for case in self.validation:
+                self.go_on()
+                synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device).numpy()
+                truth = case.truth.numpy()
+                measured = measure("syndiff", synthesis, truth)
+                psnr.setdefault(case.target, []).append(measured.mean(PSNR.column))
+                ssim.setdefault(case.target, []).append(measured.mean(SSIM.column))
+                if case.subject == self.validation[0].subject:
+                    path = self.run / "validation" / f"step-{done:08d}_{case.target}.png"
+                    path.parent.mkdir(exist_ok=True)
+                    picture = validation_picture(path, case_sources(engine.method, case), synthesis, truth)
+                    writer.add_image(f"validation/{case.target}", picture, done, dataformats="HWC")
+        figures = {f"validation/{target}/psnr": float(np.mean(values)) for target, values in psnr.items()}
+        mean = float(np.mean(list(figures.values())))
+        figures |= {f"validation/{target}/ssim": float(np.mean(values)) for target, values in ssim.items()}
+        figures["validation/psnr"] = mean
+        self.write(writer, done, figures)
+        self.keep_best(done, mean, {"validation_psnr": mean})
+        return figures
+
+    def keep_best(self, done: int, score: float, state: dict[str, float]) -> None:
+        """Save the weights for synthesis, if no earlier ones scored as high."""
+        if score > self.best:
+            self.best = score
+            checkpoint.save(self.run / "best", done, {"weights": self.engine.synthesis_weights()}, state)
+
+    def go_on(self) -> None:
+        """Raise `_InterruptedError` if somebody asks to stop."""
+        if self.stop:
+            raise _InterruptedError
+
+
+def cut_back(metrics: Path, step: int) -> None:
+    """Drop lines of metrics.jsonl that a resumed run will write again."""
+    if metrics.exists():
+        kept = []
+        for line in metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:  # a line that a kill cut short
+                continue
+        write_text(metrics, "".join(kept))

@@ -1,0 +1,119 @@
+"""A training, from its settings to its end; killed, it goes on.
+
+Running the same command again resumes. A step's samples and noise are functions of (seed, step, place in the batch)
+alone, so a resumed run equals an uninterrupted one, and several processes, each with its places of the batch, make
+the run that one would make, but for rounding. Only the first of them writes.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scansynth.config import RunConfig, read_yaml
+from scansynth.data.cohort import Cohort
+from scansynth.data.labels import Label, fit_labels
+from scansynth.data.record import PreparationRecord
+from scansynth.devices import Processes
+from scansynth.errors import InputError
+from scansynth.precision import choose_precision
+from scansynth.training import checkpoint
+from scansynth.training.engine import Engine
+from scansynth.training.loop import Loop, Report, cut_back
+from scansynth.training.pace import threads
+from scansynth.training.parts import find_first_stage, make_parts
+from scansynth.training.run_folder import locked, open_run
+from scansynth.training.stopping import asked_to_stop
+from scansynth.training.trial import with_steps, with_threads
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: RunConfig[Any],
+    cohort: Cohort,
+    run: Path,
+    *,
+    device: torch.device,
+    init: Path | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+    processes: Processes | None = None,
+    first_stage: Path | None = None,
+) -> RunConfig[Any]:
+    """Train a run to its end, from the start or from its last checkpoint.
+
+    Args:
+        config: settings; empty `contrasts` take all of the cohort.
+        cohort: prepared scans.
+        run: the run folder, made if need be.
+        device: where to compute.
+        init: another run whose weights are the start (fine-tuning); ignored when the run resumes.
+        overwrite: throw away a run that is there.
+        report: told of every step, in the first process.
+        processes: that train together; by default there is only this one.
+        first_stage: run of the autoencoder that a latent method works on; not needed when the run resumes.
+
+    Returns:
+        The resolved settings, as in the run's `config.yaml`.
+
+    Raises:
+        InputError: if the cohort does not fit the method, or the folder holds a run of other settings or one that
+            another training writes to.
+        StoppedError: if a signal asked to stop; what was trained is saved.
+    """
+    begun = time.perf_counter()
+    processes = processes or Processes(device)
+    config = replace(config, contrasts=config.contrasts or cohort.contrasts)
+    with locked(run, processes):
+        stage = find_first_stage(config, cohort, run, given=first_stage, overwrite=overwrite, processes=processes)
+        with processes.agreeing():
+            method, dataset = make_parts(config, cohort, processes, first_stage=stage)
+            if init and (overwrite or not checkpoint.current(run / "last")):
+                weights, source = checkpoint.load_weights(init)
+                check_same_networks(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
+                checkpoint.restore(dict(method.nets.items()), weights, source)
+
+        def resolve(config: RunConfig[Any]) -> RunConfig[Any]:
+            return with_steps(with_threads(config, dataset, processes), cohort, dataset, processes, stage)
+
+        resumed, config = open_run(
+            config, cohort, run, overwrite=overwrite, resolve=resolve, processes=processes, stage=stage
+        )
+        training, state = config.training, {}
+        precision = choose_precision(training.precision, device).precision
+        engine = Engine(method, device, precision, gradient_clip=training.gradient_clip, processes=processes)
+        if resumed:
+            with processes.agreeing():
+                state = engine.load(resumed)
+        engine.start_equal()
+        if processes.first:
+            if resumed:
+                log.info("%s: going on at step %d", run, state["step"])
+            cut_back(run / "metrics.jsonl", state.get("step", 0))
+        with threads(training.threads), asked_to_stop() as stop:
+            seconds = time.perf_counter() - begun
+            return Loop(
+                config, cohort, run, engine=engine, dataset=dataset, state=state, seconds=seconds, stop=stop
+            ).run_steps(report)
+
+
+def check_same_networks(config: RunConfig[Any], init: Path, labels: Sequence[Label]) -> None:
+    """Raise InputError if the run to start from is of another method, other contrasts or other labels."""
+    other = read_yaml(init / "config.yaml")
+    if (other.method, other.contrasts) != (config.method, config.contrasts):
+        raise InputError(
+            f"--init {init}: a run of {other.method} on {', '.join(other.contrasts)} cannot start one of "
+            f"{config.method} on {', '.join(config.contrasts)}"
+        )
+    # The weights know a class by its place; numbers are standardised anew.
+    known = [(label.name, label.classes) for label in PreparationRecord.read(init).labels]
+    if known != [(label.name, label.classes) for label in labels]:
+        raise InputError(
+            f"--init {init}: a run of other labels, or of other classes of them, cannot start this one: leave --init "
+            "out, or train with the same labels"
+        )
