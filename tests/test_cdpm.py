@@ -17,6 +17,7 @@ from scansynth.data.datasets import from_network
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation, find_preparation
+from scansynth.data.samples import LABEL_WIDTH
 from scansynth.data.slice_sets import SliceSetDataset
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.stages import Stage, autoregressive_plan, hierarchical_plan
@@ -25,7 +26,6 @@ from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
-from scansynth.needs import LABEL_WIDTH
 from scansynth.noise import Noise
 from scansynth.recipes import find_recipe
 from scansynth.training.parts import make_method
@@ -306,7 +306,7 @@ def test_labels_that_do_not_fit_are_refused():
 @pytest.fixture(scope="module")
 def dataset(cohort):
     sets = Cdpm(TRANSLATOR, ("T1w", "T2w")).needs
-    return SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, sets=sets)
+    return SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, largest=sets.largest, draw=sets.draw)
 
 
 def test_a_sample_is_a_set_of_slices_in_all_contrasts(dataset, cohort):
@@ -327,8 +327,8 @@ def test_a_sample_is_a_set_of_slices_in_all_contrasts(dataset, cohort):
 
 
 def test_a_set_depends_on_seed_and_number_alone_and_reads_its_slices_alone(dataset, cohort, monkeypatch):
-    again = SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, sets=dataset.sets)
-    other = SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=4, sets=dataset.sets)
+    again = SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=3, largest=dataset.largest, draw=dataset.draw)
+    other = SliceSetDataset(cohort, ("T1w", "T2w"), "train", seed=4, largest=dataset.largest, draw=dataset.draw)
     items = [dataset[i] for i in range(9)]
     assert all(torch.equal(again[41 - i]["slices"], dataset[41 - i]["slices"]) for i in range(3))
     assert [other.place(i)[1].tolist() for i in range(9)] != [dataset.place(i)[1].tolist() for i in range(9)]
@@ -349,14 +349,14 @@ def test_missing_contrasts_of_sets(tmp_path):
     listing, preparation = find_subjects(tmp_path / "bids"), Preparation(size=(32, 32, None))
     cohort = build_cohort(listing, tmp_path / "cohort", preparation, fractions=(1.0, 0.0, 0.0))
     sets = Cdpm(TRANSLATOR, contrasts).needs
-    dataset = SliceSetDataset(cohort, contrasts, "train", seed=0, sets=sets)
+    dataset = SliceSetDataset(cohort, contrasts, "train", seed=0, largest=sets.largest, draw=sets.draw)
     assert sorted(dataset.subjects) == ["sub-001", "sub-003"]  # one contrast alone teaches a translator nothing
     item = next(dataset[i] for i in range(2) if dataset.place(i)[0] == "sub-001")
     assert item["available"].tolist() == [True, True, False]
     assert not item["slices"][:, 2].any()
-    assert len(SliceSetDataset(cohort, ("T1w",), "train", seed=0, sets=sets)) == 3
+    assert len(SliceSetDataset(cohort, ("T1w",), "train", seed=0, largest=sets.largest, draw=sets.draw)) == 3
     with pytest.raises(InputError, match="no val subject has T1w"):
-        SliceSetDataset(cohort, ("T1w",), "val", seed=0, sets=sets)
+        SliceSetDataset(cohort, ("T1w",), "val", seed=0, largest=sets.largest, draw=sets.draw)
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from scansynth.data.labels import Label, encode, fit_labels, subject_labels
 from scansynth.data.layouts import describe, find_subjects
 from scansynth.data.prepare import Preparation
 from scansynth.data.record import FILE, PreparationRecord
+from scansynth.data.samples import LABEL_WIDTH
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import Ddpm, DdpmConfig
-from scansynth.needs import LABEL_WIDTH
 from scansynth.noise import Noise
 from scansynth.training.parts import make_method
 from scansynth.training.train import train

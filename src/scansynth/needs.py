@@ -10,32 +10,21 @@ Datasets are imported where they are made: a method names its unit and knows no 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from scansynth.data.samples import Samples
+from scansynth.data.settings import DataSettings
 from scansynth.diffusion.windows import PatchWindows, SetWindows, SliceWindows, Tick, VolumeWindows, WindowsOfVolume
 from scansynth.errors import InputError
 from scansynth.physics.acquisition import SequenceName
 
 if TYPE_CHECKING:
-    from scansynth.config import RunConfig
     from scansynth.data.cohort import Cohort
     from scansynth.data.latents import LatentStore
-
-LABEL_WIDTH = 64
-"""Numbers of a label: whether it is known, then a number, or one of up to 63 classes (`data/labels.py`)."""
-
-
-class Samples(Dataset[dict[str, Tensor]], ABC):
-    """Training samples: sample i, which counts on over the epochs, without the batch's first axis."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Samples in an epoch."""
 
 
 class StoredLatents(Protocol):
@@ -72,17 +61,21 @@ class Needs(ABC):
     def samples(
         self,
         cohort: "Cohort",
-        config: "RunConfig[Any]",
+        contrasts: Sequence[str],
         split: str = "train",
         *,
+        seed: int,
+        data: DataSettings,
         latents: StoredLatents | None = None,
     ) -> Samples:
         """The samples of a split.
 
         Args:
             cohort: prepared scans.
-            config: of the run.
+            contrasts: names of the run's K contrasts, in the order of the channels.
             split: train, val or test.
+            seed: of their order.
+            data: which of them, and what the scans are taken to be.
             latents: of the cohort, where the unit is a latent.
 
         Raises:
@@ -181,22 +174,23 @@ class Slices(_OfSlices):
     def samples(
         self,
         cohort: "Cohort",
-        config: "RunConfig[Any]",
+        contrasts: Sequence[str],
         split: str = "train",
         *,
+        seed: int,
+        data: DataSettings,
         latents: StoredLatents | None = None,
     ) -> Samples:
         """Slices of a split, in an endless order of epochs."""
         from scansynth.data.acquisitions import Acquisitions
         from scansynth.data.datasets import SliceDataset
 
-        data = config.data
         dataset = SliceDataset(
             cohort,
-            config.contrasts,
+            contrasts,
             split,
             paired=self.paired,
-            seed=config.seed,
+            seed=seed,
             min_foreground=data.min_foreground,
             augmentation=data.augmentation,
             slices_per_subject=data.slices_per_subject,
@@ -228,28 +222,28 @@ class Latents(Slices):
     def samples(
         self,
         cohort: "Cohort",
-        config: "RunConfig[Any]",
+        contrasts: Sequence[str],
         split: str = "train",
         *,
+        seed: int,
+        data: DataSettings,
         latents: StoredLatents | None = None,
     ) -> Samples:
         """Stored latents of the training slices."""
-        from scansynth.config import DataSettings
         from scansynth.data.latents import LatentDataset
 
-        data = config.data
         if replace(data, augmentation=DataSettings().augmentation) != data:
-            raise InputError(f"{config.method} trains on stored latents, which cannot be augmented: leave that out")
+            raise InputError("the method trains on stored latents, which cannot be augmented: leave that out")
         if self.tissue and data.acceleration:
             raise InputError(
-                f"{config.method}: the cohort's tissue densities are those of fully sampled scans; leave acceleration "
+                "the cohort's tissue densities are those of fully sampled scans; leave acceleration "
                 "out, or train with --settings.no-structural-guidance"
             )
         assert latents is not None and split == "train", "latents are stored of the training split"  # noqa: PT018
         dataset = LatentDataset(
             cohort,
-            config.contrasts,
-            config.seed,
+            contrasts,
+            seed,
             min_foreground=data.min_foreground,
             slices_per_subject=data.slices_per_subject,
             store=latents.store(cohort, data.acceleration),
@@ -292,19 +286,19 @@ class Patches(Needs):
     def samples(
         self,
         cohort: "Cohort",
-        config: "RunConfig[Any]",
+        contrasts: Sequence[str],
         split: str = "train",
         *,
+        seed: int,
+        data: DataSettings,
         latents: StoredLatents | None = None,
     ) -> Samples:
         """Random patches of a split's subjects."""
         from scansynth.data.patches import PatchDataset
 
-        _only_acceleration(config, "patches")
-        acceleration = config.data.acceleration
-        return PatchDataset(
-            cohort, config.contrasts, split, seed=config.seed, size=self.size, acceleration=acceleration
-        )
+        _only_acceleration(data, "patches")
+        acceleration = data.acceleration
+        return PatchDataset(cohort, contrasts, split, seed=seed, size=self.size, acceleration=acceleration)
 
     def windows(self, at_once: int | None = None, tick: Tick | None = None) -> PatchWindows:
         """Overlapping patches, some at a time."""
@@ -352,22 +346,25 @@ class SliceSets(_OfSlices):
     def samples(
         self,
         cohort: "Cohort",
-        config: "RunConfig[Any]",
+        contrasts: Sequence[str],
         split: str = "train",
         *,
+        seed: int,
+        data: DataSettings,
         latents: StoredLatents | None = None,
     ) -> Samples:
         """Sets of slices as the method draws them."""
         from scansynth.data.slice_sets import SliceSetDataset
 
-        _only_acceleration(config, "sets of slices")
+        _only_acceleration(data, "sets of slices")
         dataset = SliceSetDataset(
             cohort,
-            config.contrasts,
+            contrasts,
             split,
-            seed=config.seed,
-            sets=self,
-            acceleration=config.data.acceleration,
+            seed=seed,
+            largest=self.largest,
+            draw=self.draw,
+            acceleration=data.acceleration,
             labels=self.labels,
         )
         self.check_slices(dataset.size)
@@ -400,37 +397,39 @@ class Volumes(Needs):
     def samples(
         self,
         cohort: "Cohort",
-        config: "RunConfig[Any]",
+        contrasts: Sequence[str],
         split: str = "train",
         *,
+        seed: int,
+        data: DataSettings,
         latents: StoredLatents | None = None,
     ) -> Samples:
         """Each subject once in an epoch."""
         from scansynth.data.patches import PatchDataset
 
-        _only_acceleration(config, "whole volumes")
+        _only_acceleration(data, "whole volumes")
         shapes = {
             cohort.shape(subject, contrast)
             for subject in cohort.subjects(split)
-            for contrast in config.contrasts
+            for contrast in contrasts
             if contrast in cohort.available(subject)
         }
         if len(shapes) != 1:
             found = ", ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "none"
             raise InputError(
-                f"{cohort.folder}: {config.method} trains on whole volumes of one shape, here are {found}: prepare "
+                f"{cohort.folder}: the method trains on whole volumes of one shape, here are {found}: prepare "
                 "with --size X Y Z, three numbers"
             )
         (shape,) = shapes
         self.check_volume(shape)
         return PatchDataset(
             cohort,
-            config.contrasts,
+            contrasts,
             split,
-            seed=config.seed,
+            seed=seed,
             size=shape,
             per_subject=1,
-            acceleration=config.data.acceleration,
+            acceleration=data.acceleration,
         )
 
     def windows(self, at_once: int | None = None, tick: Tick | None = None) -> VolumeWindows:
@@ -467,7 +466,7 @@ def slices_or_patches(
     return Patches(patch, size_multiple=size_multiple, paired=paired, generates=generates)
 
 
-def _only_acceleration(config: "RunConfig[Any]", unit: str) -> None:
+def _only_acceleration(data: DataSettings, unit: str) -> None:
     """Raise InputError if settings under `data` are given that count for slices only."""
-    if config.data != type(config.data)(acceleration=config.data.acceleration):
-        raise InputError(f"{config.method} trains on {unit}: of the settings under data, only acceleration counts")
+    if data != DataSettings(acceleration=data.acceleration):
+        raise InputError(f"the method trains on {unit}: of the settings under data, only acceleration counts")

@@ -11,8 +11,8 @@ from torch import Tensor
 from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
+from scansynth.data.samples import Samples
 from scansynth.errors import InputError
-from scansynth.needs import Samples
 from scansynth.physics.kspace import undersample
 from scansynth.physics.tissue import WEIGHTS
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from scansynth.data.cohort import Cohort
+from scansynth.data.samples import LABEL_WIDTH
 from scansynth.data.text_table import is_unknown
 from scansynth.errors import InputError
-from scansynth.needs import LABEL_WIDTH
 
 _MARKS = ("na", "nan", "#n/a", "null", "?", "-", ".")
 """What programs write where nothing is known; taken for a class, it would be one."""

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, keyed_generator, paired_places, read_image, to_network
+from scansynth.data.samples import Samples
 from scansynth.errors import InputError
-from scansynth.needs import Samples
 
 
 class PatchDataset(Samples):

@@ -1,6 +1,6 @@
 """Training sets of slices: some axial slices of one volume, as the method draws them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from torch import Tensor
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, keyed_generator, paired_places, read_image, to_network
 from scansynth.data.labels import fit_labels, subject_labels
+from scansynth.data.samples import Samples
 from scansynth.errors import InputError
-from scansynth.needs import Samples, SliceSets
 
 
 class SliceSetDataset(Samples):
@@ -24,7 +24,8 @@ class SliceSetDataset(Samples):
         contrasts: the run's K contrasts, in the order of the channels; with one alone, every subject that has it.
         split: train, val or test.
         seed: of order and sets.
-        sets: of the method.
+        largest: slices of a set; smaller ones are padded.
+        draw: from a volume's depth, which of its slices a sample shows, and which of those are targets (`SliceSets`).
         acceleration: accelerated contrasts, with their folds.
         labels: names of the labels that samples have, fitted on the training subjects.
 
@@ -40,11 +41,13 @@ class SliceSetDataset(Samples):
         split: str,
         *,
         seed: int,
-        sets: SliceSets,
+        largest: int,
+        draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]],
         acceleration: Acceleration = (),
         labels: Sequence[str] = (),
     ):
-        self.cohort, self.contrasts, self.seed, self.sets = cohort, tuple(contrasts), seed, sets
+        self.cohort, self.contrasts, self.seed = cohort, tuple(contrasts), seed
+        self.largest, self.draw = largest, draw
         self.acceleration = acceleration
         self.subjects = list(dict.fromkeys(subject for subject, _ in paired_places(cohort, contrasts, split, 0.0)))
         if not self.subjects:
@@ -74,11 +77,11 @@ class SliceSetDataset(Samples):
         order = keyed_generator(self.seed, "order", "slice sets", turn).permutation(len(self.subjects))
         subject = self.subjects[order[number]]
         generator = torch.Generator().manual_seed(int(keyed_generator(self.seed, "slice set", i).integers(2**63)))
-        index, is_target = self.sets.draw(self._shape(subject)[2], generator)
+        index, is_target = self.draw(self._shape(subject)[2], generator)
         return subject, index, is_target
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """Sample i, padded to n = `sets.largest` slices.
+        """Sample i, padded to n = `largest` slices.
 
         Returns:
             `slices` (n, K, H, W) in [−1, 1], 0 where unavailable or padded; `index` (n,) int64, `is_target` (n,) and
@@ -86,7 +89,7 @@ class SliceSetDataset(Samples):
             (D,), 0 where unknown.
         """
         subject, index, is_target = self.place(i)
-        n, count = self.sets.largest, len(index)
+        n, count = self.largest, len(index)
         slices = torch.zeros(n, len(self.contrasts), *self.size)
         available = torch.zeros(len(self.contrasts), dtype=torch.bool)
         for contrast in self._shown(subject):

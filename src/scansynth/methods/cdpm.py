@@ -52,6 +52,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from scansynth.data.samples import LABEL_WIDTH
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
 from scansynth.diffusion.samplers import ancestral, ddim, times
@@ -61,7 +62,7 @@ from scansynth.diffusion.windows import Windows, WindowsOfVolume
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
-from scansynth.needs import LABEL_WIDTH, Needs, SliceSets
+from scansynth.needs import Needs, SliceSets
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
 

@@ -20,12 +20,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from scansynth.config import RunConfig, to_yaml
 from scansynth.data.cohort import Cohort
+from scansynth.data.samples import Samples
 from scansynth.files import write_text
 from scansynth.method import Progress
 from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.metrics.montage import validation_picture
 from scansynth.metrics.protocols import measure
-from scansynth.needs import Samples
 from scansynth.noise import Noise
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine

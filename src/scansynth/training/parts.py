@@ -8,11 +8,12 @@ import torch
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
 from scansynth.data.prepare import generated_grid
+from scansynth.data.samples import Samples
 from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.method import Method
 from scansynth.methods import find_method
-from scansynth.needs import Needs, Samples
+from scansynth.needs import Needs
 from scansynth.training.first_stage import FOLDER, FirstStage, compute_latents
 
 
@@ -87,4 +88,6 @@ def make_parts(
         generated_grid(cohort.settings)  # says now, not after the training, that nothing could be made
     method = make_method(config)
     method.first_stage = first_stage
-    return method, method.needs.samples(cohort, config, latents=first_stage)
+    return method, method.needs.samples(
+        cohort, config.contrasts, seed=config.seed, data=config.data, latents=first_stage
+    )

@@ -13,9 +13,9 @@ import torch
 
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
+from scansynth.data.samples import Samples
 from scansynth.devices import Processes
 from scansynth.method import Progress
-from scansynth.needs import Samples
 from scansynth.precision import choose_precision
 from scansynth.training.costs import measured_cost
 from scansynth.training.engine import Engine

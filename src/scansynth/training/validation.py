@@ -14,11 +14,11 @@ import torch
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, whole_subject
+from scansynth.data.samples import Samples
 from scansynth.errors import InputError
 from scansynth.given import given, sources_for
 from scansynth.method import Method, Progress
 from scansynth.metrics.cases import slices_with_foreground
-from scansynth.needs import Samples
 from scansynth.noise import Noise
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,9 @@ def synthesise_case(method: Method, case: Case, seed: int, device: torch.device)
 def held_out_samples(cohort: Cohort, method: Method, config: RunConfig[Any]) -> Samples | None:
     """Samples of the validation subjects, for a method that makes volumes without a source; None for others."""
     has_subject = any(set(config.contrasts) & set(cohort.available(subject)) for subject in cohort.subjects("val"))
-    return method.needs.samples(cohort, config, "val") if method.needs.generates and has_subject else None
+    if not (method.needs.generates and has_subject):
+        return None
+    return method.needs.samples(cohort, config.contrasts, "val", seed=config.seed, data=config.data)
 
 
 @torch.no_grad()
