@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from scansynth.config import RunConfig
+from scansynth.data.coarse_phantoms import SUBJECTS
 from scansynth.data.prepare import Preparation
-from scansynth.demo import SUBJECTS
 from scansynth.precision import choose_precision
 from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
 from scansynth.reproduction.request import Request, needs
