@@ -25,7 +25,7 @@ from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS, Protocol
 from scansynth.recipes import find_recipe
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task
 
 
 @dataclass(frozen=True, kw_only=True)

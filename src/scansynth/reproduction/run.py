@@ -21,11 +21,11 @@ from scansynth.errors import InputError
 from scansynth.evaluation.comparison import compare, write_comparison
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.files import write_text
-from scansynth.recipes.tables.paper_table import DataSet, Row, Task
 from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
+from scansynth.reproduction.tables.paper_table import DataSet, Row, Task
 from scansynth.sets.measure import measure_generated
 from scansynth.synthesis.generated import generate_set
 from scansynth.synthesis.run import Run
