@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_devices import COMMAND, assert_close_losses, environment, losses, run, whole_images, write_settings
 
 import scansynth
 from scansynth.training.train import train
+from test_devices import COMMAND, assert_close_losses, environment, losses, run, whole_images, write_settings
 
 CPU = torch.device("cpu")
 
