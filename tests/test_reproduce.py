@@ -21,11 +21,11 @@ from scansynth.methods.syndiff import SynDiffConfig
 from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS
-from scansynth.recipes.tables import TABLES
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 from scansynth.reproduction.plan import plan, text
 from scansynth.reproduction.request import Request, parse_data
 from scansynth.reproduction.run import reproduce
+from scansynth.reproduction.tables import TABLES
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 from scansynth.sets.set_measures import SUMMARY
 from scansynth.training.parts import needs_of
 from scansynth.training.trial import try_steps

@@ -18,9 +18,9 @@ import torch
 
 from scansynth.config import RunConfig
 from scansynth.data.build_cohort import build_cohort
+from scansynth.data.coarse_phantoms import SIZE, SPACING, SUBJECTS, coarse_phantoms
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing, Subject, find_subjects
-from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
@@ -41,10 +41,6 @@ Report = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
 
 CONTRASTS = ("T1w", "T2w")
-SUBJECTS = 12
-SPACING = 2.5
-"""In plane, mm: coarse, so that minutes are enough."""
-SIZE = (64, 80, None)
 STEPS = {"regression_small": 250, "syndiff_small_supervised": 600}
 """Training steps, the same on every machine, so that it makes the same images. Few, because the demo shows the way and
 not what the methods can reach: six minutes on two cores without bfloat16, of which the rest takes one and a half."""
@@ -99,7 +95,7 @@ def demo(
     begun = time.perf_counter()
     tell = report or (lambda what, done, total: None)
     out.mkdir(parents=True, exist_ok=True)
-    listing = find_subjects(data) if data else phantoms(out / "data", contrasts, seed, tell)
+    listing = find_subjects(data) if data else coarse_phantoms(out / "data", contrasts, seed, tell)
     both = [subject for subject in listing.subjects if set(contrasts) <= subject.scans.keys()]
     if len(both) < 3:
         raise InputError(
@@ -170,17 +166,6 @@ def announcement(
         f"The demo prepares {what}, trains {names} on {contrasts[0]} and {contrasts[1]}, translates and measures "
         f"held-out subjects, and writes a report: {time_there}."
     )
-
-
-def phantoms(folder: Path, contrasts: tuple[str, ...], seed: int, tell: Report) -> Listing:
-    """Make the phantom cohort, where it is not there already."""
-    if not (folder / "table.csv").exists():
-        tell("making phantom scans", 0, 1)
-        write_phantom_cohort(
-            folder, SUBJECTS, contrasts, layout="table", seed=seed, shape=(64, 80, 60), spacing=SPACING
-        )
-        tell("making phantom scans", 1, 1)
-    return find_subjects(folder / "table.csv")
 
 
 def translate_test(

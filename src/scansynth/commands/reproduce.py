@@ -37,10 +37,10 @@ class Reproduce:
     def run(self) -> None:
         """List, plan or carry out."""
         from scansynth.devices import find_device
-        from scansynth.recipes.tables import TABLES, find_table
         from scansynth.reproduction.plan import listing, plan, text
         from scansynth.reproduction.request import Request, parse_data
         from scansynth.reproduction.run import reproduce
+        from scansynth.reproduction.tables import TABLES, find_table
 
         if self.list:
             out.print(f"{listing(TABLES)}\nNext: scansynth reproduce NAME --dry-run", markup=False)

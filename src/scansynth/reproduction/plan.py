@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from scansynth.config import RunConfig
+from scansynth.data.coarse_phantoms import SUBJECTS
 from scansynth.data.prepare import Preparation
-from scansynth.demo import SUBJECTS
 from scansynth.precision import choose_precision
-from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
 from scansynth.reproduction.request import Request, needs
 from scansynth.reproduction.table import differences, paper_lines
+from scansynth.reproduction.tables.paper_table import PaperTable, Row, Task
 from scansynth.training import checkpoint
 from scansynth.training.trial import STEPS, WARM_UP, Trial, try_steps
 

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from scansynth.config import DataSettings, RunConfig
+from scansynth.data.coarse_phantoms import SIZE, SPACING
 from scansynth.data.layouts import Listing, find_subjects
 from scansynth.data.phantom import CONTRASTS as PHANTOM_CONTRASTS
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, exact_splits
-from scansynth.demo import SIZE, SPACING
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS, Protocol
 from scansynth.recipes import find_recipe
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 
 from scansynth.data.build_cohort import build_cohort
+from scansynth.data.coarse_phantoms import coarse_phantoms
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing
-from scansynth.demo import phantoms
 from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.evaluation.comparison import compare, write_comparison
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.files import write_text
-from scansynth.recipes.tables.paper_table import DataSet, Row, Task
 from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
+from scansynth.reproduction.tables.paper_table import DataSet, Row, Task
 from scansynth.sets.measure import measure_generated
 from scansynth.synthesis.generated import generate_set
 from scansynth.synthesis.run import Run
@@ -92,7 +92,7 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Rep
     """
     contrasts = request.table.contrasts_of(data.name)
     if listing is None:
-        listing = request.chosen(data, phantoms(request.out / "data" / data.name, contrasts, request.seed, tell))
+        listing = request.chosen(data, coarse_phantoms(request.out / "data" / data.name, contrasts, request.seed, tell))
     cohort = build_cohort(
         listing,
         request.out / "cohort" / data.name,

@@ -13,8 +13,8 @@ from scansynth.data.splits import SPLITS
 from scansynth.evaluation.tables import COPIED_SOURCE, Spread, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS
-from scansynth.recipes.tables.paper_table import Figure, PaperTable, Row, Task
 from scansynth.reproduction.request import Request, split_words
+from scansynth.reproduction.tables.paper_table import Figure, PaperTable, Row, Task
 from scansynth.sets.set_measures import SUMMARY
 from scansynth.training import checkpoint
 

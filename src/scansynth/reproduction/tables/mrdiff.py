@@ -10,7 +10,7 @@ from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
 from scansynth.recipes.mrdiff import ARMS
 from scansynth.recipes.mrdiff import TASKS as PAPERS_TASKS
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 
 CITATION = "Shin et al., Physics-driven Signal Regularization in Diffusion Models for Multi-contrast MR Image Synthesis"
 TRAINING = (

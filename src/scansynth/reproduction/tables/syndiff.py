@@ -10,7 +10,7 @@ machine: `scansynth compare` measures both.
 from collections.abc import Iterable
 
 from scansynth.recipes.syndiff import ABLATIONS, TASKS
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 
 CITATION = (
     "Özbey et al., Unsupervised Medical Image Translation With Adversarial Diffusion Models, "

@@ -6,7 +6,7 @@ from typing import Any
 from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
 from scansynth.recipes.cola_diff import ABLATIONS, TASKS
-from scansynth.recipes.tables.paper_table import Change, DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import Change, DataSet, PaperTable, Row, Task, transcribed
 
 CITATION = "Jiang et al., CoLa-Diff: Conditional Latent Diffusion Model for Multi-modal MRI Synthesis"
 TRAINING = (

@@ -9,7 +9,7 @@ from typing import Any
 from scansynth.config import RunConfig
 from scansynth.data.prepare import find_preparation
 from scansynth.recipes.cg_ddpm import STEPS_PER_EPOCH
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 
 CITATION = "CG-DDPM (cycle-guided denoising diffusion probability model for cross-modality MRI synthesis)"
 TRAINING = (

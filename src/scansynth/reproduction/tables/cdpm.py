@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from scansynth.data.prepare import find_preparation
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
 
 T1W = DataSet(
     name="t1w",
