@@ -11,6 +11,7 @@ from torch import Tensor
 from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
+from scansynth.data.crops import Crop
 from scansynth.data.samples import Samples
 from scansynth.errors import InputError
 from scansynth.physics.kspace import undersample
@@ -55,10 +56,19 @@ def as_acquired(image: Tensor, contrast: str, acceleration: Acceleration) -> Ten
 
 
 def read_image(
-    cohort: Cohort, subject: str, contrast: str, *, acceleration: Acceleration = (), z: int | slice | None = None
+    cohort: Cohort,
+    subject: str,
+    contrast: str,
+    *,
+    acceleration: Acceleration = (),
+    z: int | slice | None = None,
+    crop: Crop | None = None,
 ) -> Tensor:
-    """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1]."""
-    return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z)), contrast, acceleration)
+    """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1].
+
+    Of a test subject on a crop (`Cohort.crop`).
+    """
+    return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z, crop=crop)), contrast, acceleration)
 
 
 class SliceDataset(Samples):
@@ -240,9 +250,17 @@ def chosen_slices(share: np.ndarray, min_foreground: float, slices_per_subject: 
 
 
 def whole_subject(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], *, acceleration: Acceleration = (), tissue: bool = False
+    cohort: Cohort,
+    subject: str,
+    contrasts: Sequence[str],
+    *,
+    acceleration: Acceleration = (),
+    tissue: bool = False,
+    crop: Crop | None = None,
 ) -> dict[str, Tensor]:
     """One subject's prepared scans, as a run of this acceleration sees them, as a batch of one.
+
+    Of a test subject on a crop (`Cohort.crop`).
 
     Returns:
         `images` (1, K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (1, K) bool; with `tissue` also
@@ -258,15 +276,21 @@ def whole_subject(
     images = torch.zeros(1, len(contrasts), *cohort.shape(subject, shown[0]))
     for k, contrast in enumerate(contrasts):
         if contrast in shown:
-            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration=acceleration))
+            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration=acceleration, crop=crop))
     batch = {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
     if tissue:
-        batch["tissue"] = read_tissue(cohort, subject, contrasts, images.shape[2:])[None]
+        batch["tissue"] = read_tissue(cohort, subject, contrasts, images.shape[2:], crop=crop)[None]
     return batch
 
 
 def read_tissue(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], shape: Sequence[int], *, z: int | None = None
+    cohort: Cohort,
+    subject: str,
+    contrasts: Sequence[str],
+    shape: Sequence[int],
+    *,
+    z: int | None = None,
+    crop: Crop | None = None,
 ) -> Tensor:
     """Tissue densities by each of the K contrasts, (K, 4, *shape): 0 where a scan is not there or shows none (CT).
 
@@ -276,6 +300,7 @@ def read_tissue(
         contrasts: the run's.
         shape: (X, Y, Z), or (X, Y) of one slice.
         z: that slice, None for all.
+        crop: of a test subject (`Cohort.crop`), None for the one on all its scans.
 
     Raises:
         InputError: if a scan's densities were not made.
@@ -283,7 +308,7 @@ def read_tissue(
     densities = torch.zeros(len(contrasts), 4, *shape)
     for k, contrast in enumerate(contrasts):
         if contrast in cohort.available(subject) and contrast in WEIGHTS:
-            densities[k] = torch.from_numpy(cohort.read_tissue(subject, contrast, z))
+            densities[k] = torch.from_numpy(cohort.read_tissue(subject, contrast, z, crop=crop))
     return densities
 
 

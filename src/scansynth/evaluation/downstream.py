@@ -121,11 +121,11 @@ def _segmented(
     task: Task, segment: Segment, mask: str, *, labels: Sequence[int], contrasts: Sequence[str], seed: int
 ) -> list[Dice]:
     """A subject with its target acquired, and as each run makes it."""
-    truth, affine = task.masks()[mask], task.cohort.affine(task.subject, task.target)
+    truth, affine = task.masks()[mask], task.cohort.affine(task.subject, task.target, crop=task.crop)
     acquired = {name: task.read(name) for name in contrasts}
     versions = {ACQUIRED: acquired}
     for run in task.runs:
-        made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed)
+        made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed, crop=task.crop)
         versions[run.folder.name] = {**acquired, task.target: made[0].image}
     return [
         Dice(label, task.target, task.subject, dice(segment(images, affine), truth, labels))

@@ -72,6 +72,7 @@ def evaluate(
 ) -> Evaluation:
     """Synthesise every target of every subject of a split, measure it, and measure the copied sources beside it.
 
+    A test subject is cropped as the sources of each target alone would have it, as in translation (`Cohort.crop`).
     By default one sample is drawn for each image, as in the papers. Of several, the mean is measured, and their spread
     is held against its error. Accelerated contrasts are the low-resolution images that the
     runs know, as sources, as copied sources, as truth and in pictures. Written are `table.md`, `table.csv`,
@@ -159,7 +160,7 @@ def evaluate(
                 Shown(
                     subject=subject,
                     target=name,
-                    affine=cohort.affine(subject, name),
+                    affine=cohort.affine(subject, name, crop=task.crop),
                     truth=truth,
                     sources=images,
                     syntheses=syntheses,

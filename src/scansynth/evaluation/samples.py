@@ -38,8 +38,9 @@ class Drawing:
 def kept_at(run: Run, task: Task, sample: int, kept: Path, *, level: float = 0.0) -> Path:
     """Where a sample is kept (arguments as in `draw`)."""
     given = () if task.whole else task.sources
+    crop = [str(task.crop)] if task.crop and any(task.crop.shift) else []
     disturbed = [f"noise-{level!r}"] if level else []
-    name = "_".join([task.subject, "+".join([*given, task.target]), *disturbed, f"sample-{sample + 1}.npz"])
+    name = "_".join([task.subject, "+".join([*given, task.target]), *crop, *disturbed, f"sample-{sample + 1}.npz"])
     return kept / run.folder.name / name
 
 
@@ -80,6 +81,8 @@ def draw(
         "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
         "cohort": task.cohort.fingerprint,
         "seed": seed,
+        # On the crop on all scans samples are what they were before there was another.
+        **({"crop": list(task.crop.shift)} if task.crop and any(task.crop.shift) else {}),
     }
     if path and path.is_file():
         return _read(path, of)
@@ -97,6 +100,7 @@ def draw(
             samples=(sample,),
             change=change,
             given=given,
+            crop=task.crop,
             report=report,
         ),
         run.device,
@@ -130,6 +134,6 @@ def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
     except Exception as error:  # zip, numpy, JSON and keys each have their own
         raise InputError(f"{path}: not readable as a sample ({error}); delete it") from error
     if found != of:
-        other = ", ".join(name for name in of if found.get(name) != of[name])
+        other = ", ".join(name for name in {**of, **found} if found.get(name) != of.get(name))
         raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")
     return Drawing(image, sources, observed, cost)
