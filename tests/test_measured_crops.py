@@ -6,21 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scansynth.downstream import ACQUIRED, measure_downstream
-from scansynth.drawings import draw, kept_at
-from scansynth.evaluate import evaluate
-from scansynth.tasks import choose_work, synthesise
-from scansynth.train import train
 
 import scansynth
 from blobs import ACCEPTED, K, as_older, blank, scans_of, write_blobs
-from scansynth import downstream
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation, Undo, grid_for, prepare
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
+from scansynth.evaluation import downstream
+from scansynth.evaluation.downstream import ACQUIRED, measure_downstream
+from scansynth.evaluation.evaluate import evaluate
+from scansynth.evaluation.samples import draw, kept_at
+from scansynth.evaluation.tasks import choose_work, synthesise
+from scansynth.training.train import train
 
 SETTINGS = Preparation(size=(32, 32, None))
 TESTED = ("phantom009", "phantom010")

@@ -18,7 +18,7 @@ class Sampling:
     windows: int | None = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
     moments_only: bool = False
-    """Of several samples, keep the mean and the standard deviation only: memory does not grow with their number."""
+    """Keep only the mean and the standard deviation of several samples: memory does not grow with their number."""
     maps: bool = False
     """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     seed: int = 0
