@@ -384,7 +384,10 @@ class Run:
         subject = {"images": to_network(images), "available": available}
         if tissue is not None:
             subject["tissue"] = tissue
-        return {key: value.to(self.device) for key, value in given(subject, readable, slab).items()}, slab
+        return {
+            key: value.to(self.device)
+            for key, value in given(subject, readable, slab, neighbours=self.method.needs.neighbours).items()
+        }, slab
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""

@@ -60,7 +60,7 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
             except InputError as error:
                 log.warning("no validation of %s %s: %s", subject, target, error)
                 continue
-            cases.append(Case(subject, target, given(whole, readable, z), truth))
+            cases.append(Case(subject, target, given(whole, readable, z, neighbours=method.needs.neighbours), truth))
     return cases
 
 
