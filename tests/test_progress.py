@@ -140,11 +140,11 @@ def increasing(told, images):
 def test_evaluation_tells_of_the_calls_inside_a_subject(run, cohort, tmp_path):
     told = []
     settings = {"samples": 2, "pictures": 0, "report": lambda *progress: told.append(progress)}
-    evaluate([run], cohort, tmp_path / "out", kept=tmp_path / "kept", target="T2w", **settings)
+    evaluate([run], cohort, kept=tmp_path / "kept", target="T2w", **settings)
     assert increasing(told, 2)
     assert {name for _, _, name in told} == {f"{run.folder.name} {cohort.subjects('test')[0]} T2w"}
     told.clear()
-    evaluate([run], cohort, tmp_path / "out", kept=tmp_path / "kept", **settings)
+    evaluate([run], cohort, kept=tmp_path / "kept", **settings)
     (total,) = {total for _, total, _ in told}
     calls = run.calls(cohort.shape(cohort.subjects("test")[0], "T1w"))
     assert total == 2 * calls  # what is kept is no work: T1w is left

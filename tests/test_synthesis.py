@@ -21,6 +21,7 @@ from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.evaluation.tasks import synthesise
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
@@ -319,12 +320,13 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
     def keep(path, shown, synthesis, *, target, **_):
         pictures[path.name] = shown, target
 
-    monkeypatch.setattr("scansynth.evaluation.evaluate.montage", keep)
-    results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
+    monkeypatch.setattr("scansynth.evaluation.write.montage", keep)
+    evaluation = evaluate([accelerated], cohort, protocol="syndiff")
+    write_evaluation(evaluation, tmp_path)
     assert f"T1w accelerated {FOLD}×{FOLD}, as source" in (tmp_path / "table.md").read_text()
     subject = cohort.subjects("test")[0]
     t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
-    found = {(result.label, result.target): result.measurement for result in results}
+    found = {(result.label, result.target): result.measurement for result in evaluation.results}
     for target, source, truth in (("T2w", t1w, t2w), ("T1w", t2w, t1w)):
         copied = measure("syndiff", source, truth)
         np.testing.assert_allclose(
@@ -352,10 +354,9 @@ def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(acce
     assert np.abs(other.image - made.image).max() > 0.02
 
 
-def test_runs_of_unlike_acceleration_cannot_stand_in_one_table(accelerated, runs, cohort, tmp_path):
+def test_runs_of_unlike_acceleration_cannot_stand_in_one_table(accelerated, runs, cohort):
     with pytest.raises(InputError, match="see T1w at accelerations 3 and 1"):
-        evaluate([accelerated, scansynth.load(runs["regression"])], cohort, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        evaluate([accelerated, scansynth.load(runs["regression"])], cohort)
 
 
 def test_files_are_accelerated_as_the_run_was(accelerated, source, tmp_path):

@@ -25,6 +25,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
@@ -126,11 +127,11 @@ def demo(
     measured = evaluate(
         runs,
         cohort,
-        out / "evaluation",
         protocol="syndiff",
         seed=seed,
         report=lambda done, total, _: tell("evaluating", done, total),
     )
+    write_evaluation(measured, out / "evaluation")
     write_report(measured, runs, out / "evaluation")
     return Outcome(out, summarise(measured.results), time.perf_counter() - begun)
 

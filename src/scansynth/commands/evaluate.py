@@ -63,14 +63,14 @@ class _Measured:
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
     def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
-        """Measure, with progress bars."""
+        """Measure, with progress bars, and write tables and pictures."""
         from scansynth.evaluation.evaluate import evaluate
+        from scansynth.evaluation.write import write_evaluation
 
         with bars() as move:
-            return evaluate(
+            found = evaluate(
                 runs,
                 cohort,
-                self.output,
                 split=self.split,
                 protocol=protocol,
                 target=self.target,
@@ -81,6 +81,8 @@ class _Measured:
                 kept=self.keep,
                 subsets=subsets,
             )
+        write_evaluation(found, self.output)
+        return found
 
 
 @dataclass(frozen=True)

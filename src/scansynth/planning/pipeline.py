@@ -34,6 +34,7 @@ from scansynth.data.splits import SPLITS, choose_splits, person_of
 from scansynth.data.survey import survey
 from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import Evaluation, evaluate
+from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
 from scansynth.planning.plan import memory_there, plan, topic_line
 from scansynth.planning.plan_rules import Facts
@@ -338,12 +339,13 @@ def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Re
         return None
     try:
         found = evaluate(
-            [run], cohort, out / "evaluation", split=split, target=_target(proposal), seed=proposal.asked.seed,
+            [run], cohort, split=split, target=_target(proposal), seed=proposal.asked.seed,
             report=lambda done, total, _: report("measuring", done, total), kept=out / "kept",
         )  # fmt: skip
     except InputError as error:  # what cannot be measured must not keep the images back
         log.warning("not measured: %s", error)
         return None
+    write_evaluation(found, out / "evaluation")
     write_report(found, [run], out / "evaluation")
     return found
 

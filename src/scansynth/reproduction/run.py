@@ -20,6 +20,7 @@ from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.evaluation.comparison import compare, write_comparison
 from scansynth.evaluation.evaluate import evaluate
+from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
 from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
@@ -146,13 +147,13 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
     found = evaluate(
         runs,
         cohort,
-        folder,
         protocol=protocol.name,
         target=task.targets[0] if len(task.targets) == 1 else None,
         seed=request.seed,
         pictures=1,
         report=lambda done, total, _: tell(f"evaluating {task.name}", done, total),
     )
+    write_evaluation(found, folder)
     comparison = compare(found.results, protocol, reference=None, costs=found.costs, acceleration=found.acceleration)
     write_comparison(comparison, folder)
     write_report(found, runs, folder, comparison=comparison)
@@ -160,7 +161,7 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
 
 
 def measure_sets_of(request: Request, runs: list[Run], cohort: Cohort, folder: Path, tell: Report) -> None:
-    """Generate a set by each run and measure them; figures into `table.json`, in the form that `evaluate` writes."""
+    """Generate a set by each run and measure them; figures into `table.json`, in the form of `write_tables`."""
     sets = [folder / "sets" / run.folder.name for run in runs]
     for run, one in zip(runs, sets, strict=True):
         what = f"generating by {run.folder.name}"
