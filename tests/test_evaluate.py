@@ -110,7 +110,7 @@ def test_a_number_of_samples_below_one_is_refused(trained, cohort, tmp_path):
 def test_a_protocol_of_sets_is_refused_before_anything_is_read_or_synthesised(trained, cohort, tmp_path, capsys):
     told = []
     with pytest.raises(InputError, match="set of generated volumes"):
-        evaluate([trained], cohort, tmp_path / "out", protocol="cdpm", report=lambda *progress: told.append(progress))
+        evaluate([trained], cohort, tmp_path / "out", protocol="cdpm", report=told.append)
     assert not told
     nowhere = str(tmp_path / "nowhere")
     for verb in ("evaluate", "compare"):

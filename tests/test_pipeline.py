@@ -119,10 +119,10 @@ def test_stopped_at_any_stage_it_goes_on(stage, done, data, tmp_path, monkeypatc
     real, asked = pipeline.carry_out, []
 
     def stop_there(proposal, out, device, report):
-        def told(what, number, total):
-            report(what, number, total)
-            if what == stage and not asked:
-                asked.append(what)
+        def told(event):
+            report(event)
+            if event.what == stage and not asked:
+                asked.append(event.what)
                 os.kill(os.getpid(), signal.SIGINT)
 
         return real(proposal, out, device, told)

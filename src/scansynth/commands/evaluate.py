@@ -1,13 +1,14 @@
 """`evaluate` and `compare`: runs measured on a split."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 import scansynth
-from scansynth.commands.console import Output, bars, out
+from scansynth.commands.console import Output, bars, out, stage_bars
 from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
 
@@ -76,7 +77,7 @@ class _Measured:
                 target=self.target,
                 seed=self.seed,
                 pictures=self.pictures,
-                report=lambda done, total, name: move("evaluating", done, total, name),
+                report=partial(move, "evaluating"),
                 samples=samples,
                 kept=self.keep,
                 subsets=subsets,
@@ -134,7 +135,7 @@ class Evaluate(_Measured):
         with bars() as move:
             robustness = measure_robustness(
                 runs, cohort, self.noise, split=self.split, protocol=protocol, target=self.target, seed=self.seed,
-                report=lambda done, total, name: move("evaluating with noise", done, total, name), kept=self.keep,
+                report=partial(move, "evaluating with noise"), kept=self.keep,
             )  # fmt: skip
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
@@ -143,10 +144,10 @@ class Evaluate(_Measured):
         """What a segmenter finds."""
         from scansynth.evaluation.downstream import measure_downstream, write_downstream
 
-        with bars() as move:
+        with stage_bars() as report:
             found = measure_downstream(
                 runs, cohort, mask, split=self.split, target=self.target, seed=self.seed, command=self.segmenter,
-                report=lambda done, total, name: move(name, done, total),
+                report=report,
             )  # fmt: skip
         write_downstream(found, mask, self.segmenter, self.output)
         out.print((self.output / "dice.md").read_text(), markup=False)

@@ -1,6 +1,7 @@
 """`generate`: whole volumes that no source stands behind."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ class Generate:
                 run = scansynth.load(self.run_folder, str(processes.device))
             paths = generate_set(
                 run, self.number, self.output, seed=self.seed, plan=self.plan, overwrite=self.overwrite,
-                report=lambda done, total: move("generating", done, total), windows=self.windows, processes=processes,
+                report=partial(move, "generating"), windows=self.windows, processes=processes,
                 labels=self.labels(),
             )  # fmt: skip
         if processes.first:

@@ -20,7 +20,7 @@ from scansynth.metrics.consistency import Consistency, consistency, write_consis
 from scansynth.metrics.montage import montage
 from scansynth.metrics.protocols import Protocol, find_protocol
 from scansynth.metrics.uncertainty import Uncertainty, uncertainty
-from scansynth.progress import Parts, ReportPart
+from scansynth.progress import Parts, Report
 from scansynth.synthesis.run import Run
 from scansynth.training.costs import Cost, typical
 
@@ -65,7 +65,7 @@ def evaluate(
     target: str | None = None,
     seed: int = 0,
     pictures: int = 3,
-    report: ReportPart | None = None,
+    report: Report | None = None,
     samples: int = 1,
     kept: Path | None = None,
     subsets: bool = False,

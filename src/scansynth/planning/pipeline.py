@@ -14,7 +14,7 @@ Each stage goes on where it was stopped.
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from scansynth.evaluation.evaluate import Evaluation, evaluate
 from scansynth.files import write_text
 from scansynth.planning.plan import memory_there, plan, topic_line
 from scansynth.planning.plan_rules import Facts
+from scansynth.progress import Event, Report, named
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
 from scansynth.report.summary import write_summary
@@ -49,9 +50,6 @@ from scansynth.training.train import train
 from scansynth.training.trial import try_steps
 
 log = logging.getLogger(__name__)
-
-Report = Callable[[str, int, int], None]
-"""Called with (what is being done, done, in all)."""
 
 ENOUGH_STEPS = 3000
 """Training steps that a spacing must leave: fewer learn less than coarser slices would."""
@@ -162,21 +160,21 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
     chosen_contrasts(listing, asked.targets)  # somebody must have each
     listing = with_split(listing, asked)
     splits = {subject.name: subject.split or "train" for subject in listing.subjects}
-    seen = look(listing, contrasts, lambda done, total: report("looking at scans", done, total))
+    seen = look(listing, contrasts, named(report, "looking at scans"))
     if seen.unreadable and not asked.skip_bad:
         raise InputError(
             f"{len(seen.unreadable)} scans cannot be read: mend or remove them, or --skip-bad; {seen.unreadable[0]}"
         )
     one_grid = len(contrasts) == 1
-    report("trying a few training steps", 0, 2)
+    report(Event(0, 2, "trying a few training steps"))
     basis = replace(find_recipe("cdpm_small" if one_grid else "regression_small"), contrasts=contrasts)
     voxel_step = try_steps(basis, BY, device).seconds / (BY[0] * BY[1])
-    report("trying a few training steps", 1, 2)
+    report(Event(1, 2, "trying a few training steps"))
     largest = asked.hours * 3600 * TRAINING / ENOUGH_STEPS / voxel_step
     preparation, why_so = choose_preparation(seen, largest, one_grid=one_grid)
     facts = _facts(listing, asked, contrasts, preparation=preparation, seen=seen, splits=splits, device=device)
     planned = plan(facts, device)
-    report("trying a few training steps", 2, 2)
+    report(Event(2, 2, "trying a few training steps"))
     config = replace(planned.config, seed=asked.seed)
     proposal = Proposal(
         asked=asked,
@@ -208,19 +206,19 @@ def carry_out(
     listing = proposal.listing
     census = take(
         listing, listing.contrasts, known=out / "cohort" / CENSUS, keep=True,
-        progress=lambda done, total, _: report("reading", done, total),
+        report=named(report, "reading"),
     )  # fmt: skip
     splits = {subject.name: subject.split or "train" for subject in listing.subjects}
     for line in survey(census, proposal.preparation, splits).lines(asked.accept)[1:]:
         log.warning("%s", line)
     cohort = build_cohort(
         listing, out / "cohort", proposal.preparation, fractions=asked.fractions, seed=asked.seed,
-        progress=lambda done, total, _: report("preparing", done, total), skip_bad=asked.skip_bad,
+        report=named(report, "preparing"), skip_bad=asked.skip_bad,
         accept=asked.accept, census=census,
     )  # fmt: skip
     train(
         proposal.config, cohort, folder, device=device,
-        report=lambda done, total, _: report("training", done, total),
+        report=named(report, "training"),
     )  # fmt: skip
     run = Run.load(folder, str(device))
     evaluation, entries = None, []
@@ -339,7 +337,7 @@ def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Re
     try:
         found = evaluate(
             [run], cohort, out / "evaluation", split=split, target=_target(proposal), seed=proposal.asked.seed,
-            report=lambda done, total, _: report("measuring", done, total), kept=out / "kept",
+            report=named(report, "measuring"), kept=out / "kept",
         )  # fmt: skip
     except InputError as error:  # what cannot be measured must not keep the images back
         log.warning("not measured: %s", error)
@@ -359,7 +357,7 @@ def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[
         missing=True,
         sampling=Sampling(seed=proposal.asked.seed),
         accept=proposal.asked.accept,
-        report=lambda done, total, _: report("making what is missing", done, total),
+        report=named(report, "making what is missing"),
     )
 
 

@@ -1,7 +1,6 @@
 """What reproducing a table would take: every run with its steps, hours and memory here. Nothing is written."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +10,12 @@ from scansynth.config import RunConfig
 from scansynth.data.coarse_phantoms import SUBJECTS
 from scansynth.data.prepare import Preparation
 from scansynth.precision import choose_precision
+from scansynth.progress import Event, Report, silent
 from scansynth.reproduction.request import Request, needs
 from scansynth.reproduction.table import differences, paper_lines
 from scansynth.reproduction.tables.paper_table import PaperTable, Row, Task
 from scansynth.training import checkpoint
 from scansynth.training.trial import STEPS, WARM_UP, Trial, try_steps
-
-Report = Callable[[str, int, int], None]
-"""Called with (what is being done, done, in all)."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +54,17 @@ class Plan:
 class _Trials:
     """One trial for runs of equal settings and size."""
 
-    def __init__(self, device: torch.device, tell: Report):
-        self.device, self.tell, self.found = device, tell, dict[tuple[Any, ...], Trial]()
+    def __init__(self, device: torch.device, report: Report):
+        self.device, self.report, self.found = device, report, dict[tuple[Any, ...], Trial]()
 
     def of(self, config: RunConfig[Any], size: tuple[int, int]) -> Trial:
         training = config.training
         key = (config.method, config.settings, len(config.contrasts), size, training.batch_size, training.precision)
         if key not in self.found:
             what = f"trying {config.method} at {size[0]}×{size[1]}, trial {len(self.found) + 1}"
-            self.tell(what, 0, 1)
+            self.report(Event(0, 1, what))
             self.found[key] = try_steps(config, size, self.device)
-            self.tell(what, 1, 1)
+            self.report(Event(1, 1, what))
         return self.found[key]
 
 
@@ -79,7 +76,7 @@ def plan(request: Request, device: torch.device, report: Report | None = None) -
     Raises:
         InputError: if data is given that does not suffice, or the folder holds something else.
     """
-    trials = _Trials(device, report or (lambda what, done, total: None))
+    trials = _Trials(device, report or silent)
     if request.table.obstacle:
         return Plan(request, device, ())
     request.listings()  # for its errors: a plan is of no use where the data does not suffice

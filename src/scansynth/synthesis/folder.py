@@ -15,7 +15,7 @@ from scansynth.data.subject import Subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.progress import Parts, ReportPart
+from scansynth.progress import Parts, Report
 from scansynth.synthesis.contrast_table import NAME, Entry, Image, list_contrasts, output_path, write_table
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
@@ -36,7 +36,7 @@ def translate_cohort(
     missing: bool = False,
     overwrite: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-    report: ReportPart | None = None,
+    report: Report | None = None,
     processes: Processes | None = None,
     accept: Sequence[str] = (),
 ) -> list[Entry]:

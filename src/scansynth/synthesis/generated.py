@@ -7,7 +7,6 @@ cohort (`sets/volume_sets.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.method import Generator
 from scansynth.noise import Noise
-from scansynth.progress import Report, report_part
+from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis, check_replaceable, is_made
 from scansynth.synthesis.run import Run
 
@@ -62,7 +61,7 @@ def generate(
     at_once = run.method.needs.windows(windows)
     if report:
         total, done = method.calls(shape, at_once, plan), count(1)
-        at_once = run.method.needs.windows(windows, lambda: report(next(done), total))
+        at_once = run.method.needs.windows(windows, lambda: report(Event(next(done), total)))
     noise = Noise([(seed, "generated", number)], run.device)
     made = method.generate(shape, at_once, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
     if not torch.isfinite(made).all():
@@ -168,7 +167,7 @@ def generate_set(
     own = left[processes.rank :: processes.count]
     with processes.agreeing():  # nobody says that the set is whole before it is
         for done, one in enumerate(own):
-            told = partial(report_part, report, done, len(own)) if report else None
+            told = one_of(report, done, len(own))
             made = generate(run, one, seed=seed, plan=plan, report=told, windows=windows, labels=labels)
             made.write(paths[one - 1])
     return paths

@@ -13,7 +13,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
-from scansynth.progress import Report, report_part
+from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
@@ -226,14 +225,13 @@ class Run:
         for sample in range(sampling.samples):
             kind = SharedAlongSlices if sampling.shared_noise else Noise
             noise = kind([(sampling.seed, subject, sample)], self.device)
-            told = partial(report_part, report, sample, sampling.samples) if report else None
             own = self.make(
                 images,
                 available,
                 target,
                 noise=noise,
                 windows=sampling.windows,
-                report=told,
+                report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
             )
@@ -391,7 +389,7 @@ class Run:
         if report is None:
             return self.method.needs.windows(at_once)
         total, done = self.calls(shape, at_once), count(1)
-        return self.method.needs.windows(at_once, lambda: report(next(done), total))
+        return self.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
 
     def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
         """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""

@@ -7,7 +7,7 @@ clock, and when somebody asks to stop; they hold what a resumed run needs to bec
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.metrics.montage import validation_picture
 from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
+from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
 from scansynth.training.pace import Budget, Crowding, progress_at
@@ -40,9 +41,6 @@ from scansynth.training.validation import (
 )
 
 log = logging.getLogger(__name__)
-
-Report = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps finished, steps in all, newest figures)."""
 
 COSTLY = 20
 """Checkpoints by the clock come at least so many times as far apart as writing one takes."""
@@ -212,7 +210,7 @@ class Loop:
                 cost = saved - before
                 clock += cost
             if report:
-                report(done, self.end, self.figures)
+                report(Event(done, self.end, figures=self.figures))
             if stopping and (not at_end or self.validated < done):
                 raise StoppedError(self.stop.by or 0, done, self.end, str(self.run))
 
