@@ -37,7 +37,7 @@ class Reproduce:
     def run(self) -> None:
         """List, plan or carry out."""
         from scansynth.devices import find_device
-        from scansynth.reproduction.plan import listing, plan, text
+        from scansynth.reproduction.forecast import foresee, listing, text
         from scansynth.reproduction.request import Request, parse_data
         from scansynth.reproduction.run import reproduce
         from scansynth.reproduction.tables import TABLES, find_table
@@ -60,8 +60,8 @@ class Reproduce:
         device = find_device(self.device)
         if self.dry_run:
             with stage_bars() as report:
-                planned = plan(request, device, report)
-            out.print(f"{text(planned)}\nNext: the same command without --dry-run", markup=False)
+                foreseen = foresee(request, device, report)
+            out.print(f"{text(foreseen)}\nNext: the same command without --dry-run", markup=False)
             return
         with stage_bars() as report:
             written = reproduce(request, device, report)

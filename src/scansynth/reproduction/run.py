@@ -25,7 +25,7 @@ from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
-from scansynth.reproduction.tables.paper_table import DataSet, Row, Task
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTask, Row
 from scansynth.sets.measure import measure_generated
 from scansynth.synthesis.generated import generate_set
 from scansynth.synthesis.run import Run
@@ -54,7 +54,7 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
     request.write_settings(steps)
     cohorts = {data.name: prepared(request, data, listings.get(data.name), report) for data in request.data_sets}
 
-    def train_one(task: Task, row: Row, first_stage: Path | None = None) -> None:
+    def train_one(task: PaperTask, row: Row, first_stage: Path | None = None) -> None:
         if request.minutes and request.recipe(row) not in steps:
             steps[request.recipe(row)] = budget(
                 request, task, row, cohort=cohorts[task.data], device=device, first_stage=first_stage
@@ -109,7 +109,7 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, report: R
 
 
 def budget(
-    request: Request, task: Task, row: Row, *, cohort: Cohort, device: torch.device, first_stage: Path | None
+    request: Request, task: PaperTask, row: Row, *, cohort: Cohort, device: torch.device, first_stage: Path | None
 ) -> int:
     """Steps that a recipe makes in the minutes, on one task; its variants and other tasks then train as many."""
     assert request.minutes
@@ -124,7 +124,7 @@ def budget(
     return with_steps(config, cohort, dataset, processes, stage).training.steps
 
 
-def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.device, report: Report) -> None:
+def measure_task(request: Request, task: PaperTask, cohort: Cohort, device: torch.device, report: Report) -> None:
     """Measure a task's runs and compare them, unless that has been done."""
     protocol, folder = request.protocol, request.evaluation_folder(task)
     runs = [Run.load(request.run_folder(task, row), device.type) for row in request.table.present]
