@@ -395,7 +395,7 @@ def test_a_part_of_a_volume_keeps_its_place_in_it(cohort, tiny, tmp_path):
         available,
         "T2w",
         noise=Noise([(0, "a", 0)]),
-        windows=None,
+        at_once=None,
         report=reports.append,
     )
     assert {tuple(index[0].tolist()) for _, _, index, _ in seen} == {(5, 6, 7), (5, 6, 7, 8, 9)}

@@ -108,7 +108,7 @@ def test_a_volume_smaller_than_a_patch_is_not_translated(cohort, tiny, tmp_path)
         available,
         "T2w",
         noise=Noise([(0, "a", 0)]),
-        windows=1,
+        at_once=1,
         report=reports.append,
     )
     assert reports == [Event(done, 4) for done in range(1, 5)]  # four steps of one patch

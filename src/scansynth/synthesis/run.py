@@ -230,7 +230,7 @@ class Run:
                 available,
                 target,
                 noise=noise,
-                windows=sampling.windows,
+                at_once=sampling.at_once,
                 report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
@@ -323,7 +323,7 @@ class Run:
         target: str,
         *,
         noise: Noise,
-        windows: int | None = None,
+        at_once: int | None = None,
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
         maps: bool = False,
@@ -335,7 +335,7 @@ class Run:
             available: (1, K) bool, which contrasts are sources.
             target: the contrast to make.
             noise: its key names seed, subject and sample.
-            windows: slices or patches that go through the networks at once.
+            at_once: slices or patches that go through the networks at once.
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
             maps: also the maps that the method's features stand for.
@@ -352,7 +352,7 @@ class Run:
             return Sample(whole.numpy())
         batch, slab = part
         shape = batch["images"].shape[2:]
-        made = self.method.translate(batch, target, self.windows(shape, windows, report), noise)
+        made = self.method.translate(batch, target, self.windows(shape, at_once, report), noise)
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
@@ -365,7 +365,7 @@ class Run:
         if maps:
             if made.maps is None:
                 raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
-            found = made.maps(self.windows(shape, windows, None))
+            found = made.maps(self.windows(shape, at_once, None))
         image = placed(from_network(made.image).clamp(0, 1))
         return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
 
