@@ -200,7 +200,7 @@ class Compare(_Measured):
 
 
 @dataclass(frozen=True)
-class Spread:
+class Conventions:
     """One pair of images under the conventions in use: why figures of two papers cannot be laid side by side."""
 
     synthesis: Positional[Path]
@@ -211,8 +211,8 @@ class Spread:
     def run(self) -> None:
         """Print the table."""
         from scansynth.data.volume import Volume, check_same_grid
-        from scansynth.metrics.conventions import markdown, spread
+        from scansynth.metrics.conventions import markdown, under_conventions
 
         volumes = {"synthesis": Volume.read(self.synthesis), "truth": Volume.read(self.truth)}
         check_same_grid(volumes)
-        out.print(markdown(spread(volumes["synthesis"].array, volumes["truth"].array)), markup=False)
+        out.print(markdown(under_conventions(volumes["synthesis"].array, volumes["truth"].array)), markup=False)
