@@ -40,7 +40,8 @@ class Pipeline:
         from scansynth.devices import find_device
         from scansynth.errors import InputError
         from scansynth.files import write_text
-        from scansynth.planning.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
+        from scansynth.planning.pipeline import begun, carry_out, recall, remember
+        from scansynth.planning.proposal import asked_of, plan_yaml, propose
 
         listing = find_subjects(self.input)
         for line in told(listing):
