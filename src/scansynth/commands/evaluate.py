@@ -165,7 +165,8 @@ class Compare(_Measured):
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
-        from scansynth.evaluation.comparison import check_slices, compare, markdown, write_comparison
+        from scansynth.evaluation.comparison import check_slices, compare
+        from scansynth.evaluation.comparison_tables import markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
         from scansynth.report.report import write_report
 

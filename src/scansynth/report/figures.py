@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scansynth.evaluation.comparison import Comparison, notes
+from scansynth.evaluation.comparison import Comparison
+from scansynth.evaluation.comparison_tables import notes
 from scansynth.evaluation.downstream import WHOLE, Dice
 from scansynth.evaluation.regions import METRICS as REGION_METRICS
 from scansynth.evaluation.regions import RegionResult, rows_by_region

@@ -17,7 +17,8 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing
 from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.evaluation.comparison import compare, write_comparison
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import write_comparison
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.files import write_text
 from scansynth.progress import Report, named, silent
