@@ -36,18 +36,18 @@ def test_several_samples_are_averaged_and_their_spread_is_held_against_the_error
     found = evaluate([trained], cohort, tmp_path, samples=3, target="T2w", pictures=0)
     subject = cohort.subjects("test")[0]
     samples, sources = synthesise(trained, cohort, subject, target="T2w", seed=0, samples=range(3))
-    drawings = np.stack([one.image for one in samples])
+    images = np.stack([one.image for one in samples])
     assert sources == ("T1w",)
-    assert drawings.shape[0] == 3
-    assert np.abs(drawings[0] - drawings[1]).max() > 0
+    assert images.shape[0] == 3
+    assert np.abs(images[0] - images[1]).max() > 0
     (again,), _ = synthesise(trained, cohort, subject, target="T2w", seed=0)
-    np.testing.assert_array_equal(drawings[0], again.image)
+    np.testing.assert_array_equal(images[0], again.image)
     label = trained.folder.name
     shown = found.uncertainty[label, "T1w→T2w", subject]
     truth = cohort.read(subject, "T2w")
     own = next(one for one in found.results if one.label == label)
-    mask = brain(Case(drawings.mean(0), truth))
-    error = np.abs(drawings.mean(0) - truth)[mask].mean()
+    mask = brain(Case(images.mean(0), truth))
+    error = np.abs(images.mean(0) - truth)[mask].mean()
     assert shown.samples == 3
     assert shown.voxels == own.measurement.voxels
     assert own.measurement.mean("mae") == pytest.approx(error, rel=1e-5)

@@ -137,20 +137,20 @@ def evaluate(
             for sample in range(counts[run.folder]):
                 with parts.part(calls[number, run.folder, sample], f"{label} {subject} {name}") as told:
                     drawn.append(draw(run, task, seed, sample=sample, kept=kept, report=told))
-            costs.setdefault(label, []).extend(drawing.cost for drawing in drawn)
-            drawings, sources = np.stack([drawing.image for drawing in drawn]), drawn[0].sources
+            costs.setdefault(label, []).extend(one.cost for one in drawn)
+            images_drawn, sources = np.stack([one.image for one in drawn]), drawn[0].sources
             direction = f"{'+'.join(sources)}→{name}"
             if drawn[0].observed:
-                observed[label, direction, subject] = [drawing.observed for drawing in drawn]
-            synthesis = syntheses[label] = drawings.mean(0)
+                observed[label, direction, subject] = [one.observed for one in drawn]
+            synthesis = syntheses[label] = images_drawn.mean(0)
             if len(drawn) > 1:
-                deviations[label] = drawings.std(0, ddof=1)
+                deviations[label] = images_drawn.std(0, ddof=1)
                 mask = brain(Case(synthesis, truth, masks))
-                spreads[label, direction, subject] = uncertainty(drawings, truth, mask)
+                spreads[label, direction, subject] = uncertainty(images_drawn, truth, mask)
                 if MS_SSIM in protocol.columns:
                     alone = replace(task, protocol=protocol.only(MS_SSIM)).measuring()
                     consistencies[label, direction, subject] = consistency(
-                        drawings, lambda image, alone=alone: alone(image).mean(MS_SSIM)
+                        images_drawn, lambda image, alone=alone: alone(image).mean(MS_SSIM)
                     )
             results.append(Result(label, sources, name, subject, take(synthesis)))
             regions += measure_regions(results[-1], synthesis, truth, masks)

@@ -81,8 +81,8 @@ def measure_robustness(
             for level, found in results.items():
                 what = f"{run.folder.name} {task.subject} {task.target} noise {level:g}"
                 with parts.part(calls[number, run.folder, level], what) as told:
-                    drawing = draw(run, task, seed, sample=0, kept=kept, level=level, report=told)
-                found.append(Result(run.folder.name, drawing.sources, task.target, task.subject, take(drawing.image)))
+                    drawn = draw(run, task, seed, sample=0, kept=kept, level=level, report=told)
+                found.append(Result(run.folder.name, drawn.sources, task.target, task.subject, take(drawn.image)))
     return Robustness(protocol, results)
 
 

@@ -32,7 +32,7 @@ class Sampling:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What of a sidecar tells one drawing from another."""
+        """What of a sidecar tells one translation from another."""
         return {
             "seed": self.seed, "samples": self.samples, "shared_noise": self.shared_noise, "maps": self.maps,
         }  # fmt: skip
