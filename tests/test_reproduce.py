@@ -331,13 +331,13 @@ class Watch:
     def __init__(self, stop_at=None):
         self.seen, self.stop_at = [], stop_at
 
-    def __call__(self, what, done, total):
-        self.seen.append((what, done))
-        if (what, done) == self.stop_at:
+    def __call__(self, event):
+        self.seen.append((event.what, event.done))
+        if self.seen[-1] == self.stop_at:
             raise KeyboardInterrupt
 
     def of(self, kind):
-        return [event for event in self.seen if event[0].startswith(kind)]
+        return [one for one in self.seen if one[0].startswith(kind)]
 
 
 @pytest.fixture(scope="module")
