@@ -42,18 +42,18 @@ def test_several_samples_are_averaged_and_their_spread_is_held_against_the_error
     write_evaluation(found, tmp_path)
     subject = cohort.subjects("test")[0]
     samples, sources = synthesise(trained, cohort, subject, target="T2w", seed=0, samples=range(3))
-    drawings = np.stack([one.image for one in samples])
+    images = np.stack([one.image for one in samples])
     assert sources == ("T1w",)
-    assert drawings.shape[0] == 3
-    assert np.abs(drawings[0] - drawings[1]).max() > 0
+    assert images.shape[0] == 3
+    assert np.abs(images[0] - images[1]).max() > 0
     (again,), _ = synthesise(trained, cohort, subject, target="T2w", seed=0)
-    np.testing.assert_array_equal(drawings[0], again.image)
+    np.testing.assert_array_equal(images[0], again.image)
     label = trained.folder.name
     shown = found.uncertainty[label, "T1w→T2w", subject]
     truth = cohort.read(subject, "T2w")
     own = next(one for one in found.results if one.label == label)
-    mask = brain(Case(drawings.mean(0), truth))
-    error = np.abs(drawings.mean(0) - truth)[mask].mean()
+    mask = brain(Case(images.mean(0), truth))
+    error = np.abs(images.mean(0) - truth)[mask].mean()
     assert shown.samples == 3
     assert shown.voxels == own.measurement.voxels
     assert own.measurement.mean("mae") == pytest.approx(error, rel=1e-5)
@@ -140,7 +140,7 @@ def test_compare_writes_tables_and_plots(runs, cohort, tmp_path, capsys):
     assert "No p-values" in shown  # fewer than six test subjects
 
 
-def test_spread_of_two_files(cohort, tmp_path, capsys):
+def test_two_files_under_the_conventions(cohort, tmp_path, capsys):
     source = cohort.source(cohort.subjects("test")[0], "T2w")
     assert main(["evaluate", "--spread", str(source), str(source)]) == 0
     assert "inside the brain" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_a_number_of_samples_below_one_is_refused(trained, cohort):
 def test_a_protocol_of_sets_is_refused_before_anything_is_read_or_synthesised(trained, cohort, tmp_path, capsys):
     told = []
     with pytest.raises(InputError, match="set of generated volumes"):
-        evaluate([trained], cohort, protocol="cdpm", report=lambda *progress: told.append(progress))
+        evaluate([trained], cohort, protocol="cdpm", report=told.append)
     assert not told
     nowhere = str(tmp_path / "nowhere")
     for verb in ("evaluate", "compare"):

@@ -12,7 +12,8 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
 from scansynth.errors import InputError
-from scansynth.evaluation.comparison import compare, markdown, write_comparison
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import markdown, write_comparison
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import Result, summarise, write_tables
 from scansynth.metrics.image_metrics import Images, psnr

@@ -14,7 +14,8 @@ from scipy import ndimage
 import scansynth
 from browser import Browser
 from scansynth.data.datasets import read_image
-from scansynth.evaluation.comparison import compare, write_comparison
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import write_comparison
 from scansynth.evaluation.costs import CostFigures
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.plots import plot_subjects

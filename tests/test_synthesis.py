@@ -30,7 +30,7 @@ from scansynth.synthesis.image import sidecar_of
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
-from scansynth.training.validation import case_sources, validation_cases
+from scansynth.training.validation import sources_shown, validation_targets
 
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
 
@@ -295,11 +295,11 @@ def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, mo
 
 
 def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
-    cases = {case.target: case for case in validation_cases(cohort, accelerated.method, accelerated.config)}
+    cases = {one.target: one for one in validation_targets(cohort, accelerated.method, accelerated.config)}
     subject = cohort.subjects("val")[0]
     full = {
-        case.target: case
-        for case in validation_cases(cohort, accelerated.method, at_full_resolution(accelerated).config)
+        one.target: one
+        for one in validation_targets(cohort, accelerated.method, at_full_resolution(accelerated).config)
     }
     tissue = np.flatnonzero(np.max([cohort.foreground(subject, name) for name in ("T1w", "T2w")], axis=0) >= 0.1)
     expected = low(cohort, subject)
@@ -307,7 +307,7 @@ def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
     def shows(image, volume):
         return all(any(np.allclose(image[..., n], volume[..., z], atol=1e-6) for z in tissue) for n in range(3))
 
-    seen = case_sources(accelerated.method, cases["T2w"])["T1w"]
+    seen = sources_shown(accelerated.method, cases["T2w"])["T1w"]
     assert shows(seen, expected)
     assert shows(cases["T1w"].truth.numpy(), expected)
     assert not shows(seen, cohort.read(subject, "T1w"))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.progress import Event, Report
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,6 @@ SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
 
 CENSUS = "census.json"
 """Lines of the census with what tells whether they still hold, so that the same command reads no scan twice."""
-
-Progress = Callable[[int, int, str], None]
-"""`progress(scans done, scans in all, "subject contrast")`, after each scan."""
 
 # What is kept of a sidecar. Names, dates and places of a patient are not.
 ACQUISITION = (
@@ -60,7 +58,7 @@ def build_cohort(
     contrasts: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
-    progress: Progress | None = None,
+    report: Report | None = None,
     overwrite: bool = False,
     skip_bad: bool = False,
     acquisitions: Table | None = None,
@@ -77,7 +75,7 @@ def build_cohort(
         contrasts: which contrasts; None takes all found.
         fractions: shares of train, val and test, where the data gives no split.
         seed: of that draw.
-        progress: called after each scan.
+        report: told after each scan ("subject contrast").
         overwrite: throw away a cohort in `folder` that was prepared with other settings.
         skip_bad: leave scans out that cannot be read, with a warning.
         acquisitions: acquisition parameters that count before those of sidecars (`acquisitions.read_table`).
@@ -127,8 +125,8 @@ def build_cohort(
         for contrast in wanted if not bad or skip_bad else ():
             writer.write(contrast)
             done += 1
-            if progress is not None:
-                progress(done, total, f"{subject.name} {contrast}")
+            if report is not None:
+                report(Event(done, total, f"{subject.name} {contrast}"))
         with_maps = []
         for contrast in segmented if not bad or skip_bad else ():
             if tissue is None or contrast not in writer.records:
@@ -140,8 +138,8 @@ def build_cohort(
             except InputError as error:
                 problems.append(str(error))
             done += 1
-            if progress is not None:
-                progress(done, total, f"{subject.name} {contrast} tissue")
+            if report is not None:
+                report(Event(done, total, f"{subject.name} {contrast} tissue"))
         if writer.records:
             entries[subject.name] = writer.entry(with_maps)
     if problems and not skip_bad:

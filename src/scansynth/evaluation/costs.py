@@ -18,9 +18,9 @@ class CostFigures(Figures):
 
     def collect(self, synthesis: Synthesis) -> None:
         """Take each sample's seconds and memory."""
-        if synthesis.drawings:
+        if synthesis.drawn:
             costs = self.drawn.setdefault(synthesis.result.label, [])
-            costs.extend(drawing.cost for drawing in synthesis.drawings)
+            costs.extend(one.cost for one in synthesis.drawn)
 
     @property
     def found(self) -> dict[str, Cost]:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from scansynth.data.cohort import Cohort
-from scansynth.evaluation.segmenter import STEPS, Report, Segment, command_segmenter, train_segmenter, with_mask
+from scansynth.evaluation.segmenter import STEPS, Segment, command_segmenter, train_segmenter, with_mask
 from scansynth.evaluation.tables import csv_text
 from scansynth.evaluation.tasks import Task, choose_work, synthesise
 from scansynth.files import write_text
+from scansynth.progress import Event, Report
 from scansynth.synthesis.run import Run
 
 ACQUIRED = "acquired"
@@ -96,7 +97,7 @@ def measure_downstream(
         for number, task in enumerate(own):
             found += _segmented(task, segment, mask, labels=labels, contrasts=contrasts, seed=seed)
             if report:
-                report(number + 1, len(own), f"segmenting, {name}")
+                report(Event(number + 1, len(own), f"segmenting, {name}"))
         rest = tuple(other for other in contrasts if other != name)
         if command is None:
             without = train_segmenter(

@@ -15,7 +15,7 @@ from scansynth.evaluation.costs import CostFigures
 from scansynth.evaluation.figures import Figures, Key, Synthesis
 from scansynth.evaluation.observed import Observed, ObservedFigures
 from scansynth.evaluation.regions import RegionFigures, RegionResult
-from scansynth.evaluation.samples import Drawing, calls_left, draw
+from scansynth.evaluation.samples import DrawnSample, calls_left, draw
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result
 from scansynth.evaluation.tasks import Task, choose_work
@@ -23,7 +23,7 @@ from scansynth.evaluation.uncertainty import UncertaintyFigures
 from scansynth.metrics.consistency import Consistency
 from scansynth.metrics.protocols import Protocol, find_protocol
 from scansynth.metrics.uncertainty import Uncertainty
-from scansynth.progress import Parts, ReportPart
+from scansynth.progress import Parts, Report
 from scansynth.synthesis.run import Run
 from scansynth.training.costs import Cost
 
@@ -97,7 +97,7 @@ def evaluate(
     target: str | None = None,
     seed: int = 0,
     pictures: int = 3,
-    report: ReportPart | None = None,
+    report: Report | None = None,
     samples: int = 1,
     kept: Path | None = None,
     subsets: bool = False,
@@ -145,7 +145,7 @@ def evaluate(
     }
     parts = Parts(report, sum(calls.values()))
 
-    def drawn(number: int, run: Run) -> list[Drawing]:
+    def drawn(number: int, run: Run) -> list[DrawnSample]:
         task, found = work[number], []
         for sample in range(counts[run.folder]):
             what = f"{run.folder.name} {task.subject} {task.target}"
@@ -166,7 +166,7 @@ def evaluate(
             results.append(synthesis.result)
             for one in figures:
                 one.collect(synthesis)
-            if keep and synthesis.drawings:
+            if keep and synthesis.drawn:
                 images[synthesis.result.label] = synthesis.image
                 if len(synthesis.samples) > 1:
                     deviations[synthesis.result.label] = synthesis.samples.std(0, ddof=1)
@@ -195,7 +195,7 @@ def evaluate(
 
 
 def _syntheses(
-    task: Task, truth: np.ndarray, masks: Mapping[str, np.ndarray], drawn: Callable[[Run], list[Drawing]]
+    task: Task, truth: np.ndarray, masks: Mapping[str, np.ndarray], drawn: Callable[[Run], list[DrawnSample]]
 ) -> Iterator[Synthesis]:
     """What there is of a target, measured: each source copied, where all of them are given, then what each run makes.
 
@@ -216,5 +216,5 @@ def _syntheses(
         image = samples.mean(0)
         result = Result(run.folder.name, drawings[0].sources, task.target, task.subject, take(image))
         yield Synthesis(
-            task=task, result=result, image=image, samples=samples, truth=truth, masks=masks, drawings=drawings
+            task=task, result=result, image=image, samples=samples, truth=truth, masks=masks, drawn=drawings
         )

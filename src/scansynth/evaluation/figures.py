@@ -1,6 +1,6 @@
 """Kinds of figures: what an evaluation takes of each synthesis beside its protocol's table.
 
-A kind is one class in a file of its own, and is taken where `KINDS` (`evaluate.py`) names it.
+A kind is one class in a file of its own, and is taken where `KINDS` (`evaluation/evaluate.py`) names it.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from scansynth.data.datasets import Acceleration
-from scansynth.evaluation.samples import Drawing
+from scansynth.evaluation.samples import DrawnSample
 from scansynth.evaluation.sections import Section
 from scansynth.evaluation.tables import Result
 from scansynth.evaluation.tasks import Task
@@ -36,7 +36,7 @@ class Synthesis:
     truth: np.ndarray
     masks: Mapping[str, np.ndarray]
     """Of the subject, by name."""
-    drawings: Sequence[Drawing] = ()
+    drawn: Sequence[DrawnSample] = ()
     """How each sample came about; none for a copied source."""
 
     @property

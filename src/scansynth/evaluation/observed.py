@@ -26,8 +26,8 @@ class ObservedFigures(Figures):
 
     def collect(self, synthesis: Synthesis) -> None:
         """Take what was seen of each sample."""
-        if synthesis.drawings and synthesis.drawings[0].observed:
-            self.found[synthesis.key] = [drawing.observed for drawing in synthesis.drawings]
+        if synthesis.drawn and synthesis.drawn[0].observed:
+            self.found[synthesis.key] = [one.observed for one in synthesis.drawn]
 
     @property
     def empty(self) -> bool:

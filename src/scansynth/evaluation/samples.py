@@ -22,7 +22,7 @@ from scansynth.training.costs import Cost, measured_cost
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnSample:
     """One sample of a subject's target."""
 
     image: np.ndarray
@@ -32,7 +32,7 @@ class Drawing:
     observed: Mapping[str, Mapping[int, float]]
     """What the method saw of its own steps (`Made.observed`)."""
     cost: Cost
-    """What drawing it took."""
+    """What it took to draw it."""
 
 
 def kept_at(run: Run, task: Task, sample: int, kept: Path, *, level: float = 0.0) -> Path:
@@ -60,7 +60,7 @@ def draw(
     kept: Path | None = None,
     level: float = 0.0,
     report: Report | None = None,
-) -> Drawing:
+) -> DrawnSample:
     """Draw one sample, or read it.
 
     Args:
@@ -106,24 +106,24 @@ def draw(
         run.device,
         parameters,
     )
-    drawing = Drawing(made[0].image, sources, made[0].observed, cost)
+    drawn = DrawnSample(made[0].image, sources, made[0].observed, cost)
     if path:
-        _write(path, drawing, of)
-    return drawing
+        _write(path, drawn, of)
+    return drawn
 
 
-def _write(path: Path, drawing: Drawing, of: Mapping[str, Any]) -> None:
-    content = {"of": of, "sources": drawing.sources, "observed": drawing.observed, "cost": asdict(drawing.cost)}
+def _write(path: Path, drawn: DrawnSample, of: Mapping[str, Any]) -> None:
+    content = {"of": of, "sources": drawn.sources, "observed": drawn.observed, "cost": asdict(drawn.cost)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        np.savez_compressed(temporary, image=drawing.image, content=np.array(json.dumps(content)))
+        np.savez_compressed(temporary, image=drawn.image, content=np.array(json.dumps(content)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
+def _read(path: Path, of: Mapping[str, Any]) -> DrawnSample:
     try:
         with np.load(path, allow_pickle=False) as file:
             image, content = file["image"], json.loads(str(file["content"]))
@@ -136,4 +136,4 @@ def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
     if found != of:
         other = ", ".join(name for name in {**of, **found} if found.get(name) != of.get(name))
         raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")
-    return Drawing(image, sources, observed, cost)
+    return DrawnSample(image, sources, observed, cost)

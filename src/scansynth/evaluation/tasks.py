@@ -16,7 +16,7 @@ from scansynth.errors import InputError
 from scansynth.given import sources_for
 from scansynth.metrics.protocols import Measurement, Protocol, find_protocol, measure
 from scansynth.noise import Noise
-from scansynth.progress import Report, report_part
+from scansynth.progress import Report, one_of
 from scansynth.synthesis.run import Run, Sample
 
 
@@ -220,6 +220,6 @@ def synthesise(
     made = []
     for part, sample in enumerate(samples):
         noise = Noise([(seed, subject, sample)], run.device)
-        told = partial(report_part, report, part, len(samples)) if report else None
+        told = one_of(report, part, len(samples))
         made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue))
     return made, sources

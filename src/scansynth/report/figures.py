@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scansynth.evaluation.comparison import Comparison, notes
+from scansynth.evaluation.comparison import Comparison
+from scansynth.evaluation.comparison_tables import notes
 from scansynth.evaluation.downstream import WHOLE, Dice
 from scansynth.evaluation.sections import Cell, Line, Table
 from scansynth.evaluation.tables import Result, spread_of, spread_text, summarise

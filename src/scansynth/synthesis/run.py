@@ -13,7 +13,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
-from scansynth.progress import Report, report_part
+from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
@@ -226,14 +225,13 @@ class Run:
         for sample in range(sampling.samples):
             kind = SharedAlongSlices if sampling.shared_noise else Noise
             noise = kind([(sampling.seed, subject, sample)], self.device)
-            told = partial(report_part, report, sample, sampling.samples) if report else None
             own = self.make(
                 images,
                 available,
                 target,
                 noise=noise,
-                windows=sampling.windows,
-                report=told,
+                at_once=sampling.at_once,
+                report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
             )
@@ -325,7 +323,7 @@ class Run:
         target: str,
         *,
         noise: Noise,
-        windows: int | None = None,
+        at_once: int | None = None,
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
         maps: bool = False,
@@ -337,7 +335,7 @@ class Run:
             available: (1, K) bool, which contrasts are sources.
             target: the contrast to make.
             noise: its key names seed, subject and sample.
-            windows: slices or patches that go through the networks at once.
+            at_once: slices or patches that go through the networks at once.
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
             maps: also the maps that the method's features stand for.
@@ -354,7 +352,7 @@ class Run:
             return Sample(whole.numpy())
         batch, slab = part
         shape = batch["images"].shape[2:]
-        made = self.method.translate(batch, target, self.windows(shape, windows, report), noise)
+        made = self.method.translate(batch, target, self.windows(shape, at_once, report), noise)
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
@@ -367,7 +365,7 @@ class Run:
         if maps:
             if made.maps is None:
                 raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
-            found = made.maps(self.windows(shape, windows, None))
+            found = made.maps(self.windows(shape, at_once, None))
         image = placed(from_network(made.image).clamp(0, 1))
         return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
 
@@ -394,7 +392,7 @@ class Run:
         if report is None:
             return self.method.needs.windows(at_once)
         total, done = self.calls(shape, at_once), count(1)
-        return self.method.needs.windows(at_once, lambda: report(next(done), total))
+        return self.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
 
     def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
         """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""
