@@ -90,6 +90,23 @@ def test_intensities_are_in_the_targets_training_unit(runs, bids):
     assert 0.3 < np.mean(made[true > 0]) / np.mean(true[true > 0]) < 3
 
 
+def test_a_translation_in_memory_equals_that_of_the_file(runs, source, tmp_path):
+    run, image = scansynth.load(runs["syndiff"]), nib.load(source)
+    file = run.translate({"T1w": source}, subject="a")
+    array = (image.get_fdata(dtype=np.float32), image.affine)
+    for given in (scansynth.Volume.read(source), nib.load(source), array):
+        np.testing.assert_array_equal(run.translate({"T1w": given}, subject="a").array, file.array)
+    made = run.translate({"T1w": array})
+    assert made.provenance["sources"]["T1w"].startswith("in memory ")
+    assert made.provenance["subject"] == made.provenance["sources"]["T1w"]  # the noise is the image's own
+    np.testing.assert_array_equal(made.array, run.translate({"T1w": array}).array)
+    made.write(tmp_path / "made.nii.gz")
+    made.write(tmp_path / "made.nii.gz")  # what is there is marked, and is no source
+    assert scansynth.Volume.read(tmp_path / "made.nii.gz").grid == scansynth.Volume.read(source).grid
+    with pytest.raises(InputError, match=r"T1w .in memory. is an array alone"):
+        run.translate({"T1w": array[0]})
+
+
 def test_sidecar_says_what_was_made_of_what(runs, source, tmp_path):
     run = scansynth.load(runs["syndiff"])
     run.translate({"t1n": source}, "t2", sampling=Sampling(seed=3)).write(tmp_path / "t2.nii")
