@@ -30,12 +30,12 @@ def site(tmp_path_factory):
     """The pages, built as `make docs` does it."""
     pytest.importorskip("mkdocs", reason="the pages are not built without the extra `docs`: make docs")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    assert "WARNING" not in done.stderr
     return folder
 
 
