@@ -10,13 +10,17 @@ QUICK := $(patsubst %,tests/test_%.py,schedule gaussian parameterisation sampler
 	feature_similarity engine) \
 	tests/test_train.py::test_a_kill_before_the_first_checkpoint_starts_anew
 
-.PHONY: help install demo lint types test test-quick test-slow test-all clean
+.PHONY: help install demo docs lint types test test-quick test-slow test-all clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## make phantom scans, train on them, translate and measure; results in demo/
 	$(VENV)/bin/scansynth demo -o demo
+
+# What Material says of its own end, in 2027, is known and no fault of the pages.
+docs: $(VENV)/.docs  ## the pages and the library's reference, in build/docs; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 # Threads of the processes that tests start must not spin while they wait: on a busy machine steps take 60 times as long.
 test test-quick test-slow test-all: export OMP_WAIT_POLICY = passive
@@ -54,4 +58,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,prepare]'
+	@touch $@
+
+$(VENV)/.docs: $(STAMP)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@

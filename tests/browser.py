@@ -88,13 +88,13 @@ class Browser:
             self.requests.append(params["request"]["url"])
         return message
 
-    def open(self, path):
-        """Open a file, and wait until its viewer is ready."""
+    def open(self, path, ready="document.querySelector('#viewer-root').ariaBusy === 'false'"):
+        """Open a file, and wait until it is read and ready: by default, until its viewer is."""
         self.requests.clear()
         self.complaints.clear()
         self.page = path
         self("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && document.querySelector('#viewer-root').ariaBusy === 'false'")
+        self.wait(f"document.readyState === 'complete' && {ready}")
 
     def run(self, script):
         """The value of an expression in the page; a promise is waited for."""

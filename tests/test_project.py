@@ -70,6 +70,7 @@ def runs(job):
 
 @pytest.mark.parametrize(("job", "command", "page"), [
     ("test", "make test", "README.md"), ("slow", "make test-slow", "CONTRIBUTING.md"),
+    ("docs", "make docs", "CONTRIBUTING.md"),
 ])  # fmt: skip
 def test_the_public_forge_runs_what_the_pages_name_and_the_makefile_has(job, command, page):
     assert runs(job)[-1] == command

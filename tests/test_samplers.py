@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scansynth.diffusion.samplers import ancestral, ddim, times
+from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.errors import InputError
 from scansynth.noise import Noise
@@ -193,6 +193,58 @@ def test_the_denoiser_is_called_with_the_given_times_once_each():
     assert seen == [[1000, 1000], [300, 300], [7, 7]]
 
 
+LATER = {"one": [600], "uneven": [600, 590, 30, 1], "all": list(range(600, 0, -1))}
+"""Lists that start before T, from an image that is noisy already."""
+
+
+@pytest.mark.parametrize("path", LATER.values(), ids=list(LATER))
+def test_ancestral_from_any_time_draws_from_the_posterior(schedule, path):
+    """With x_0 drawn, any steps give x_0 ~ p(x_0 | x_t): its mean E[x_0 | x_t], its variance in closed form."""
+    mean, of_x_t, added = affine(schedule, ancestral, path, draw_x0=True)
+    t, x = torch.tensor([path[0]]), torch.tensor([[0.7]], dtype=torch.float64)
+    assert mean + of_x_t * 0.7 == pytest.approx(conditional_mean(schedule, x, t).item(), rel=1e-11)
+    assert added == pytest.approx(conditional_std(schedule, x, t).item() ** 2, rel=1e-11)
+
+
+@pytest.mark.parametrize("path", LATER.values(), ids=list(LATER))
+def test_ddim_from_any_time_equals_its_recursion(schedule, path):
+    """A deterministic step scales the distance from the process's mean √ᾱ M."""
+    mean, of_x_t, added = affine(schedule, ddim, path)
+    expected, variance = deterministic_recursion(schedule, path)
+    assert added == 0
+    assert (mean, of_x_t**2) == pytest.approx((expected, variance), rel=1e-11)
+
+
+def test_ddim_from_any_time_follows_the_flow(schedule):
+    """In the limit of small steps x_0 = M + S (x_t − √ᾱ M) / √(ᾱ S² + 1 − ᾱ)."""
+    mean, of_x_t, _ = affine(schedule, ddim, LATER["all"])
+    a = schedule.alpha_bar[600].item()
+    scale = S / math.sqrt(a * S**2 + 1 - a)
+    assert of_x_t == pytest.approx(scale, rel=0.02)
+    assert mean == pytest.approx(M - scale * math.sqrt(a) * M, rel=0.02)
+
+
+SAMPLERS = {
+    "ancestral": (ancestral, lambda x, t: x.tanh(), {}),
+    "ancestral_learned": (ancestral_learned, lambda x, t, s: (x.tanh(), torch.full_like(x, -3.0)), {}),
+    "ddim": (ddim, lambda x, t: x.tanh(), {"eta": 0.5}),
+}
+
+
+@pytest.mark.parametrize(("sampler", "estimate", "settings"), SAMPLERS.values(), ids=list(SAMPLERS))
+def test_each_step_is_told_and_changes_nothing(sampler, estimate, settings):
+    schedule, noise, told = SCHEDULES["linear"], Noise([(0,), (1,)]), []
+    x_T = noise.normal("x_T", (1, 3))
+    silent = sampler(schedule, estimate, x_T, [900, 300, 7], noise, **settings)
+    loud = sampler(
+        schedule, estimate, x_T, [900, 300, 7], noise, after_step=lambda x, s: told.append((s, x)), **settings
+    )
+    assert torch.equal(silent, loud)
+    assert [s for s, _ in told] == [300, 7, 0]
+    assert torch.equal(told[-1][1], loud)
+    assert torch.equal(sampler(schedule, estimate, told[0][1], [300, 7], noise, **settings), loud)  # and goes on
+
+
 def test_times():
     assert times(1000, 4) == [1000, 750, 500, 250]
     assert times(10, 10) == list(range(10, 0, -1))
@@ -203,7 +255,7 @@ def test_times():
             times(10, count)
 
 
-@pytest.mark.parametrize("path", [[], [999, 5], [1000, 5, 5], [1000, 0], [1000, 5, 6]])
-def test_lists_of_times_that_do_not_fall_from_the_last_time_are_our_own_mistake(path):
+@pytest.mark.parametrize("path", [[], [0], [1001, 5], [1000, 5, 5], [1000, 0], [1000, 5, 6]])
+def test_lists_of_times_that_do_not_fall_or_leave_the_schedule_are_our_own_mistake(path):
     with pytest.raises(AssertionError, match="times"):
         ddim(SCHEDULES["linear"], lambda x, t: x, torch.zeros(1, 1), times=path, noise=Noise([(0,)]))

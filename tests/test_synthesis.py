@@ -12,7 +12,7 @@ import torch
 
 import scansynth
 from scansynth.config import DataSettings
-from scansynth.data.datasets import SliceDataset, as_acquired
+from scansynth.data.datasets import as_acquired
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import grid_for, prepare
@@ -23,11 +23,12 @@ from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.evaluation.tasks import synthesise
 from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.protocols import measure
+from scansynth.needs import Slices
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis.folder import translate_cohort
 from scansynth.synthesis.image import sidecar_of
-from scansynth.synthesis.run import Run
+from scansynth.synthesis.run import Run, Sample
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
 from scansynth.training.validation import sources_shown, validation_targets
@@ -89,6 +90,23 @@ def test_intensities_are_in_the_targets_training_unit(runs, bids):
     made = run.translate({"T1w": bids / "sub-001" / "anat" / "sub-001_T1w.nii.gz"}).array
     true = Volume.read(bids / "sub-001" / "anat" / "sub-001_T2w.nii.gz").array
     assert 0.3 < np.mean(made[true > 0]) / np.mean(true[true > 0]) < 3
+
+
+def test_a_translation_in_memory_equals_that_of_the_file(runs, source, tmp_path):
+    run, image = scansynth.load(runs["syndiff"]), nib.load(source)
+    file = run.translate({"T1w": source}, subject="a")
+    array = (image.get_fdata(dtype=np.float32), image.affine)
+    for given in (scansynth.Volume.read(source), nib.load(source), array):
+        np.testing.assert_array_equal(run.translate({"T1w": given}, subject="a").array, file.array)
+    made = run.translate({"T1w": array})
+    assert made.provenance["sources"]["T1w"].startswith("in memory ")
+    assert made.provenance["subject"] == made.provenance["sources"]["T1w"]  # the noise is the image's own
+    np.testing.assert_array_equal(made.array, run.translate({"T1w": array}).array)
+    made.write(tmp_path / "made.nii.gz")
+    made.write(tmp_path / "made.nii.gz")  # what is there is marked, and is no source
+    assert scansynth.Volume.read(tmp_path / "made.nii.gz").grid == scansynth.Volume.read(source).grid
+    with pytest.raises(InputError, match=r"T1w .in memory. is an array alone"):
+        run.translate({"T1w": array[0]})
 
 
 def test_sidecar_says_what_was_made_of_what(runs, source, tmp_path):
@@ -279,14 +297,13 @@ def at_full_resolution(run):
 
 
 def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, monkeypatch):
-    made = []
+    made, samples = [], Slices.samples
 
-    class Kept(SliceDataset):
-        def __init__(self, *arguments, **settings):
-            super().__init__(*arguments, **settings)
-            made.append(self)
+    def kept(self, *arguments, **settings):
+        made.append(samples(self, *arguments, **settings))
+        return made[-1]
 
-    monkeypatch.setattr("scansynth.training.parts.SliceDataset", Kept)
+    monkeypatch.setattr(Slices, "samples", kept)
     data = DataSettings(acceleration=(("T1w", FOLD),), slices_per_subject=5)
     train(replace(tiny("regression", steps=1), data=data), cohort, tmp_path / "run", device=torch.device("cpu"))
     assert len(made[0]) == 5 * len(cohort.subjects("train"))
@@ -391,7 +408,7 @@ def test_a_scan_acquired_at_this_acceleration_changes_little(accelerated, source
 
     def keep(self, images, *_, **named):
         seen.append(images[0, 0].numpy())
-        return seen[-1]
+        return Sample(seen[-1])
 
     monkeypatch.setattr(Run, "make", keep)
     for path in (tmp_path / "low.nii.gz", source):

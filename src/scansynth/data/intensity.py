@@ -102,7 +102,7 @@ class Normalisation(ABC):
         own = self.own_values(volume, contrast)
         if not (np.isfinite(own.scale) and np.isfinite(own.offset) and own.scale > 0):
             raise InputError(
-                f"{volume.path}: its intensities cannot be normalised as {contrast} (scale {own.scale:.4g}): "
+                f"{volume.name}: its intensities cannot be normalised as {contrast} (scale {own.scale:.4g}): "
                 "check that the file is that contrast and is not almost empty"
             )
         return own
@@ -239,7 +239,7 @@ class HuWindow(Normalisation):
     def own_values(self, volume: Volume, contrast: str) -> Scaling:
         """The window, the same for every scan."""
         if contrast != "CT":
-            raise InputError(f"{volume.path}: normalisation 'hu-window' is for CT, not {contrast}: choose another one")
+            raise InputError(f"{volume.name}: normalisation 'hu-window' is for CT, not {contrast}: choose another one")
         return Scaling(3000.0, AIR_HU)
 
     def unit(self, contrast: str) -> str:

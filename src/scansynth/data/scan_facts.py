@@ -164,7 +164,7 @@ def facts_of(
         tuple(counts.tolist()) for counts in (by_column.sum(1), by_column.sum(0), head.sum(axis=(0, 1), dtype=np.int32))
     ])  # fmt: skip
     return ScanFacts(
-        subject=subject, contrast=contrast, path=path or str(volume.path),
+        subject=subject, contrast=contrast, path=path or volume.name,
         shape=_three(array.shape), spacing=spacing, stored="".join(map(str, ornt2axcodes(volume.native_orientation))),
         forms=f"{int(volume.header['qform_code'])}/{int(volume.header['sform_code'])}",
         forms_mm=apart, forms_mirrored=mirrored, forms_spacing=ratio, shear=_shear(volume.affine),

@@ -6,6 +6,7 @@ axes are permuted and flipped, never resampled, so an oblique scan stays oblique
 
 import contextlib
 import gzip
+import hashlib
 import logging
 import os
 import zlib
@@ -15,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import is_proxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.funcs import as_closest_canonical
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from scansynth.data.foreground import find_background, foreground_threshold
 from scansynth.errors import InputError
@@ -46,6 +48,8 @@ class _Image2(Nifti2Image):
     header_class = _Header2
 
 
+IN_MEMORY = "in memory"
+"""What a volume without a file is called, in messages and in provenance (there with its hash)."""
 _WHOLE = 1e-3
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 _GRID_TOLERANCE = 0.1  # of a voxel; headers keep a rotation as float32 quaternion, which can move a far corner so much
@@ -81,24 +85,57 @@ class Volume:
                 are dropped), not in mm, without real numbers, empty, constant, or holds NaN or infinite voxels.
         """
         path = Path(path)
-        image = _load(path)
+        return cls._checked(_load(path), path, path)
+
+    @classmethod
+    def from_image(cls, image: SpatialImage, name: str = f"the image {IN_MEMORY}") -> "Volume":
+        """A nibabel image (NIfTI, MGH, …) as `read` gives its file.
+
+        Args:
+            image: open, or made in memory.
+            name: what messages call it, unless nibabel has opened it and nobody has changed it: then it goes by the
+                name of its file.
+
+        Raises:
+            InputError: as in `read`.
+        """
+        file = image.get_filename() if is_proxy(image.dataobj) else None
+        path = Path(file) if file else None
+        if not isinstance(image, Nifti1Image | Nifti1Pair):
+            image = Nifti1Image.from_image(image)
+        kind = _Header2 if isinstance(image.header, Nifti2Header) else _Header
+        header = kind(image.header.binaryblock, image.header.endianness, check=False)
+        return cls._checked(image, path or name, path, header)
+
+    @classmethod
+    def _checked(
+        cls, image: Nifti1Pair, name: str | Path, path: Path | None, header: Nifti1Header | None = None
+    ) -> "Volume":
+        """An image that is open.
+
+        Args:
+            image: NIfTI.
+            name: what messages call it.
+            path: of its file, if it has one.
+            header: in place of its own.
+        """
         shape = image.shape
         while len(shape) > 3 and shape[-1] == 1:
             shape = shape[:-1]
         extent = "×".join(map(str, image.shape))
         if len(shape) != 3:
             raise InputError(
-                f"{path} is {len(image.shape)}D ({extent}): one 3D volume is needed, split or merge it first"
+                f"{name} is {len(image.shape)}D ({extent}): one 3D volume is needed, split or merge it first"
             )
         if 0 in shape:
-            raise InputError(f"{path} has an empty axis ({extent}): export it again")
+            raise InputError(f"{name} has an empty axis ({extent}): export it again")
         kind = np.dtype(image.get_data_dtype())
         if kind.fields is not None or kind.kind not in "iuf":
             raise InputError(
-                f"{path} holds {'colours' if kind.fields else kind}, not intensities: export a grey-value image"
+                f"{name} holds {'colours' if kind.fields else kind}, not intensities: export a grey-value image"
             )
-        native_affine = _affine(path, image)
-        native_array = _intensities(path, image).reshape(shape)
+        native_affine = _affine(name, image)
+        native_array = _intensities(name, image).reshape(shape)
 
         orientation = io_orientation(native_affine)
         array = np.ascontiguousarray(apply_orientation(native_array, orientation))
@@ -108,7 +145,7 @@ class Volume:
             affine=affine,
             native_affine=native_affine,
             native_orientation=orientation,
-            header=image.header.copy(),
+            header=(header or image.header).copy(),
             path=path,
         )
 
@@ -143,6 +180,15 @@ class Volume:
     def space(self) -> Space:
         """Shape and affine of `array`."""
         return self.array.shape, self.affine
+
+    @property
+    def name(self) -> str:
+        """What provenance calls it: its file, or `in memory` and the start of the SHA-256 of its voxels and affine."""
+        if self.path:
+            return str(self.path)
+        digest = hashlib.sha256(np.ascontiguousarray(self.array).tobytes())
+        digest.update(np.ascontiguousarray(self.affine, np.float64).tobytes())
+        return f"{IN_MEMORY} {digest.hexdigest()[:16]}"
 
     def background(self, contrast: str) -> float:
         """What an empty voxel measures here (`foreground.find_background`)."""
@@ -234,7 +280,7 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
         first, other = volumes[names[0]], volumes[name]
         if same_grid(first.space, other.space):
             continue
-        texts = [f"{key} ({volume.path or 'in memory'}: {volume.grid})" for key, volume in
+        texts = [f"{key} ({volume.path or IN_MEMORY}: {volume.grid})" for key, volume in
                  ((names[0], first), (name, other))]  # fmt: skip
         how = ""
         if first.array.shape == other.array.shape:
@@ -281,33 +327,33 @@ def _check_sizes(path: Path, header: Nifti1Header) -> None:
         raise InputError(f"{path} states a voxel size of 0: mend its header (pixdim)")
 
 
-def _affine(path: Path, image: Nifti1Image) -> np.ndarray:
+def _affine(name: str | Path, image: Nifti1Pair) -> np.ndarray:
     """The file's affine, (4, 4) float64 in mm, checked."""
     units = image.header.get_xyzt_units()[0]
     if units not in ("mm", "unknown"):
-        raise InputError(f"{path} states its voxel size in {units}: convert its affine and xyzt_units to mm first")
+        raise InputError(f"{name} states its voxel size in {units}: convert its affine and xyzt_units to mm first")
     affine = np.array(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise InputError(f"{path} has an affine that spans no volume (voxel sizes of 0?): mend its qform and sform")
+        raise InputError(f"{name} has an affine that spans no volume (voxel sizes of 0?): mend its qform and sform")
     if not image.header["qform_code"] and not image.header["sform_code"]:
         axes = "".join(map(str, aff2axcodes(affine)))
-        logger.warning("%s states no orientation (qform and sform codes are 0): its axes are taken as %s", path, axes)
+        logger.warning("%s states no orientation (qform and sform codes are 0): its axes are taken as %s", name, axes)
     return affine
 
 
-def _intensities(path: Path, image: Nifti1Image) -> np.ndarray:
+def _intensities(name: str | Path, image: Nifti1Pair) -> np.ndarray:
     """The file's voxels as float32, checked."""
     try:
         # What is beyond float32 becomes inf here and are reported below, so numpy need not warn.
         with np.errstate(over="ignore", invalid="ignore"):
             array = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (OSError, ValueError):  # fewer voxels than the header says
-        raise InputError(f"{path} is truncated or corrupt: copy it again") from None
+        raise InputError(f"{name} is truncated or corrupt: copy it again") from None
     wrong = array.size - int(np.isfinite(array).sum())
     if wrong:
-        raise InputError(f"{path} holds {wrong} NaN or infinite voxels of {array.size}: replace them (by 0, say) first")
+        raise InputError(f"{name} holds {wrong} NaN or infinite voxels of {array.size}: replace them (by 0, say) first")
     if array.min() == array.max():
-        raise InputError(f"{path} is constant (every voxel is {array.flat[0]:g}): leave it out or export it again")
+        raise InputError(f"{name} is constant (every voxel is {array.flat[0]:g}): leave it out or export it again")
     return array
 
 
@@ -320,15 +366,19 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: if the file cannot be read, is not 3D, or holds anything but whole numbers from 0 to 255.
     """
-    path = Path(path)
-    image = as_closest_canonical(_load(path))
+    return labels_of(_load(Path(path)), path)
+
+
+def labels_of(image: SpatialImage, name: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """A label image that is open, as `read_labels` gives its file; `name` is what messages call it."""
+    image = as_closest_canonical(image)
     try:
         labels = np.asarray(image.dataobj).reshape(image.shape[:3])
     except (OSError, ValueError):  # more than one volume, or fewer voxels than the header says
-        raise InputError(f"{path} is truncated or not one 3D label image: copy it again or split it") from None
+        raise InputError(f"{name} is truncated or not one 3D label image: copy it again or split it") from None
     whole = np.round(labels)
     # A label that was scaled for storage comes back as 0.999999.
     right = (abs(labels - whole) <= _WHOLE) & (whole >= 0) & (whole <= 255)  # NaN is neither
     if not labels.size or not right.all():
-        raise InputError(f"{path} is no label image: it must hold whole numbers from 0 to 255")
+        raise InputError(f"{name} is no label image: it must hold whole numbers from 0 to 255")
     return whole.astype(np.uint8), np.asarray(image.affine)

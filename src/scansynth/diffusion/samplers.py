@@ -1,7 +1,8 @@
 """Samplers: functions of a denoiser, a list of times and noise.
 
 `denoise(x_t, t) -> x0` takes images (B, C, *S) and times (B,) and returns an estimate of the clean images; guidance and
-windows wrap it. At every step the estimate is used with both times, so a list may leave out any times.
+windows wrap it. At every step the estimate is used with both times, so a list may leave out any times. It may start at
+any, too: at T from noise, before it from an image that is noisy already (`q_sample`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from scansynth.noise import Noise
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Estimate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+AfterStep = Callable[[Tensor, int], None]
+"""Told after each step of x_s, (B, C, *S), and its time s; the last time is 0."""
 
 
 def times(T: int, count: int) -> list[int]:
@@ -34,15 +37,24 @@ def times(T: int, count: int) -> list[int]:
     return [T - i * T // count for i in range(count)]
 
 
-def ancestral(schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence[int], noise: Noise) -> Tensor:
+def ancestral(
+    schedule: Schedule,
+    denoise: Denoise,
+    x_T: Tensor,
+    times: Sequence[int],
+    noise: Noise,
+    *,
+    after_step: AfterStep | None = None,
+) -> Tensor:
     """Sample x_0 by drawing each x_s from q(x_s | x_t, x̂_0) (SynDiff, Eqs. 15, 19 and 20; DDPM, Eq. 7).
 
     Args:
         schedule: ᾱ.
         denoise: (x_t, t) → x̂_0. Where it draws from p(x_0 | x_t), as SynDiff's does, the steps may be few.
-        x_T: standard normal noise, (B, C, *S).
-        times: falling, the first is T, the last above 0; time 0 follows by itself.
+        x_T: standard normal noise, (B, C, *S); where `times` start at t < T, x_t.
+        times: falling, the first is T or less, the last above 0; time 0 follows by itself.
         noise: its draws are named by the time t that a step leaves, `t=750`.
+        after_step: called with x_s and s after each step.
 
     Returns:
         (B, C, *S).
@@ -53,20 +65,29 @@ def ancestral(schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence
         mean, variance = q_posterior(schedule, denoise(x, t_batch), x, t_batch, s_batch)
         # The variance of the last step is 0.
         x = mean + variance.sqrt() * _draw(noise, t, x) if s else mean
+        if after_step:
+            after_step(x, s)
     return x
 
 
 def ancestral_learned(
-    schedule: Schedule, estimate: Estimate, x_T: Tensor, times: Sequence[int], noise: Noise
+    schedule: Schedule,
+    estimate: Estimate,
+    x_T: Tensor,
+    times: Sequence[int],
+    noise: Noise,
+    *,
+    after_step: AfterStep | None = None,
 ) -> Tensor:
     """Sample x_0 by drawing each x_s from N(μ, Σ), μ the mean of q(x_s | x_t, x̂_0) and Σ learned (IDDPM, section 3.1).
 
     Args:
         schedule: ᾱ.
         estimate: (x_t, t, s) → x̂_0 and log Σ of the step.
-        x_T: standard normal noise, (B, C, *S).
-        times: falling, the first is T, the last above 0; time 0 follows by itself, without noise.
+        x_T: standard normal noise, (B, C, *S); where `times` start at t < T, x_t.
+        times: falling, the first is T or less, the last above 0; time 0 follows by itself, without noise.
         noise: its draws are named by the time t that a step leaves, `t=750`.
+        after_step: called with x_s and s after each step.
 
     Returns:
         (B, C, *S).
@@ -78,21 +99,31 @@ def ancestral_learned(
         x, _ = q_posterior(schedule, x0, x, t_batch, s_batch)
         if s:
             x = x + (0.5 * log_variance).exp() * _draw(noise, t, x)
+        if after_step:
+            after_step(x, s)
     return x
 
 
 def ddim(
-    schedule: Schedule, denoise: Denoise, x_T: Tensor, times: Sequence[int], noise: Noise, *, eta: float = 0.0
+    schedule: Schedule,
+    denoise: Denoise,
+    x_T: Tensor,
+    times: Sequence[int],
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    after_step: AfterStep | None = None,
 ) -> Tensor:
     """Sample x_0 by the non-Markovian process of DDIM (Song, Meng and Ermon 2021, Eqs. 12 and 16).
 
     Args:
         schedule: ᾱ.
         denoise: (x_t, t) → x̂_0.
-        x_T: standard normal noise, (B, C, *S).
-        times: falling, the first is T, the last above 0; time 0 follows by itself.
+        x_T: standard normal noise, (B, C, *S); where `times` start at t < T, x_t.
+        times: falling, the first is T or less, the last above 0; time 0 follows by itself.
         noise: its draws are named by the time t that a step leaves, `t=750`; none is drawn at η = 0.
         eta: η in [0, 1]; 0 is deterministic, 1 has the variance of `ancestral`.
+        after_step: called with x_s and s after each step.
 
     Returns:
         (B, C, *S).
@@ -110,13 +141,16 @@ def ddim(
         x = expand(alpha_bar_s.sqrt(), x) * x0 + expand((1 - alpha_bar_s - variance).sqrt(), x) * eps
         if eta and s:
             x = x + expand(variance.sqrt(), x) * _draw(noise, t, x)
+        if after_step:
+            after_step(x, s)
     return x
 
 
 def _steps(schedule: Schedule, times: Sequence[int]) -> Iterator[tuple[int, int]]:
     """The pairs (t, s) of a list of times."""
     path = [*times, 0]
-    assert path[0] == schedule.steps, f"times start at {path[0]}, the schedule ends at {schedule.steps}"
+    assert path[0] <= schedule.steps, f"times start at {path[0]}, the schedule ends at {schedule.steps}"
+    assert len(path) > 1, "times: there is none"
     assert all(t > s for t, s in pairwise(path)), f"times {list(times)} do not fall to a last one above 0"
     return pairwise(path)
 

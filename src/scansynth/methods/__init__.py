@@ -100,6 +100,7 @@ METHODS = {
         "Özbey et al., IEEE Transactions on Medical Imaging 42(12), 2023",
     ),
 }
+"""Methods by name."""
 
 
 def find_entry(name: str) -> tuple[str, Entry]:

@@ -236,6 +236,7 @@ PROTOCOLS = {
         ),
     )
 }
+"""Protocols by name."""
 
 
 def find_protocol(name: str | Protocol) -> Protocol:

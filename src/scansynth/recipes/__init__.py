@@ -37,6 +37,7 @@ RECIPES: dict[str, Recipe] = {
         for name, change in changes.items()
     },
 }
+"""Recipes by name: functions that return the settings of a run."""
 
 
 def find_recipe(name: str) -> RunConfig[Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from scansynth.data.volume import Volume
+from scansynth.data.volume import IN_MEMORY, Volume
 from scansynth.errors import InputError
 from scansynth.files import write_text
 
@@ -96,9 +96,10 @@ class Synthesis:
 
     @property
     def sources(self) -> list[Path]:
-        """The files that it was made of."""
+        """The files that it was made of; what was in memory only is none."""
         like = [self.like.path] if self.like.path else []
-        return [*map(Path, self.provenance.get("sources", {}).values()), *like]
+        names = self.provenance.get("sources", {}).values()
+        return [*(Path(name) for name in names if not name.startswith(IN_MEMORY)), *like]
 
     def _parts(self) -> dict[str, _Part]:
         """Suffix → file, the image itself last."""

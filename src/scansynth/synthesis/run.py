@@ -1,6 +1,6 @@
 """File in, file out: one subject's scans through a trained run.
 
-Volume.read        the source files                     (X, Y, Z) float32, RAS+
+as_volume          the sources: files, or in memory      (X, Y, Z) float32, RAS+
 grid_for           the prepared grid, from the sources alone
 prepare            sources → images in [0, 1]           (X', Y', Z')
 as_acquired        accelerated sources at their low resolution
@@ -29,6 +29,7 @@ from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
 from scansynth.data.scan_facts import facts_of
+from scansynth.data.sources import Source, as_volume
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.devices import find_device
@@ -159,7 +160,7 @@ class Run:
 
     def translate(
         self,
-        sources: Mapping[str, str | Path],
+        sources: Mapping[str, Source],
         target: str | None = None,
         *,
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
@@ -175,10 +176,10 @@ class Run:
         little (`physics/kspace.py`).
 
         Args:
-            sources: contrast name → NIfTI file; all on one grid.
+            sources: contrast name → path of a NIfTI file, `Volume`, nibabel image, or (array, affine); all on one grid.
             target: the contrast to make; may be left out where only one is missing.
             sampling: how many samples, of which noise; of several the result is the mean, with the standard deviation.
-            subject: name that keys the noise; by default that of the first source's file.
+            subject: name that keys the noise; by default the first source's file, or its hash where it has none.
             report: told of the network calls that are done.
             tissue: label image of tissues (`data/tissue.from_labels`) on the sources' grid, for a method that wants
                 them; without it each source is segmented.
@@ -193,18 +194,18 @@ class Run:
                 f"{self.folder}: a run of {self.config.method} makes nothing from other contrasts: `evaluate` measures "
                 "its reconstructions, and `train --first-stage` builds on it"
             )
-        files = {standard_name(name): Path(path) for name, path in sources.items()}
-        if not files:
+        named = {standard_name(name): source for name, source in sources.items()}
+        if not named:
             raise InputError(f"no source is given; this run takes {', '.join(self.config.contrasts)}")
-        for name in files:
+        for name in named:
             if name not in self.config.contrasts:
                 raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
-        target = self.choose_target(target, files)
+        target = self.choose_target(target, named)
         if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
             raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
         if tissue and not self.method.needs.tissue:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
-        volumes = {name: Volume.read(path) for name, path in files.items()}
+        volumes = {name: as_volume(source, name) for name, source in named.items()}
         grid = grid_for(volumes, self.record.settings)
         accepted = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
@@ -216,7 +217,7 @@ class Run:
             images[0, index] = as_acquired(torch.from_numpy(image), name, self.config.data.acceleration)
             available[0, index] = True
         like = next(iter(volumes.values()))
-        subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
+        subject = subject or (like.path.name.removesuffix(".gz").removesuffix(".nii") if like.path else like.name)
         densities = None
         if self.method.needs.tissue:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
@@ -240,7 +241,7 @@ class Run:
             found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
             if sampling.samples > 1 and not sampling.moments_only:
                 kept.append(made)
-        provenance = self.provenance(target, files, sampling, subject=subject)
+        provenance = self.provenance(target, volumes, sampling, subject=subject)
         if accepted:
             provenance["accepted"] = list(accepted)
         if self.method.needs.tissue:
@@ -290,7 +291,7 @@ class Run:
         ]
         refuse(findings, accept)
         for one in findings:
-            log.warning("%s: %s [%s]", volumes[one.contrast].path, one.text, one.rule.name)
+            log.warning("%s: %s [%s]", volumes[one.contrast].name, one.text, one.rule.name)
         return tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
 
     def segmented(
@@ -399,7 +400,7 @@ class Run:
         return self.method.passes * self.method.needs.windows(at_once).ticks(shape)
 
     def provenance(
-        self, target: str, sources: Mapping[str, Path], sampling: Sampling, *, subject: str
+        self, target: str, sources: Mapping[str, Volume], sampling: Sampling, *, subject: str
     ) -> dict[str, Any]:
         """What a sidecar says of an image's making."""
         return {
@@ -408,7 +409,7 @@ class Run:
             "target": target,
             "unit": self.record.statistics[target].unit,
             "subject": subject,
-            "sources": {name: str(path) for name, path in sources.items()},
+            "sources": {name: volume.name for name, volume in sources.items()},
             "acceleration": {  # of what went in and what came out, along each in-plane axis
                 name: [fold, fold] for name, fold in self.config.data.acceleration if name in (*sources, target)
             },
