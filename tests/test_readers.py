@@ -12,6 +12,7 @@ import pytest
 from scansynth.data.readers import ending_of, read_labels
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
+from scansynth.synthesis.run import _name_of
 
 itk = pytest.importorskip("SimpleITK")
 
@@ -281,6 +282,11 @@ def test_labels_are_read_from_each(tmp_path, name):
     np.testing.assert_allclose(found, place, atol=1e-5)
     assert labels.dtype == np.uint8
     refused(write(tmp_path / name, intensities()), "is no label image", read_labels)
+
+
+@pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.mgz", "s.mgh.gz", "s.NRRD"])
+def test_noise_is_keyed_by_the_name_without_ending(tmp_path, name):
+    assert _name_of(tmp_path / name) == "s"
 
 
 @pytest.mark.parametrize(("name", "ending"), [

@@ -16,6 +16,7 @@ from scansynth.data.datasets import SliceDataset, as_acquired
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import grid_for, prepare
+from scansynth.data.subject import sidecar_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
@@ -25,7 +26,6 @@ from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis.folder import translate_cohort
-from scansynth.synthesis.image import sidecar_of
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train

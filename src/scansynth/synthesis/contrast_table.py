@@ -13,9 +13,10 @@ from pathlib import Path
 
 from scansynth.data.contrasts import STANDARD
 from scansynth.data.layouts import Listing
+from scansynth.data.subject import sidecar_of
 from scansynth.errors import InputError
 from scansynth.files import write_text
-from scansynth.synthesis.image import content_of, is_whole, sidecar_of
+from scansynth.synthesis.image import content_of, is_whole
 from scansynth.synthesis.writers.bids import SIDECARS, output_path
 
 NAME = "contrasts.tsv"

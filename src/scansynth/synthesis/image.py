@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from scansynth.data.readers import READERS
+from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.synthesis.writers import Part, nifti
-from scansynth.synthesis.writers.nifti import sidecar_of
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 HYPOTHETICAL = "Hypothetical map: what a network's features stand for. Not measured, not checked, not for diagnosis."
@@ -98,8 +99,8 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
 
     A file that stands in an image's or its sidecar's place must be marked synthetic itself: the image in its NIfTI
     header, the sidecar by its `"synthetic": true`. One of the two that is emptied or cut down to less than a header
-    goes by the other's mark. A scan of the same name but for `.gz` would get the sidecar for its own, so it must be
-    marked too.
+    goes by the other's mark. A scan of the same name but for the ending would get the sidecar for its own, so it must
+    be marked too.
 
     Args:
         images: that will be written, each with its sidecar.
@@ -127,13 +128,21 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
                     f"{file} is not marked synthetic, so it may be acquired and nothing overwrites it (--overwrite "
                     "neither): choose another -o"
                 )
-        twin = image.with_name(image.name[:-3] if image.name.lower().endswith(".gz") else f"{image.name}.gz")
-        if os.path.lexists(twin) and not _is_ours(twin, twin):
-            raise InputError(
-                f"{twin} is not marked synthetic, and {sidecar.name} would be taken for its sidecar: choose another -o"
-            )
+        for twin in _twins(image):
+            if os.path.lexists(twin) and not _is_ours(twin, twin):
+                raise InputError(
+                    f"{twin} is not marked synthetic, and {sidecar.name} would be taken for its sidecar: choose "
+                    "another -o"
+                )
         if not overwrite and os.path.lexists(image):
             raise InputError(f"{image} is there already; choose another -o, or --overwrite")
+
+
+def _twins(image: Path) -> list[Path]:
+    """The names that an image of the same sidecar may have, its own left out."""
+    stem = stem_of(image.name)
+    endings = [written for ending in READERS for written in (ending, ending.upper())]
+    return [image.with_name(stem + ending) for ending in endings if stem + ending != image.name]
 
 
 def content_of(sidecar: Path) -> dict[str, Any]:

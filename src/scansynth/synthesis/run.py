@@ -27,9 +27,11 @@ from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
+from scansynth.data.image_files import is_nifti
 from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
 from scansynth.data.scan_facts import facts_of
+from scansynth.data.subject import stem_of
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.devices import find_device
@@ -176,7 +178,7 @@ class Run:
         little (`physics/kspace.py`).
 
         Args:
-            sources: contrast name → NIfTI file; all on one grid.
+            sources: contrast name → image file (`Volume.read`); all on one grid.
             target: the contrast to make; may be left out where only one is missing.
             sampling: how many samples, of which noise; of several the result is the mean, with the standard deviation.
             subject: name that keys the noise; by default that of the first source's file.
@@ -217,7 +219,7 @@ class Run:
             images[0, index] = as_acquired(torch.from_numpy(image), name, self.config.data.acceleration)
             available[0, index] = True
         like = next(iter(volumes.values()))
-        subject = subject or next(iter(files.values())).name.removesuffix(".gz").removesuffix(".nii")
+        subject = subject or _name_of(next(iter(files.values())))
         densities = None
         if self.method.needs.tissue:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
@@ -419,3 +421,9 @@ class Run:
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }
+
+
+def _name_of(file: Path) -> str:
+    """A file's name without ending, by which its noise is keyed."""
+    name = file.name.removesuffix(".gz").removesuffix(".nii")  # in small letters alone, as it always was
+    return name if is_nifti(file.name) else stem_of(name)

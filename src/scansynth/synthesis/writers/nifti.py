@@ -10,6 +10,7 @@ from typing import Any
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
+from scansynth.data.subject import sidecar_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.files import write_text
@@ -63,11 +64,6 @@ def with_suffix(path: Path, suffix: str) -> Path:
     found = _ENDING.search(path.name)
     ending = found[0] if found else path.suffix
     return path.with_name(path.name.removesuffix(ending) + suffix + ending)
-
-
-def sidecar_of(path: Path) -> Path:
-    """`t2.nii.gz` → `t2.json`."""
-    return path.with_name(_ENDING.sub("", path.name) + ".json")
 
 
 def images_of(path: Path, *, samples: int = 1, moments_only: bool = False, maps: bool = False) -> list[Path]:
