@@ -83,6 +83,17 @@ def test_translation_does_not_depend_on_the_files_orientation(runs, source, tmp_
     np.testing.assert_allclose(straight.array, turned.array, atol=1e-5 * straight.array.max())
 
 
+def test_a_source_of_another_format_gives_the_same_image_as_nifti(runs, source, tmp_path):
+    original = nib.load(source)
+    scan = nib.MGHImage(original.get_fdata(dtype=np.float32), original.affine)
+    nib.save(scan, tmp_path / source.name.replace(".nii.gz", ".mgz"))
+    run = scansynth.load(runs["syndiff"])
+    expected, made = (run.translate({"T1w": file}) for file in (source, next(tmp_path.iterdir())))
+    np.testing.assert_allclose(made.array, expected.array, atol=1e-5 * expected.array.max())
+    made.write(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(nib.load(tmp_path / "out.nii.gz").affine, original.affine, atol=1e-5)
+
+
 def test_intensities_are_in_the_targets_training_unit(runs, bids):
     run = scansynth.load(runs["regression"])
     made = run.translate({"T1w": bids / "sub-001" / "anat" / "sub-001_T1w.nii.gz"}).array
