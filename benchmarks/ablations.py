@@ -29,6 +29,7 @@ from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import Spread, summarise
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.image_metrics import GRADIENT_ENERGY, PSNR, SSIM
 from scansynth.noise import Noise
 from scansynth.recipes.syndiff import ABLATIONS, Recipe, syndiff_small
@@ -95,7 +96,8 @@ def table(arguments: argparse.Namespace, cohort: Cohort, names: list[str]) -> No
     runs = {name: arguments.folder / "runs" / name for name in names}
     unconditional = [name for name in names if name.startswith("unconditional")]
     translating = [Run.load(path, arguments.device) for name, path in runs.items() if name not in unconditional]
-    results = evaluate(translating, cohort, arguments.folder / "evaluation", protocol="syndiff", pictures=1).results
+    found = evaluate(translating, cohort, protocol="syndiff", pictures=1)
+    write_evaluation(found, arguments.folder / "evaluation")
     rows = [
         {
             "variant": row.label,
@@ -104,7 +106,7 @@ def table(arguments: argparse.Namespace, cohort: Cohort, names: list[str]) -> No
             "ssim": spread(row.subjects[SSIM.column]),
             "gradient_energy": round(row.subjects[GRADIENT_ENERGY.column].mean, 3),
         }
-        for row in summarise(results)
+        for row in summarise(found.results)
     ]
     frechet = {}
     if unconditional:

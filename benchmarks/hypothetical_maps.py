@@ -52,7 +52,7 @@ def main() -> None:
         phantom = cohort_phantom(
             int(subject.split("-")[1]) - 1, arguments.seed, shape=arguments.shape, spacing=arguments.spacing
         )
-        affine = cohort.affine(subject, target)
+        affine = cohort.affine(subject, target, crop=task.crop)
         true = {
             name: on_grid(getattr(phantom, field) / scale, phantom.affine, affine, next(iter(maps.values())).shape)
             for name, (field, scale) in TRUE.items()
@@ -73,7 +73,9 @@ def main() -> None:
 
 def predicted(run: Run, task: Task) -> dict[str, np.ndarray]:
     """Hypothetical maps by name, (X, Y, Z)."""
-    batch = whole_subject(task.cohort, task.subject, run.config.contrasts, acceleration=run.config.data.acceleration)
+    batch = whole_subject(
+        task.cohort, task.subject, run.config.contrasts, acceleration=run.config.data.acceleration, crop=task.crop
+    )
     images, noise = from_network(batch["images"]), Noise([(0, task.subject, 0)])
     return dict(run.make(images, batch["available"], task.target, noise=noise, maps=True).maps)
 

@@ -21,6 +21,7 @@ from scansynth.config import read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE
+from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
 from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.planning.plan import facts_of_cohort, plan
@@ -95,7 +96,8 @@ def arms(cohort: Cohort, target: str, minutes: float, folder: Path) -> dict[str,
 
 def figures(run: Path, cohort: Cohort, target: str, out: Path) -> dict[str, float]:
     """Mean over test subjects, from all their sources."""
-    found = evaluate([Run.load(run, "cpu")], cohort, out, target=target, pictures=1)
+    found = evaluate([Run.load(run, "cpu")], cohort, target=target, pictures=1)
+    write_evaluation(found, out)
     own = [result for result in found.results if result.label != COPIED_SOURCE]
     return {
         metric.column: round(float(np.mean([result.measurement.mean(metric.column) for result in own])), 4)

@@ -27,6 +27,7 @@ from scansynth.method import Progress
 from scansynth.methods import cdpm
 from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
 from scansynth.noise import Noise
+from scansynth.progress import Event
 from scansynth.recipes import find_recipe
 from scansynth.training.parts import make_method
 from scansynth.training.train import train
@@ -394,12 +395,12 @@ def test_a_part_of_a_volume_keeps_its_place_in_it(cohort, tiny, tmp_path):
         available,
         "T2w",
         noise=Noise([(0, "a", 0)]),
-        windows=None,
-        report=lambda *progress: reports.append(progress),
+        at_once=None,
+        report=reports.append,
     )
     assert {tuple(index[0].tolist()) for _, _, index, _ in seen} == {(5, 6, 7), (5, 6, 7, 8, 9)}
     assert {depth.item() for _, _, _, depth in seen} == {12}
-    assert reports == [(done, 6) for done in range(1, 7)]  # two stages of three steps
+    assert reports == [Event(done, 6) for done in range(1, 7)]  # two stages of three steps
 
 
 def test_settings_of_single_slices_are_refused_with_sets(cohort, tiny, tmp_path):

@@ -18,7 +18,7 @@ import tyro
 import scansynth
 from scansynth import demo
 from scansynth.cli import VERBS, main
-from scansynth.commands.evaluate import Spread
+from scansynth.commands.evaluate import Conventions
 from scansynth.commands.next_step import after_generating
 from scansynth.commands.train import parse_train
 from scansynth.config import RunConfig
@@ -273,9 +273,16 @@ def test_every_training_option_that_a_message_names_is_there(capsys):
     assert named <= options
 
 
+def test_the_number_of_windows_at_once_is_a_flag_of_its_own():
+    given = ["--run", "run", "-o", "out", "--windows", "3"]
+    assert tyro.cli(VERBS["translate"], args=given).sampling.at_once == 3
+    assert tyro.cli(VERBS["generate"], args=[*given, "-n", "1"]).at_once == 3
+
+
 def settings_and_commands():
     """All dataclasses whose fields are options: the verbs, and the settings of a run of each method."""
-    waiting, found = [*VERBS.values(), Spread, RunConfig, *(entry.load().Config for entry in METHODS.values())], set()
+    waiting = [*VERBS.values(), Conventions, RunConfig, *(entry.load().Config for entry in METHODS.values())]
+    found = set()
     while waiting:
         kind = waiting.pop()
         if kind not in found:

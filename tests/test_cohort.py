@@ -126,20 +126,20 @@ def test_an_interrupted_build_goes_on(listing, tmp_path):
     class PowerCutError(Exception):
         pass
 
-    def cut(done, total, what):
+    def cut(event):
         assert not (tmp_path / "out" / "cohort.json").exists()
-        if done == 3:
+        if event.done == 3:
             raise PowerCutError
 
     with pytest.raises(PowerCutError):
-        build_cohort(listing, tmp_path / "out", SETTINGS, progress=cut)
+        build_cohort(listing, tmp_path / "out", SETTINGS, report=cut)
     assert not (tmp_path / "out" / "cohort.json").exists()
     with pytest.raises(InputError, match="no finished"):
         Cohort.open(tmp_path / "out")
     written = times(tmp_path / "out")
     seen = []
-    cohort = build_cohort(listing, tmp_path / "out", SETTINGS, progress=lambda *args: seen.append(args))
-    assert seen[-1][:2] == (11, 11)
+    cohort = build_cohort(listing, tmp_path / "out", SETTINGS, report=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (11, 11)
     scans = {path: time for path, time in written.items() if not path.name.startswith("mask_")}
     assert len(scans) == 6
     assert scans.items() <= times(tmp_path / "out").items()

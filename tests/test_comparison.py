@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.evaluation.comparison import compare, latex, markdown, write_comparison
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import latex, markdown, write_comparison
 from scansynth.evaluation.tables import COPIED_SOURCE, Result
 from scansynth.metrics.protocols import Measurement
 from scansynth.metrics.statistics import difference, holm

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from scansynth.errors import InputError
-from scansynth.metrics.consistency import Consistency, consistency, markdown, write_consistency
+from scansynth.evaluation.consistency import ConsistencyFigures, markdown
+from scansynth.metrics.consistency import Consistency, consistency
 
 
 def test_uncertainty_and_mc_n_are_those_of_the_definition():
@@ -47,7 +48,9 @@ def test_tables_and_the_curve_are_written(tmp_path):
         ("a", "T1w→T2w", "two"): Consistency(0.04, (92.0, 93.0)),
         ("b", "T2w→T1w", "one"): Consistency(0.01, (80.0, 81.0)),
     }
-    write_consistency(found, tmp_path)
+    figures = ConsistencyFigures()
+    figures.found = found
+    figures.write(tmp_path)
     assert "| a | T1w→T2w | 2 | 0.03000 ± 0.01414 |" in markdown(found)
     assert "91.00 ± 1.41 | 94.00 ± 1.41 |" in (tmp_path / "consistency.md").read_text()
     with (tmp_path / "consistency.csv").open(newline="") as stream:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
-from scansynth.metrics.conventions import markdown, spread
+from scansynth.metrics.conventions import markdown, under_conventions
 from scansynth.metrics.protocols import measure
 
 
@@ -17,7 +17,7 @@ def pair():
 
 
 def test_conventions_span_decibels_and_contain_the_protocol(pair):
-    found = spread(*pair)
+    found = under_conventions(*pair)
     figures = [one.psnr for one in found]
     assert figures == sorted(figures, reverse=True)
     assert max(figures) - min(figures) > 5
@@ -28,7 +28,7 @@ def test_conventions_span_decibels_and_contain_the_protocol(pair):
 
 
 def test_what_each_convention_does_to_the_same_error(pair):
-    found = {one.name: one for one in spread(*pair)}
+    found = {one.name: one for one in under_conventions(*pair)}
     synthesis, reference = (volume / pair[1].max() for volume in pair)
     whole = found["whole volume, range 1 after division by the reference's maximum"]
     assert whole.psnr == pytest.approx(-10 * np.log10(np.mean((synthesis - reference) ** 2)))
@@ -42,14 +42,14 @@ def test_what_each_convention_does_to_the_same_error(pair):
 
 
 def test_the_table_says_what_it_spans(pair):
-    text = markdown(spread(*pair))
-    assert text.count("\n| ") == len(spread(*pair)) + 1
+    text = markdown(under_conventions(*pair))
+    assert text.count("\n| ") == len(under_conventions(*pair)) + 1
     assert "dB by convention alone" in text
 
 
 def test_empty_references_and_other_grids_are_refused(pair):
     synthesis, reference = pair
     with pytest.raises(InputError, match="empty"):
-        spread(synthesis, np.zeros_like(reference))
+        under_conventions(synthesis, np.zeros_like(reference))
     with pytest.raises(InputError, match="one grid"):
-        spread(synthesis[1:], reference)
+        under_conventions(synthesis[1:], reference)

@@ -114,5 +114,5 @@ def test_a_contrast_that_nobody_trains_on_is_said_before_hours_of_preparing(data
     assert prepare(data, "--dry-run") == 1
     assert "problem: no training subject has T2w" in capsys.readouterr().out
     with pytest.raises(InputError, match="no training subject has T2w"):
-        build_cohort(listing, data.parent / "cohort", SETTINGS, progress=lambda *_: pytest.fail("it prepares"))
+        build_cohort(listing, data.parent / "cohort", SETTINGS, report=lambda event: pytest.fail("it prepares"))
     assert not (data.parent / "cohort").exists()

@@ -44,10 +44,10 @@ def test_a_set_repeats_grows_and_is_marked(run, gridded, tmp_path):
     generate_set(run, 1, one, seed=4)
     before = volume_path(one, "T1w", 1).stat().st_mtime_ns
     reports = []
-    paths = generate_set(run, 2, one, seed=4, report=lambda *calls: reports.append(calls))
+    paths = generate_set(run, 2, one, seed=4, report=reports.append)
     assert paths == [volume_path(one, "T1w", 1), volume_path(one, "T1w", 2)]
     assert volume_path(one, "T1w", 1).stat().st_mtime_ns == before
-    assert reports[-1][0] == reports[-1][1] == len(reports)  # one volume's network calls, all of them
+    assert reports[-1].done == reports[-1].total == len(reports)  # one volume's network calls, all of them
     generate_set(run, 2, other, seed=4)
     first, second = arrays(one)
     assert [np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True)] == [True, True]

@@ -12,7 +12,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.evaluation.tasks import synthesise
 from scansynth.given import given, sources_for
 from scansynth.training.train import train
-from scansynth.training.validation import synthesise_case, validation_cases
+from scansynth.training.validation import synthesise_target, validation_targets
 
 CPU = torch.device("cpu")
 METHODS = ("regression", "cola_diff", "cdpm", "mrdiff")
@@ -58,10 +58,10 @@ def of_the_slices(batch, index):
 
 def test_files_evaluation_and_validation_give_one_batch(run, seen, uncropped, phantoms):
     subject = uncropped.subjects("val")[0]
-    cases = [case for case in validation_cases(uncropped, run.method, run.config) if case.subject == subject]
-    for case in cases:
-        synthesise_case(run.method, case, 0, CPU)
-    targets = [case.target for case in cases]
+    targets_left_out = [one for one in validation_targets(uncropped, run.method, run.config) if one.subject == subject]
+    for one in targets_left_out:
+        synthesise_target(run.method, one, 0, CPU)
+    targets = [one.target for one in targets_left_out]
     assert set(targets) == {"T1w", "T2w"}
     validated, index = dict(zip(targets, seen, strict=True)), seen[0]["index"][0].tolist()
     assert len(index) > 5
@@ -83,10 +83,10 @@ def test_files_evaluation_and_validation_give_one_batch(run, seen, uncropped, ph
 
 def test_no_batch_holds_anything_of_the_target(run, seen, uncropped):
     subject = uncropped.subjects("val")[0]
-    case = next(case for case in validation_cases(uncropped, run.method, run.config) if case.subject == subject)
-    synthesise_case(run.method, case, 0, CPU)
-    synthesise(run, uncropped, subject, target=case.target, seed=0)
-    hidden = [name != case.target if run.method.reconstructs else name == case.target for name in ("T1w", "T2w")]
+    one = next(one for one in validation_targets(uncropped, run.method, run.config) if one.subject == subject)
+    synthesise_target(run.method, one, 0, CPU)
+    synthesise(run, uncropped, subject, target=one.target, seed=0)
+    hidden = [name != one.target if run.method.reconstructs else name == one.target for name in ("T1w", "T2w")]
     for batch in seen:
         assert batch["available"][0].tolist() == [not one for one in hidden]
         for key in ("images", "tissue"):

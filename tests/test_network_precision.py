@@ -43,7 +43,7 @@ def test_synthesis_on_a_cpu_has_weights_channels_last_and_the_same_result():
 
     def translate():
         with torch.no_grad():
-            return method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)]))
+            return method.translate(batch, "T2w", SliceWindows(), Noise([(0, "subject", 0)])).image
 
     before = translate()
     prepare_synthesis(method, CPU, "float32")

@@ -156,7 +156,9 @@ def test_a_run_keeps_its_number_of_threads(cohort, tiny, tmp_path):
     before = torch.get_num_threads()
     seen = []
     config = tiny(threads=2, steps=2)
-    found = train(config, cohort, tmp_path / "run", device=CPU, report=lambda *_: seen.append(torch.get_num_threads()))
+    found = train(
+        config, cohort, tmp_path / "run", device=CPU, report=lambda event: seen.append(torch.get_num_threads())
+    )
     assert found.training.threads == 2
     assert seen == [2, 2]
     assert torch.get_num_threads() == before
@@ -180,7 +182,9 @@ def test_a_training_goes_on_with_one_thread_when_another_program_comes(cohort, t
     before, seen = torch.get_num_threads(), []
     monkeypatch.setattr(Crowding, "found", lambda self, *_: len(seen) == 3)
     config = tiny(threads=2, steps=6)
-    found = train(config, cohort, tmp_path / "run", device=CPU, report=lambda *_: seen.append(torch.get_num_threads()))
+    found = train(
+        config, cohort, tmp_path / "run", device=CPU, report=lambda event: seen.append(torch.get_num_threads())
+    )
     assert seen == [2, 2, 2, 1, 1, 1]
     assert found.training.threads == read_yaml(tmp_path / "run" / "config.yaml").training.threads == 1
     assert "going on with one thread" in caplog.text

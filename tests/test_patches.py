@@ -18,6 +18,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.noise import Noise
+from scansynth.progress import Event
 from scansynth.training.train import train
 
 SIZE = (16, 12, 8)
@@ -107,7 +108,7 @@ def test_a_volume_smaller_than_a_patch_is_not_translated(cohort, tiny, tmp_path)
         available,
         "T2w",
         noise=Noise([(0, "a", 0)]),
-        windows=1,
-        report=lambda done, total: reports.append((done, total)),
+        at_once=1,
+        report=reports.append,
     )
-    assert reports == [(done, 4) for done in range(1, 5)]  # four steps of one patch
+    assert reports == [Event(done, 4) for done in range(1, 5)]  # four steps of one patch

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from scansynth.cli import main
-from scansynth.config import read_yaml
+from scansynth.config import read_yaml, to_yaml
 from scansynth.data.choose_preparation import Look, choose_preparation, look
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.errors import InputError
-from scansynth.planning.pipeline import asked_of, with_split
+from scansynth.planning.proposal import asked_of, with_split
 
 CPU = torch.device("cpu")
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
@@ -115,14 +115,14 @@ def test_stopped_at_any_stage_it_goes_on(stage, done, data, tmp_path, monkeypatc
     (out / "report.html").unlink()
     config = read_yaml(out / "plan.yaml")
     fixed = replace(config, training=replace(config.training, minutes=0.0, steps=4, validate_every=2, threads=1))
-    (out / "plan.yaml").write_text(pipeline.to_yaml(fixed))
+    (out / "plan.yaml").write_text(to_yaml(fixed))
     real, asked = pipeline.carry_out, []
 
     def stop_there(proposal, out, device, report):
-        def told(what, number, total):
-            report(what, number, total)
-            if what == stage and not asked:
-                asked.append(what)
+        def told(event):
+            report(event)
+            if event.what == stage and not asked:
+                asked.append(event.what)
                 os.kill(os.getpid(), signal.SIGINT)
 
         return real(proposal, out, device, told)

@@ -15,6 +15,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.regions import Region, measure_regions, regions_of, write_regions
 from scansynth.evaluation.tables import Result
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.cases import Case, brain
 from scansynth.metrics.protocols import Measurement
 from scansynth.training.train import train
@@ -144,7 +145,8 @@ def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     cohort = build_cohort(find_subjects(tmp_path / "data"), tmp_path / "cohort", settings)
     train(tiny("regression"), cohort, tmp_path / "run", device=torch.device("cpu"))
     run = scansynth.load(tmp_path / "run", "cpu")
-    found = evaluate([run], cohort, tmp_path / "out", protocol="syndiff", pictures=0)
+    found = evaluate([run], cohort, protocol="syndiff", pictures=0)
+    write_evaluation(found, tmp_path / "out")
     text = (tmp_path / "out" / "regions.md").read_text()
     assert "protocol `default`, version 1" in text
     rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in text.splitlines() if line.startswith("| seg ")]

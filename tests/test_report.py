@@ -14,9 +14,12 @@ from scipy import ndimage
 import scansynth
 from browser import Browser
 from scansynth.data.datasets import read_image
-from scansynth.evaluation.comparison import compare, write_comparison
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import write_comparison
+from scansynth.evaluation.costs import CostFigures
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.plots import plot_subjects
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.cases import foreground
 from scansynth.metrics.montage import BANNER, foreground_box
 from scansynth.report.report import write_report
@@ -42,7 +45,8 @@ def runs(tiny, cohort, tmp_path_factory):
 def measured(runs, cohort, tmp_path_factory):
     """Folder, evaluation and comparison of both runs, the stochastic one with three samples."""
     out = tmp_path_factory.mktemp("measured")
-    found = evaluate(runs, cohort, out, samples=3, protocol="syndiff")
+    found = evaluate(runs, cohort, samples=3, protocol="syndiff")
+    write_evaluation(found, out)
     comparison = compare(found.results, found.protocol, reference=None, costs=found.costs)
     write_comparison(comparison, out)
     plot_subjects(found.results, found.protocol, out)
@@ -70,7 +74,7 @@ def plain(measured, runs, tmp_path_factory):
     _, found, _ = measured
     results = [replace(result, subject=HOSTILE) for result in found.results]
     shown = [replace(one, subject=HOSTILE, deviations={}) for one in found.shown]
-    without = replace(found, results=results, shown=shown, uncertainty={}, consistency={}, observed={}, samples=1)
+    without = replace(found, results=results, shown=shown, figures=(found.of(CostFigures),), samples=1)
     return write_report(without, runs, tmp_path_factory.mktemp("plain"))
 
 

@@ -106,3 +106,35 @@ def test_training_curves_are_read_up_to_an_unfinished_line(tmp_path):
     assert read_curves(tmp_path / "other") == {}
     assert loss_plot({"other": {}}) is None
     assert validation_plot({"other": {}}) is None
+
+
+def head(shift):
+    """T1w and T2w of one head, a crop that begins so many voxels later along X, and its affine."""
+    rng = np.random.default_rng(0)
+    t1w, t2w = np.zeros((2, 30, 24, 16), np.float32)
+    t1w[8:16, 7:18, 4:12], t2w[8:16, 7:18, 4:12] = rng.uniform(0.3, 0.9, (2, 8, 11, 8))
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    affine[0, 3] = 2.0 * shift
+    return np.roll(t1w, -shift, 0), np.roll(t2w, -shift, 0), affine
+
+
+def test_targets_of_one_subject_on_different_crops_lie_where_they_are(tmp_path):
+    shown = []
+    for target, shift in (("T2w", 0), ("T1w", 3)):
+        t1w, t2w, affine = head(shift)
+        source, truth = ({"T1w": t1w}, t2w) if target == "T2w" else ({"T2w": t2w}, t1w)
+        made = {"run": 1.2 * truth}
+        shown.append(Shown(subject="s", target=target, affine=affine, truth=truth, sources=source, syntheses=made))
+    packed = pack(shown)
+    for case, one in zip(packed.cases, shown, strict=True):
+        truth = next(image for image in case["images"] if image["kind"] == "truth")
+        path = tmp_path / f"{one.target}.nii.gz"
+        path.write_bytes(base64.b64decode(packed.volumes[truth["volume"]]))
+        read = nib.load(path)
+        values = restored(np.asarray(read.dataobj.get_unscaled())) * truth["step"]
+        np.testing.assert_allclose(read.affine @ [3, 3, 3, 1], [16, 14, 12, 1])
+        corner = np.argwhere(one.truth > 0)[0]
+        shape = (8, 11, 8)
+        inside = tuple(slice(first, first + side) for first, side in zip(corner, shape, strict=True))
+        np.testing.assert_allclose(values[3:11, 3:14, 3:11], one.truth[inside], atol=0.51 * truth["step"])
+    assert len(packed.volumes) == 4  # two scans, the same on both crops but for their place, and two syntheses

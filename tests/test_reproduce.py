@@ -1,4 +1,4 @@
-"""Tables of the papers: what they say, what a plan says, and a whole small reproduction that stops and goes on."""
+"""Tables of the papers: what they say, what a forecast says, and a whole small reproduction that stops and goes on."""
 
 import csv
 import json
@@ -21,11 +21,11 @@ from scansynth.methods.syndiff import SynDiffConfig
 from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.recipes import RECIPES
 from scansynth.recipes.syndiff import ABLATIONS
-from scansynth.recipes.tables import TABLES
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
-from scansynth.reproduction.plan import plan, text
+from scansynth.reproduction.forecast import foresee, text
 from scansynth.reproduction.request import Request, parse_data
 from scansynth.reproduction.run import reproduce
+from scansynth.reproduction.tables import TABLES
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row, transcribed
 from scansynth.sets.set_measures import SUMMARY
 from scansynth.training.parts import needs_of
 from scansynth.training.trial import try_steps
@@ -68,9 +68,9 @@ TABLE = PaperTable(
     ),
     training="short",
     tasks=(
-        Task("t1_t2", "toys", ("T1w", "T2w"), ("T2w",), of("T1w", "T2w")),
-        Task("pd_t1", "toys", ("PDw", "T1w"), ("T1w", "PDw"), of("PDw", "T1w")),
-        Task("other", "others", ("T1w", "T2w"), ("T1w",), of("T1w", "T2w")),
+        PaperTask("t1_t2", "toys", ("T1w", "T2w"), ("T2w",), of("T1w", "T2w")),
+        PaperTask("pd_t1", "toys", ("PDw", "T1w"), ("T1w", "PDw"), of("PDw", "T1w")),
+        PaperTask("other", "others", ("T1w", "T2w"), ("T1w",), of("T1w", "T2w")),
     ),
     rows=(
         Row("syndiff", "SynDiff", "tiny", "tiny"),
@@ -308,15 +308,15 @@ def test_a_data_set_of_which_no_split_is_told_keeps_its_own(scans, tmp_path):
 
 def test_a_plan_tries_names_the_absent_and_writes_nothing(scans, tmp_path):
     request = Request(table=TABLE, out=tmp_path / "out", data={"toys": scans})
-    planned = plan(request, CPU)
-    assert [run.task.name for run in planned.runs] == ["t1_t2", "t1_t2", "pd_t1", "pd_t1"]
-    assert [run.config.training.steps for run in planned.runs] == [STEPS, 2 * STEPS] * 2
-    for run in planned.runs:
+    foreseen = foresee(request, CPU)
+    assert [run.task.name for run in foreseen.runs] == ["t1_t2", "t1_t2", "pd_t1", "pd_t1"]
+    assert [run.config.training.steps for run in foreseen.runs] == [STEPS, 2 * STEPS] * 2
+    for run in foreseen.runs:
         assert run.trial
         assert 0 < run.trial.seconds < 30
         assert run.trial.memory_gb > 0.05
         assert run.hours == pytest.approx(run.config.training.steps * run.trial.seconds / 3600)
-    printed = text(planned)
+    printed = text(foreseen)
     assert "no method cGAN yet" in printed
     assert "Not given (--data others=FOLDER)" in printed
     assert "| t1_t2 | T1w→T2w | SynDiff | 30.42 ± 1.40 | 94.77 ± 1.26 |" in printed
@@ -331,22 +331,22 @@ class Watch:
     def __init__(self, stop_at=None):
         self.seen, self.stop_at = [], stop_at
 
-    def __call__(self, what, done, total):
-        self.seen.append((what, done))
-        if (what, done) == self.stop_at:
+    def __call__(self, event):
+        self.seen.append((event.what, event.done))
+        if self.seen[-1] == self.stop_at:
             raise KeyboardInterrupt
 
     def of(self, kind):
-        return [event for event in self.seen if event[0].startswith(kind)]
+        return [one for one in self.seen if one[0].startswith(kind)]
 
 
 @pytest.fixture(scope="module")
 def reproduced(scans, tmp_path_factory):
-    """A reproduction that was stopped in its third run, the plan of what was left, and its going on."""
+    """A reproduction that was stopped in its third run, the forecast of what was left, and its going on."""
     request = Request(table=TABLE, out=tmp_path_factory.mktemp("reproduced"), data={"toys": scans})
     with pytest.raises(KeyboardInterrupt):
         reproduce(request, CPU, Watch(("training pd_t1/syndiff", 3)))
-    left, halfway = plan(request, CPU), (request.out / "reproduction.md").read_text()
+    left, halfway = foresee(request, CPU), (request.out / "reproduction.md").read_text()
     on = Watch()
     reproduce(request, CPU, on)
     return request, left, halfway, on

@@ -42,10 +42,10 @@ def test_noise_is_that_of_a_magnitude_with_gaussian_noise_in_both_channels():
     assert not torch.equal(found, noisy(images, 0.1, Noise([(0, "b")])))
 
 
-def test_each_level_is_measured_and_without_noise_the_figures_are_those_of_evaluate(run, cohort, tmp_path):
+def test_each_level_is_measured_and_without_noise_the_figures_are_those_of_evaluate(run, cohort):
     found = measure_robustness([run], cohort, (0.5, 0.05), protocol="mrdiff", target="T2w")
     assert list(found.results) == [0.0, 0.05, 0.5]
-    plain = evaluate([run], cohort, tmp_path, protocol="mrdiff", target="T2w", pictures=0)
+    plain = evaluate([run], cohort, protocol="mrdiff", target="T2w", pictures=0)
     own = {one.subject: one.measurement.mean("psnr_db") for one in plain.results if one.label == "regression"}
     assert {one.subject: one.measurement.mean("psnr_db") for one in found.results[0.0]} == pytest.approx(own)
     means = [rows[0].subjects["psnr_db"].mean for rows in found.summaries().values()]
@@ -74,7 +74,7 @@ def test_evaluate_writes_tables_and_a_figure_of_noise(run, cohort, tmp_path, cap
 
 def test_samples_from_noisy_sources_are_kept_apart_and_used_again(run, cohort, tmp_path, monkeypatch):
     kept = tmp_path / "kept"
-    evaluate([run], cohort, tmp_path / "out", protocol="mrdiff", target="T2w", pictures=0, kept=kept)
+    evaluate([run], cohort, protocol="mrdiff", target="T2w", pictures=0, kept=kept)
     drawn, translate = [], run.method.translate
     monkeypatch.setattr(run.method, "translate", lambda *some: drawn.append(some) or translate(*some))
     first = measure_robustness([run], cohort, (0.05, 0.5), protocol="mrdiff", target="T2w", kept=kept)

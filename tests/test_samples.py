@@ -15,6 +15,7 @@ from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.observed import means
 from scansynth.evaluation.samples import draw
 from scansynth.evaluation.tasks import choose_work
+from scansynth.evaluation.write import write_evaluation
 from scansynth.training.train import train
 
 
@@ -26,7 +27,8 @@ def trained(tiny, cohort, tmp_path_factory):
 
 
 def test_a_stopped_evaluation_goes_on(trained, cohort, tmp_path, monkeypatch):
-    whole = evaluate([trained], cohort, tmp_path / "whole", protocol="cg-ddpm", samples=2, pictures=0)
+    whole = evaluate([trained], cohort, protocol="cg-ddpm", samples=2, pictures=0)
+    write_evaluation(whole, tmp_path / "whole")
     kept = tmp_path / "kept"
     translate, calls = trained.method.translate, []
 
@@ -38,12 +40,13 @@ def test_a_stopped_evaluation_goes_on(trained, cohort, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trained.method, "translate", killed)
     with pytest.raises(KeyboardInterrupt):
-        evaluate([trained], cohort, tmp_path / "out", protocol="cg-ddpm", samples=2, pictures=0, kept=kept)
+        evaluate([trained], cohort, protocol="cg-ddpm", samples=2, pictures=0, kept=kept)
     assert len(list(kept.rglob("*.npz"))) == 3
     monkeypatch.setattr(trained.method, "translate", translate)
     drawn = []
     monkeypatch.setattr(trained.method, "translate", lambda *some: drawn.append(some) or translate(*some))
-    found = evaluate([trained], cohort, tmp_path / "out", protocol="cg-ddpm", samples=2, pictures=0, kept=kept)
+    found = evaluate([trained], cohort, protocol="cg-ddpm", samples=2, pictures=0, kept=kept)
+    write_evaluation(found, tmp_path / "out")
     assert len(drawn) == 1  # one subject, two targets, two samples
     for name in ("table.csv", "consistency.csv", "observed.csv"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX sys
 def stopped(config, cohort, run, step, number):
     """Train until a signal comes after a step; what is said."""
 
-    def report(done, *_):
-        if done == step:
+    def report(event):
+        if event.done == step:
             os.kill(os.getpid(), number)
 
     with pytest.raises(StoppedError) as caught:
@@ -76,7 +76,7 @@ def test_a_stop_during_a_validation_leaves_it_for_later(end, cohort, tiny, tmp_p
 def test_checkpoints_come_by_the_clock(cohort, tiny, tmp_path):
     seen = []
 
-    def report(done, *_):
+    def report(event):
         newest = checkpoint.current(tmp_path / "run" / "last")
         seen.append(checkpoint.step_of(newest) if newest else 0)
 

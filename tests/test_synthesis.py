@@ -22,6 +22,7 @@ from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.evaluation.tasks import synthesise
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
@@ -29,7 +30,7 @@ from scansynth.synthesis.folder import translate_cohort
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
-from scansynth.training.validation import case_sources, validation_cases
+from scansynth.training.validation import sources_shown, validation_targets
 
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
 
@@ -305,11 +306,11 @@ def test_training_reads_the_chosen_slices_accelerated(cohort, tiny, tmp_path, mo
 
 
 def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
-    cases = {case.target: case for case in validation_cases(cohort, accelerated.method, accelerated.config)}
+    cases = {one.target: one for one in validation_targets(cohort, accelerated.method, accelerated.config)}
     subject = cohort.subjects("val")[0]
     full = {
-        case.target: case
-        for case in validation_cases(cohort, accelerated.method, at_full_resolution(accelerated).config)
+        one.target: one
+        for one in validation_targets(cohort, accelerated.method, at_full_resolution(accelerated).config)
     }
     tissue = np.flatnonzero(np.max([cohort.foreground(subject, name) for name in ("T1w", "T2w")], axis=0) >= 0.1)
     expected = low(cohort, subject)
@@ -317,7 +318,7 @@ def test_validation_sees_accelerated_sources_and_truths(accelerated, cohort):
     def shows(image, volume):
         return all(any(np.allclose(image[..., n], volume[..., z], atol=1e-6) for z in tissue) for n in range(3))
 
-    seen = case_sources(accelerated.method, cases["T2w"])["T1w"]
+    seen = sources_shown(accelerated.method, cases["T2w"])["T1w"]
     assert shows(seen, expected)
     assert shows(cases["T1w"].truth.numpy(), expected)
     assert not shows(seen, cohort.read(subject, "T1w"))
@@ -330,12 +331,13 @@ def test_evaluation_sees_accelerated_sources_and_truths(accelerated, cohort, tmp
     def keep(path, shown, synthesis, *, target, **_):
         pictures[path.name] = shown, target
 
-    monkeypatch.setattr("scansynth.evaluation.evaluate.montage", keep)
-    results = evaluate([accelerated], cohort, tmp_path, protocol="syndiff").results
+    monkeypatch.setattr("scansynth.evaluation.write.montage", keep)
+    evaluation = evaluate([accelerated], cohort, protocol="syndiff")
+    write_evaluation(evaluation, tmp_path)
     assert f"T1w accelerated {FOLD}×{FOLD}, as source" in (tmp_path / "table.md").read_text()
     subject = cohort.subjects("test")[0]
     t1w, t2w = low(cohort, subject), cohort.read(subject, "T2w")
-    found = {(result.label, result.target): result.measurement for result in results}
+    found = {(result.label, result.target): result.measurement for result in evaluation.results}
     for target, source, truth in (("T2w", t1w, t2w), ("T1w", t2w, t1w)):
         copied = measure("syndiff", source, truth)
         np.testing.assert_allclose(
@@ -363,10 +365,9 @@ def test_what_the_run_makes_from_a_cohort_comes_from_the_accelerated_source(acce
     assert np.abs(other.image - made.image).max() > 0.02
 
 
-def test_runs_of_unlike_acceleration_cannot_stand_in_one_table(accelerated, runs, cohort, tmp_path):
+def test_runs_of_unlike_acceleration_cannot_stand_in_one_table(accelerated, runs, cohort):
     with pytest.raises(InputError, match="see T1w at accelerations 3 and 1"):
-        evaluate([accelerated, scansynth.load(runs["regression"])], cohort, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        evaluate([accelerated, scansynth.load(runs["regression"])], cohort)
 
 
 def test_files_are_accelerated_as_the_run_was(accelerated, source, tmp_path):

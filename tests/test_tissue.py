@@ -185,8 +185,8 @@ def test_a_cohort_keeps_densities_of_each_scan_and_goes_on(listing, tmp_path):
     scans = {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*")}
 
     seen = []
-    cohort = build(listing, out, tissue=TissueSettings(), progress=lambda *args: seen.append(args))
-    assert [args[:2] for args in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    cohort = build(listing, out, tissue=TissueSettings(), report=seen.append)
+    assert [(event.done, event.total) for event in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     after = {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*")}
     assert scans.items() <= after.items()
     assert cohort.fingerprint == plain.fingerprint == index["fingerprint"]

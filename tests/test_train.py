@@ -30,8 +30,8 @@ class Killed(BaseException):
 
 
 def kill_at(step):
-    def report(done, *_):
-        if done == step:
+    def report(event):
+        if event.done == step:
             raise Killed
 
     return report

@@ -12,7 +12,7 @@ import tyro
 
 import scansynth
 from scansynth.commands.console import LineHandler, err, out
-from scansynth.commands.evaluate import Compare, Evaluate, Spread
+from scansynth.commands.evaluate import Compare, Conventions, Evaluate
 from scansynth.commands.generate import Generate
 from scansynth.commands.measure import Measure
 from scansynth.commands.methods import Methods
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command: Any = parse_train(rest)
         elif verb == "evaluate" and "--spread" in rest:
             files = [argument for argument in rest if argument != "--spread"]
-            command = tyro.cli(Spread, args=files, prog="scansynth evaluate --spread")
+            command = tyro.cli(Conventions, args=files, prog="scansynth evaluate --spread")
         else:
             command = tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
         if not typed and getattr(command, "devices", 1) > 1:

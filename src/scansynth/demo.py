@@ -9,7 +9,6 @@ evaluation/      tables, pictures and report.html
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,16 @@ import torch
 
 from scansynth.config import RunConfig
 from scansynth.data.build_cohort import build_cohort
+from scansynth.data.coarse_phantoms import SIZE, SPACING, SUBJECTS, coarse_phantoms
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing, Subject, find_subjects
-from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.tables import COPIED_SOURCE, Summary, summarise
+from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.image_metrics import PSNR, SSIM
+from scansynth.progress import Report, named, silent
 from scansynth.recipes import find_recipe
 from scansynth.report.report import write_report
 from scansynth.synthesis.folder import translate_cohort
@@ -37,14 +38,7 @@ from scansynth.training.trial import try_steps
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[str, int, int], None]
-"""Called with (what is being done, done, in all)."""
-
 CONTRASTS = ("T1w", "T2w")
-SUBJECTS = 12
-SPACING = 2.5
-"""In plane, mm: coarse, so that minutes are enough."""
-SIZE = (64, 80, None)
 STEPS = {"regression_small": 250, "syndiff_small_supervised": 600}
 """Training steps, the same on every machine, so that it makes the same images. Few, because the demo shows the way and
 not what the methods can reach: six minutes on two cores without bfloat16, of which the rest takes one and a half."""
@@ -97,9 +91,9 @@ def demo(
         InputError: if the data has no subjects with both contrasts, or too few to hold some out.
     """
     begun = time.perf_counter()
-    tell = report or (lambda what, done, total: None)
+    report = report or silent
     out.mkdir(parents=True, exist_ok=True)
-    listing = find_subjects(data) if data else phantoms(out / "data", contrasts, seed, tell)
+    listing = find_subjects(data) if data else coarse_phantoms(out / "data", contrasts, seed=seed, report=report)
     both = [subject for subject in listing.subjects if set(contrasts) <= subject.scans.keys()]
     if len(both) < 3:
         raise InputError(
@@ -112,7 +106,7 @@ def demo(
         Preparation(spacing=(SPACING, SPACING, None), size=SIZE),
         contrasts=contrasts,
         seed=seed,
-        progress=lambda done, total, _: tell("preparing scans", done, total),
+        report=named(report, "preparing scans"),
     )
     runs = []
     for name in STEPS:
@@ -123,18 +117,18 @@ def demo(
             cohort,
             folder,
             device=device,
-            report=lambda done, total, _, name=name: tell(f"training {name}", done, total),
+            report=named(report, f"training {name}"),
         )
         runs.append(Run.load(folder, device.type))
-    translate_test(runs[-1], cohort, listing, subjects=both, out=out / "translated", seed=seed, tell=tell)
+    translate_test(runs[-1], cohort, listing, subjects=both, out=out / "translated", seed=seed, report=report)
     measured = evaluate(
         runs,
         cohort,
-        out / "evaluation",
         protocol="syndiff",
         seed=seed,
-        report=lambda done, total, _: tell("evaluating", done, total),
+        report=named(report, "evaluating"),
     )
+    write_evaluation(measured, out / "evaluation")
     write_report(measured, runs, out / "evaluation")
     return Outcome(out, summarise(measured.results), time.perf_counter() - begun)
 
@@ -172,19 +166,8 @@ def announcement(
     )
 
 
-def phantoms(folder: Path, contrasts: tuple[str, ...], seed: int, tell: Report) -> Listing:
-    """Make the phantom cohort, where it is not there already."""
-    if not (folder / "table.csv").exists():
-        tell("making phantom scans", 0, 1)
-        write_phantom_cohort(
-            folder, SUBJECTS, contrasts, layout="table", seed=seed, shape=(64, 80, 60), spacing=SPACING
-        )
-        tell("making phantom scans", 1, 1)
-    return find_subjects(folder / "table.csv")
-
-
 def translate_test(
-    run: Run, cohort: Cohort, listing: Listing, *, subjects: list[Subject], out: Path, seed: int, tell: Report
+    run: Run, cohort: Cohort, listing: Listing, *, subjects: list[Subject], out: Path, seed: int, report: Report
 ) -> None:
     """Translate the test subjects' own files, each contrast from the other."""
     held_out = set(cohort.subjects("test"))
@@ -194,5 +177,5 @@ def translate_test(
         replace(listing, subjects=kept),
         out,
         sampling=Sampling(seed=seed),
-        report=lambda done, total, _: tell("translating test subjects", done, total),
+        report=named(report, "translating test subjects"),
     )

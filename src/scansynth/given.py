@@ -25,7 +25,9 @@ def sources_for(
     return torch.tensor([[name in readable for name in contrasts]])
 
 
-def given(subject: Mapping[str, Tensor], readable: Tensor, z: slice | Tensor | None = None) -> dict[str, Tensor]:
+def given(
+    subject: Mapping[str, Tensor], readable: Tensor, z: slice | Tensor | None = None, *, neighbours: int = 0
+) -> dict[str, Tensor]:
     """A subject as a method gets it (`Method.translate`).
 
     Args:
@@ -33,10 +35,12 @@ def given(subject: Mapping[str, Tensor], readable: Tensor, z: slice | Tensor | N
             `tissue` (1, K, 4, X, Y, Z); whatever the channels hold that are not readable.
         readable: from `sources_for`, (1, K).
         z: which axial slices are made; None for all.
+        neighbours: slices on each side of a slice that are given with it (`Slices.neighbours`).
 
     Returns:
         `images`, 0 where nothing is given; `available`, which contrasts are; `index` (1, n), which of the volume's
-        slices these are, and `depth` (1,), how many it has; `tissue`, 0 where nothing is given.
+        slices these are, and `depth` (1,), how many it has; `tissue`, 0 where nothing is given; with neighbours
+        `neighbours` (1, K, 2 neighbours, X, Y, n), those below first, background beyond the volume.
     """
     images = subject["images"]
     index = torch.arange(images.shape[4])
@@ -48,7 +52,23 @@ def given(subject: Mapping[str, Tensor], readable: Tensor, z: slice | Tensor | N
         "index": index[None],
         "depth": torch.tensor([images.shape[4]]),
     }
+    if neighbours:
+        beside = [beside_slices(images, index + away) for away in offsets(neighbours)]
+        is_given = shown[..., None, None, None, None]
+        batch["neighbours"] = torch.where(is_given, torch.stack(beside, dim=2), torch.zeros(()))
     if "tissue" in subject:
         is_given = shown[..., None, None, None, None]
         batch["tissue"] = torch.where(is_given, subject["tissue"][..., index], torch.zeros(()))
     return batch
+
+
+def offsets(neighbours: int) -> list[int]:
+    """Where the slices lie that are given beside one: below it, then above."""
+    return [away for away in range(-neighbours, neighbours + 1) if away]
+
+
+def beside_slices(images: Tensor, index: Tensor) -> Tensor:
+    """Slices (…, X, Y, n) of images (…, X, Y, Z) in [−1, 1]; background where the index (n,) leaves the volume."""
+    inside = (index >= 0) & (index < images.shape[-1])
+    found = images[..., index.clamp(0, images.shape[-1] - 1)]
+    return torch.where(inside.to(images.device), found, -torch.ones((), dtype=images.dtype))

@@ -47,6 +47,9 @@ class Needs(ABC):
     """All sides of an image must be multiples of this (2 to the number of the networks' downsamplings)."""
     generates: bool = False
     """Whether the method makes volumes without a source, and not from one."""
+    neighbours: int = 0
+    """Slices on each side of a slice that are given with it, of a method that sees slices: batches then have
+    `neighbours`, (B, K, 2 neighbours, *S), those below first, −1 (background) beyond the volume."""
     tissue: bool = False
     """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
     contrast alone, 0 where unavailable."""
@@ -169,7 +172,14 @@ class _OfSlices(Needs):
 
 @dataclass(frozen=True, kw_only=True)
 class Slices(_OfSlices):
-    """Axial slices of a volume: S = (H, W)."""
+    """Slices of a volume: S = (H, W)."""
+
+    axis: int = 2
+    """Which axis the slices lie along: 2 axial (H along X, W along Y), 1 coronal (X, Z), 0 sagittal (Y, Z)."""
+
+    def __post_init__(self):
+        if self.axis != 2 and (self.neighbours or not self.paired):
+            raise InputError(f"slices along axis {self.axis}: paired ones without neighbours only")
 
     def samples(
         self,
@@ -196,13 +206,37 @@ class Slices(_OfSlices):
             slices_per_subject=data.slices_per_subject,
             acceleration=data.acceleration,
             acquisitions=None if self.sequences is None else Acquisitions(self.sequences, data.defaults),
+            neighbours=self.neighbours,
+            axis=self.axis,
         )
         self.check_slices(dataset.size)
         return dataset
 
     def windows(self, at_once: int | None = None, tick: Tick | None = None) -> SliceWindows:
         """Some slices at a time."""
-        return SliceWindows(16 if at_once is None else at_once, tick)
+        return SliceWindows(16 if at_once is None else at_once, tick, axis=self.axis)
+
+    def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
+        """Random slices, with neighbours where they are wanted."""
+        batch = super().random_batch(contrasts, count, size, seed)
+        if self.neighbours:
+            generator = torch.Generator().manual_seed(seed + 1)
+            batch["neighbours"] = (
+                torch.rand((count, contrasts, 2 * self.neighbours, *size), generator=generator) * 2 - 1
+            )
+        return batch
+
+    def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
+        """Some axial slices; all, where the networks see others."""
+        return super().validated(tissue, depth, count) if self.axis == 2 else np.arange(depth)
+
+    def slab(self, start: int, stop: int, depth: int) -> slice:
+        """The axial slices with tissue; all, where the networks see others."""
+        return super().slab(start, stop, depth) if self.axis == 2 else slice(0, depth)
+
+    def check_volume(self, shape: Sequence[int]) -> None:
+        """Its slices must be multiples."""
+        super().check_volume([side for axis, side in enumerate(shape) if axis != self.axis])
 
 
 @dataclass(frozen=True)

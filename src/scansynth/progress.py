@@ -1,12 +1,42 @@
-"""Progress of work that has parts, each of which tells of its own network calls."""
+"""Progress: what work that takes long tells of itself, and the work of several parts told as one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
-Report = Callable[[int, int], None]
-"""Called with (network calls done, network calls in all)."""
-ReportPart = Callable[[int, int, str], None]
-"""Called with (network calls done, network calls in all, name of the part that is at work)."""
+
+@dataclass(frozen=True)
+class Event:
+    """How far some work is."""
+
+    done: int
+    """Of what the work counts: network calls, steps, scans, subjects."""
+    total: int
+    """All of it."""
+    what: str = ""
+    """What is at work: a stage, or a part of one, such as an image."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """The newest ones, by name."""
+
+
+Report = Callable[[Event], None]
+"""Is told of every event."""
+
+
+def silent(event: Event) -> None:
+    """A `Report` to nobody."""
+
+
+def named(report: Report, what: str) -> Report:
+    """A `Report` that tells of the same events as of one stage, whatever their parts."""
+    return lambda event: report(Event(event.done, event.total, what))
+
+
+def one_of(report: Report | None, part: int, parts: int) -> Report | None:
+    """What one of several equal parts tells of its own work, `part` being counted from 0; None where nobody listens."""
+    if report is None:
+        return None
+    return lambda event: report(replace(event, done=part * event.total + event.done, total=parts * event.total))
 
 
 class Parts:
@@ -17,7 +47,7 @@ class Parts:
         total: calls of all parts.
     """
 
-    def __init__(self, report: ReportPart | None, total: int):
+    def __init__(self, report: Report | None, total: int):
         self.report, self.total, self.done = report, total, 0
 
     @contextmanager
@@ -36,16 +66,11 @@ class Parts:
             yield None
             return
 
-        def told(done: int, of: int) -> None:
-            report(before + calls * done // of, self.total, name)
+        def told(event: Event) -> None:
+            report(Event(before + calls * event.done // event.total, self.total, name))
 
         try:
             yield told
         finally:
             self.done = before + calls
-            report(self.done, self.total, name)
-
-
-def report_part(report: Report, part: int, parts: int, done: int, total: int) -> None:
-    """Tell of the network calls of one of several equal parts."""
-    report(part * total + done, parts * total)
+            report(Event(self.done, self.total, name))

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tyro.conf import arg
 
+from scansynth.progress import Event, Report
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -44,9 +46,9 @@ class Log:
         self.begun: dict[str, tuple[float, int]] = {}
         self.due: dict[str, float] = {}
 
-    def move(self, text: str, done: int, total: int, *, note: str = "") -> None:
+    def move(self, text: str, event: Event) -> None:
         """Tell of progress, or let it be: it is too soon, or all is done."""
-        now = self.clock()
+        now, done, total = self.clock(), event.done, event.total
         if text not in self.begun:
             self.begun[text], self.due[text] = (now, done), now + FIRST
             self.write(f"{text} ({total})")
@@ -54,7 +56,7 @@ class Log:
             self.due[text] = now + EVERY
             begun, before = self.begun[text]  # what was there then has taken no time
             left = f", {in_words((now - begun) / (done - before) * (total - done))} left" if done > before else ""
-            self.write(f"{f'{text} {note}'.strip()}: {done}/{total}{left}")
+            self.write(f"{f'{text} {event.what}'.strip()}: {done}/{total}{left}")
 
 
 def in_words(seconds: float) -> str:
@@ -66,8 +68,8 @@ def in_words(seconds: float) -> str:
 
 
 @contextmanager
-def bars(*, show: bool = True, clock: Callable[[], float] = time.monotonic) -> Iterator[Any]:
-    """Progress bars: a function (text, done, in all, note) that draws and moves one bar a text.
+def bars(*, show: bool = True, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, Event], None]]:
+    """Progress bars: a function (text, event) that draws and moves one bar a text, beside which stands what is at work.
 
     Where the output is no terminal (a log file), lines are written now and then (`Log`). Of several processes only the
     first one shows them.
@@ -82,11 +84,19 @@ def bars(*, show: bool = True, clock: Callable[[], float] = time.monotonic) -> I
     ) as progress:
         tasks: dict[str, Any] = {}
 
-        def move(text: str, done: int, total: int, note: str = "") -> None:
+        def move(text: str, event: Event) -> None:
             if show and not err.is_terminal:
-                log.move(text, done, total, note=note)
+                log.move(text, event)
             if text not in tasks:
                 tasks[text] = progress.add_task(text)
-            progress.update(tasks[text], completed=done, total=total, description=f"{text} {note}".strip())
+            description = f"{text} {event.what}".strip()
+            progress.update(tasks[text], completed=event.done, total=event.total, description=description)
 
         yield move
+
+
+@contextmanager
+def stage_bars() -> Iterator[Report]:
+    """Progress bars of work that has stages and names them: one bar a stage."""
+    with bars() as move:
+        yield lambda event: move(event.what, Event(event.done, event.total))

@@ -1,13 +1,14 @@
 """`evaluate` and `compare`: runs measured on a split."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 import scansynth
-from scansynth.commands.console import Output, bars, out
+from scansynth.commands.console import Output, bars, out, stage_bars
 from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
 
@@ -63,24 +64,26 @@ class _Measured:
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
     def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
-        """Measure, with progress bars."""
+        """Measure, with progress bars, and write tables and pictures."""
         from scansynth.evaluation.evaluate import evaluate
+        from scansynth.evaluation.write import write_evaluation
 
         with bars() as move:
-            return evaluate(
+            found = evaluate(
                 runs,
                 cohort,
-                self.output,
                 split=self.split,
                 protocol=protocol,
                 target=self.target,
                 seed=self.seed,
                 pictures=self.pictures,
-                report=lambda done, total, name: move("evaluating", done, total, name),
+                report=partial(move, "evaluating"),
                 samples=samples,
                 kept=self.keep,
                 subsets=subsets,
             )
+        write_evaluation(found, self.output)
+        return found
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Evaluate(_Measured):
         with bars() as move:
             robustness = measure_robustness(
                 runs, cohort, self.noise, split=self.split, protocol=protocol, target=self.target, seed=self.seed,
-                report=lambda done, total, name: move("evaluating with noise", done, total, name), kept=self.keep,
+                report=partial(move, "evaluating with noise"), kept=self.keep,
             )  # fmt: skip
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
@@ -143,10 +146,10 @@ class Evaluate(_Measured):
         """What a segmenter finds."""
         from scansynth.evaluation.downstream import measure_downstream, write_downstream
 
-        with bars() as move:
+        with stage_bars() as report:
             found = measure_downstream(
                 runs, cohort, mask, split=self.split, target=self.target, seed=self.seed, command=self.segmenter,
-                report=lambda done, total, name: move(name, done, total),
+                report=report,
             )  # fmt: skip
         write_downstream(found, mask, self.segmenter, self.output)
         out.print((self.output / "dice.md").read_text(), markup=False)
@@ -164,7 +167,8 @@ class Compare(_Measured):
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
-        from scansynth.evaluation.comparison import check_slices, compare, markdown, write_comparison
+        from scansynth.evaluation.comparison import check_slices, compare
+        from scansynth.evaluation.comparison_tables import markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
         from scansynth.report.report import write_report
 
@@ -199,7 +203,7 @@ class Compare(_Measured):
 
 
 @dataclass(frozen=True)
-class Spread:
+class Conventions:
     """One pair of images under the conventions in use: why figures of two papers cannot be laid side by side."""
 
     synthesis: Positional[Path]
@@ -210,8 +214,8 @@ class Spread:
     def run(self) -> None:
         """Print the table."""
         from scansynth.data.volume import Volume, check_same_grid
-        from scansynth.metrics.conventions import markdown, spread
+        from scansynth.metrics.conventions import markdown, under_conventions
 
         volumes = {"synthesis": Volume.read(self.synthesis), "truth": Volume.read(self.truth)}
         check_same_grid(volumes)
-        out.print(markdown(spread(volumes["synthesis"].array, volumes["truth"].array)), markup=False)
+        out.print(markdown(under_conventions(volumes["synthesis"].array, volumes["truth"].array)), markup=False)

@@ -1,6 +1,7 @@
 """`generate`: whole volumes that no source stands behind."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ class Generate:
     """Stages of a method that makes a volume in some: autoregressive or hierarchical; by default the run's own."""
     label: tuple[str, ...] = ()
     """Labels of the person who is made, as NAME=VALUE, where the run was trained with labels: age=63 sex=F."""
-    windows: int | None = None
+    at_once: Annotated[int | None, arg(name="windows")] = None
     """Patches that go through the networks at once: memory and speed, not the result."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
@@ -49,7 +50,7 @@ class Generate:
                 run = scansynth.load(self.run_folder, str(processes.device))
             paths = generate_set(
                 run, self.number, self.output, seed=self.seed, plan=self.plan, overwrite=self.overwrite,
-                report=lambda done, total: move("generating", done, total), windows=self.windows, processes=processes,
+                report=partial(move, "generating"), at_once=self.at_once, processes=processes,
                 labels=self.labels(),
             )  # fmt: skip
         if processes.first:

@@ -1,6 +1,7 @@
 """`measure`: sets of generated volumes beside real ones."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,7 @@ class Measure:
                 extractor=extractor,
                 memorisation=self.memorisation,
                 seed=self.seed,
-                report=lambda done, total, what: move("measuring", done, total, what),
+                report=partial(move, "measuring"),
             )
         for name in ("sets.md", "coherence.md"):
             out.print((self.output / name).read_text("utf-8"), markup=False)

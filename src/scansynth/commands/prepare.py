@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from scansynth.commands.console import Input, Output, bars, err, out
+from scansynth.commands.console import Input, Output, err, out, stage_bars
 from scansynth.commands.next_step import after_preparing
 from scansynth.errors import InputError
+from scansynth.progress import named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +75,12 @@ class Prepare:
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
         listing = find_subjects(self.input)
         contrasts = chosen_contrasts(listing, [standard_name(name) for name in self.contrasts] or None)
-        with bars() as move:
+        with stage_bars() as report:
             census = take(
                 listing, contrasts, known=self.output / CENSUS, keep=not self.dry_run,
-                progress=lambda done, total, name: move("reading", done, total),
+                report=named(report, "reading"),
             )  # fmt: skip
-        report = dry_run(
+        foreseen = dry_run(
             listing,
             settings,
             census=census,
@@ -91,16 +92,16 @@ class Prepare:
             accept=self.accept,
         )
         if self.dry_run:
-            self.foreseen(report)
+            self.show(foreseen)
             return
-        settings = report.survey.settings
-        for line in (report.splits, report.box, *report.survey.screen()):
+        settings = foreseen.survey.settings
+        for line in (foreseen.splits, foreseen.box, *foreseen.survey.screen()):
             if line:
                 out.print(line, markup=False)
-        for warning in (*report.warnings, *report.unreadable):
+        for warning in (*foreseen.warnings, *foreseen.unreadable):
             err.print(f"warning: {warning}", markup=False)
         acquisitions = read_table(self.acquisition) if self.acquisition else None
-        with bars() as move:
+        with stage_bars() as report:
             cohort = build_cohort(
                 listing,
                 self.output,
@@ -108,7 +109,7 @@ class Prepare:
                 contrasts=contrasts,
                 fractions=self.fractions,
                 seed=self.seed,
-                progress=lambda done, total, name: move("preparing", done, total),
+                report=named(report, "preparing"),
                 overwrite=self.overwrite,
                 skip_bad=self.skip_bad,
                 acquisitions=acquisitions,
@@ -121,14 +122,14 @@ class Prepare:
         seen = f"census: {self.output / 'census.tsv'}, all scans at a glance: {self.output / 'census.png'}"
         out.print(f"{told}\n{seen}\n{after_preparing(self.output)}", markup=False)
 
-    def foreseen(self, report: Any) -> None:
+    def show(self, foreseen: Any) -> None:
         """Show what would be done.
 
         Raises:
             InputError: if there are problems that preparing would stop at.
         """
-        out.print(report.text, markup=False)
-        left = len(report.problems) - (len(report.unreadable) if self.skip_bad else 0)
+        out.print(foreseen.text, markup=False)
+        left = len(foreseen.problems) - (len(foreseen.unreadable) if self.skip_bad else 0)
         if left:
             what = f"{left} problem{'s' if left > 1 else ''}, named above"
             raise InputError(f"{what}: mend them{'' if self.skip_bad else ', or leave bad scans out with --skip-bad'}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from scansynth.commands.console import bars, out
+from scansynth.commands.console import out, stage_bars
 from scansynth.commands.next_step import command
 from scansynth.errors import InputError
 
@@ -37,10 +37,10 @@ class Reproduce:
     def run(self) -> None:
         """List, plan or carry out."""
         from scansynth.devices import find_device
-        from scansynth.recipes.tables import TABLES, find_table
-        from scansynth.reproduction.plan import listing, plan, text
+        from scansynth.reproduction.forecast import foresee, listing, text
         from scansynth.reproduction.request import Request, parse_data
         from scansynth.reproduction.run import reproduce
+        from scansynth.reproduction.tables import TABLES, find_table
 
         if self.list:
             out.print(f"{listing(TABLES)}\nNext: scansynth reproduce NAME --dry-run", markup=False)
@@ -59,12 +59,12 @@ class Reproduce:
         )
         device = find_device(self.device)
         if self.dry_run:
-            with bars() as move:
-                planned = plan(request, device, move)
-            out.print(f"{text(planned)}\nNext: the same command without --dry-run", markup=False)
+            with stage_bars() as report:
+                foreseen = foresee(request, device, report)
+            out.print(f"{text(foreseen)}\nNext: the same command without --dry-run", markup=False)
             return
-        with bars() as move:
-            written = reproduce(request, device, move)
+        with stage_bars() as report:
+            written = reproduce(request, device, report)
         out.print(written.read_text(encoding="utf-8"), markup=False)
         out.print(f"Tables: {written.parent}", markup=False)
         if self.small:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from scansynth.commands.console import Input, Output, bars, err, out
+from scansynth.commands.console import Input, Output, err, out, stage_bars
 from scansynth.commands.next_step import command
 
 
@@ -40,7 +40,8 @@ class Pipeline:
         from scansynth.devices import find_device
         from scansynth.errors import InputError
         from scansynth.files import write_text
-        from scansynth.planning.pipeline import asked_of, begun, carry_out, plan_yaml, propose, recall, remember
+        from scansynth.planning.pipeline import begun, carry_out, recall, remember
+        from scansynth.planning.proposal import asked_of, plan_yaml, propose
 
         listing = find_subjects(self.input)
         for line in told(listing):
@@ -60,11 +61,11 @@ class Pipeline:
             fractions=self.fractions,
             accept=self.accept,
         )
-        with bars() as move:
+        with stage_bars() as report:
             if begun(self.output, asked):
                 proposal = recall(listing, asked, self.output)
             else:
-                proposal = propose(listing, asked, device, move)
+                proposal = propose(listing, asked, device, report)
         out.print(proposal.text(), markup=False)
         if self.dry_run:
             path = self.output.with_name(f"{self.output.name}.yaml")
@@ -73,8 +74,8 @@ class Pipeline:
             return
         if not begun(self.output, asked):
             remember(proposal, self.output)
-        with bars() as move:
-            page, _, _ = carry_out(proposal, self.output, device, move)
+        with stage_bars() as report:
+            page, _, _ = carry_out(proposal, self.output, device, report)
         out.print(f"Report, for a browser: {page}", markup=False)
         run = self.output / "run"
         if proposal.missing and not proposal.generates:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from scansynth.commands.console import Output, bars, out
+from scansynth.commands.console import Output, out, stage_bars
 from scansynth.errors import InputError
 
 
@@ -33,7 +33,7 @@ class Demo:
         first, second = map(standard_name, self.contrasts)
         device = find_device(self.device)
         out.print(announcement(self.output, device, self.data, (first, second), self.minutes), markup=False)
-        with bars() as move:
+        with stage_bars() as report:
             outcome = demo(
                 self.output,
                 device,
@@ -41,7 +41,7 @@ class Demo:
                 contrasts=(first, second),
                 minutes=self.minutes,
                 seed=self.seed,
-                report=move,
+                report=report,
             )
         out.print((self.output / "evaluation" / "table.md").read_text(), markup=False)
         out.print(f"Done in {outcome.seconds / 60:.1f} minutes. Tables and pictures: {self.output / 'evaluation'}")

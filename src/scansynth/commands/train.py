@@ -1,6 +1,6 @@
 """`train`: a cohort into a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
@@ -64,8 +64,8 @@ class Train(Generic[Settings]):
                 device=processes.device,
                 init=self.init,
                 overwrite=self.overwrite,
-                report=lambda done, total, figures: move(
-                    f"training {self.run.name}", done, total, validation_note(figures)
+                report=lambda event: move(
+                    f"training {self.run.name}", replace(event, what=validation_note(event.figures))
                 ),
                 processes=processes,
                 first_stage=self.first_stage,
@@ -75,7 +75,7 @@ class Train(Generic[Settings]):
             out.print(after_training(needs_of(config), self.run, self.cohort), markup=False)
 
 
-def validation_note(figures: dict[str, float]) -> str:
+def validation_note(figures: Mapping[str, float]) -> str:
     """What stands beside the training bar."""
     psnr, loss = figures.get("validation/psnr"), figures.get("validation/loss")
     if loss is not None:

@@ -1,6 +1,7 @@
 """`translate`: scans into contrasts that were not acquired."""
 
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -99,7 +100,7 @@ class Translate:
                 dict(sources),
                 self.target,
                 sampling=self.sampling,
-                report=lambda done, total: move("translating", done, total),
+                report=partial(move, "translating"),
                 tissue=self.tissue,
                 accept=self.accept,
             )
@@ -128,7 +129,7 @@ class Translate:
                 missing=self.missing,
                 overwrite=self.overwrite,
                 sampling=self.sampling,
-                report=lambda done, total, name: move("translating", done, total, note=name),
+                report=partial(move, "translating"),
                 processes=processes,
                 accept=self.accept,
             )

@@ -38,17 +38,20 @@ class Augmentation:
         """Change the contrasts of one slice, all by one spatial transform and each by its own intensities.
 
         Args:
-            images: in [0, 1], (C, H, W) with H from left to right.
+            images: in [0, 1], (C, H, W) with H from left to right, or several slices of each contrast, (C, n, H, W).
             generator: where the randomness comes from. The same numbers are drawn whatever is switched on.
         """
         mirror, angle, zoom, *shift = generator.uniform(size=5)
         gain, gamma = generator.uniform(-1, 1, size=(2, len(images), 1, 1)).astype(np.float32)
+        if images.ndim == 4:
+            gain, gamma = gain[..., None], gamma[..., None]
         if mirror < self.flip:
-            images = images.flip(1)
+            images = images.flip(-2)
         if self.rotation_degrees or self.scale or self.shift:
             radians = math.radians(self.rotation_degrees) * (2 * angle - 1)
             larger = 1 + self.scale * (2 * zoom - 1)
-            images = _move(images, radians, larger, [self.shift * (2 * share - 1) for share in shift])
+            moved = _move(images.flatten(0, -3), radians, larger, [self.shift * (2 * share - 1) for share in shift])
+            images = moved.reshape(images.shape)
         if self.gamma:
             images = images.clamp(min=0) ** torch.from_numpy(np.exp(self.gamma * gamma))
         if self.gain:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from scansynth.data.census import Census, take
 from scansynth.data.census_checks import Usual
 from scansynth.data.census_rules import check_accepted
 from scansynth.data.cohort import FORMAT, Cohort
+from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
-from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on, to_grid
+from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
 from scansynth.data.splits import FRACTIONS, choose_splits, without_training
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.progress import Event, Report
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +42,6 @@ SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
 
 CENSUS = "census.json"
 """Lines of the census with what tells whether they still hold, so that the same command reads no scan twice."""
-
-Progress = Callable[[int, int, str], None]
-"""`progress(scans done, scans in all, "subject contrast")`, after each scan."""
 
 # What is kept of a sidecar. Names, dates and places of a patient are not.
 ACQUISITION = (
@@ -59,7 +58,7 @@ def build_cohort(
     contrasts: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
-    progress: Progress | None = None,
+    report: Report | None = None,
     overwrite: bool = False,
     skip_bad: bool = False,
     acquisitions: Table | None = None,
@@ -76,7 +75,7 @@ def build_cohort(
         contrasts: which contrasts; None takes all found.
         fractions: shares of train, val and test, where the data gives no split.
         seed: of that draw.
-        progress: called after each scan.
+        report: told after each scan ("subject contrast").
         overwrite: throw away a cohort in `folder` that was prepared with other settings.
         skip_bad: leave scans out that cannot be read, with a warning.
         acquisitions: acquisition parameters that count before those of sidecars (`acquisitions.read_table`).
@@ -112,26 +111,35 @@ def build_cohort(
     entries: dict[str, Any] = {}
     for subject in subjects:
         wanted = {name: subject.scans[name] for name in contrasts if name in subject.scans}
-        writer = _SubjectWriter(subject, wanted, folder, settings=settings, acquisitions=table, read=census.volumes)
+        writer = _SubjectWriter(
+            subject,
+            wanted,
+            folder,
+            settings=settings,
+            acquisitions=table,
+            read=census.volumes,
+            tested=splits[subject.name] == "test",
+        )
         bad = writer.load()
         problems += bad
         for contrast in wanted if not bad or skip_bad else ():
             writer.write(contrast)
             done += 1
-            if progress is not None:
-                progress(done, total, f"{subject.name} {contrast}")
+            if report is not None:
+                report(Event(done, total, f"{subject.name} {contrast}"))
         with_maps = []
         for contrast in segmented if not bad or skip_bad else ():
             if tissue is None or contrast not in writer.records:
                 continue
             try:
-                write_tissue(writer.folder, contrast, writer.records[contrast], tissue, folder / "cohort.json")
+                record, crops = writer.records[contrast], writer.crops(contrast)
+                write_tissue(writer.folder, contrast, record, tissue, folder / "cohort.json", crops=crops)
                 with_maps.append(contrast)
             except InputError as error:
                 problems.append(str(error))
             done += 1
-            if progress is not None:
-                progress(done, total, f"{subject.name} {contrast} tissue")
+            if report is not None:
+                report(Event(done, total, f"{subject.name} {contrast} tissue"))
         if writer.records:
             entries[subject.name] = writer.entry(with_maps)
     if problems and not skip_bad:
@@ -167,8 +175,10 @@ class _SubjectWriter:
         settings: Preparation,
         acquisitions: Table,
         read: dict[tuple[str, str], Volume],
+        tested: bool,
     ):
         self.subject, self.scans, self.settings, self.acquisitions = subject, scans, settings, acquisitions
+        self.tested = tested
         self.read = {contrast: read.pop((subject.name, contrast), None) for contrast in scans}
         self.folder = folder / "scans" / subject.name
         self.index = folder / "cohort.json"
@@ -179,7 +189,8 @@ class _SubjectWriter:
             *(subject.sidecars[c] for c in scans if c in subject.sidecars),
         ]
         told = [fields_of(acquisitions, subject.name, contrast, {}) for contrast in scans]
-        self.key = _digest([FORMAT, asdict(settings), [_file_key(path) for path in files], told])
+        parts = [FORMAT, asdict(settings), [_file_key(path) for path in files], told]
+        self.key = _digest([*parts, "crops"] if tested else parts)
         self.records: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, Volume] = {}
         self.owns: dict[str, Scaling] = {}
@@ -187,6 +198,7 @@ class _SubjectWriter:
         self.masks: list[str] = []
         self.mask_arrays: dict[str, np.ndarray] = {}
         self.grids: dict[str, Grid] = {}
+        self.room, self.extents = Room(), dict[str, Extent]()
 
     def load(self) -> list[str]:
         """Take over what is already written, else read the scans; returns what is wrong with them."""
@@ -204,10 +216,12 @@ class _SubjectWriter:
             except InputError as error:
                 problems.append(str(error))
         self.grids = _grids(self.volumes, self.settings)
+        if self.tested and self.volumes and len({id(grid) for grid in self.grids.values()}) == 1:
+            self.room, self.extents = room_for(self.volumes, next(iter(self.grids.values())), self.settings)
         for name, path in self.subject.masks.items():
             try:
                 grids = [(volume.space, self.grids[contrast]) for contrast, volume in self.volumes.items()]
-                self.mask_arrays[name] = labels_on(path, grids)
+                self.mask_arrays[name] = labels_on(path, grids, self.room.to_grid)
             except InputError as error:
                 problems.append(str(error))
         self.masks = list(self.mask_arrays)
@@ -220,16 +234,18 @@ class _SubjectWriter:
         volume, grid = self.volumes[contrast], self.grids[contrast]
         normalisation = NORMALISATIONS[self.settings.intensity]
         own = self.owns[contrast]
-        prepared = to_grid(volume.array, grid, volume.background(contrast))
-        share = (prepared > volume.threshold(contrast)).mean(axis=(0, 1))
-        n = normalisation.apply_own(prepared, own)
+        inside = self.room.inside(grid.shape)
+        stored = self.room.to_grid(volume.array, grid, volume.background(contrast))
+        share = (stored[inside] > volume.threshold(contrast)).mean(axis=(0, 1))
+        stored = normalisation.apply_own(stored, own)
+        n = stored[inside]
         # What these two say is about to be untrue.
         self.index.unlink(missing_ok=True)
         (self.folder / f"{contrast}.json").unlink(missing_ok=True)
         while self.mask_arrays:
             name, mask = self.mask_arrays.popitem()
             write_array(mask, self.folder / f"mask_{name}.b2nd")
-        write_array(n, self.folder / f"{contrast}.b2nd")
+        write_array(stored, self.folder / f"{contrast}.b2nd")
         self.records[contrast] = {
             "key": self.key,
             "source": str(self.scans[contrast]),
@@ -242,6 +258,7 @@ class _SubjectWriter:
             "acquisition": fields_of(self.acquisitions, self.subject.name, contrast, self.acquired[contrast]),
             "masks": self.masks,
             "registered": all(same_grid(volume.space, other.space) for other in self.volumes.values()),
+            **({"extent": asdict(self.extents[contrast])} if contrast in self.extents else {}),
         }
         write_text(self.folder / f"{contrast}.json", _json(self.records[contrast]))
 
@@ -258,6 +275,11 @@ class _SubjectWriter:
                 for contrast, record in sorted(self.records.items())
             },
         }
+
+    def crops(self, contrast: str) -> list[Crop]:
+        """The crops that one scan may be read on."""
+        found = {name: Extent.read(record["extent"]) for name, record in self.records.items() if "extent" in record}
+        return crops_with(contrast, found, self.settings) if found else []
 
     def _written(self, contrast: str) -> dict[str, Any] | None:
         path = self.folder / f"{contrast}.json"
@@ -360,10 +382,13 @@ def _digest(values: Any) -> str:
 
 
 def _fingerprint(index: Mapping[str, Any]) -> str:
-    """Hash of what decides what a network sees; where the source files lie is no part of it."""
+    """Hash of what decides what a network is trained on.
+
+    Where the source files lie is no part of it, nor how far the scans of test subjects reach.
+    """
     subjects = {
         name: {
-            contrast: {key: value for key, value in scan.items() if key != "source"}
+            contrast: {key: value for key, value in scan.items() if key not in ("source", "extent")}
             for contrast, scan in entry["scans"].items()
         }
         for name, entry in index["subjects"].items()

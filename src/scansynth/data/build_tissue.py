@@ -2,6 +2,10 @@
 
 They are no part of the preparation's settings and of the cohort's fingerprint: a cohort can be given densities later,
 and nothing changes for runs that use none. Each file names what it was made from, and is kept where that still holds.
+
+tissue_<contrast>.b2nd               the scan on the crop on all scans of its subject
+tissue_<contrast>_<crop>.b2nd        of a test subject, the scan on another crop (crops.py) where one of the two cuts
+                                     something of it off; else the densities are those of the first file, moved
 """
 
 import logging
@@ -10,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 
-from scansynth.data.arrays import write_array
+from scansynth.data.arrays import read_array, read_note, write_array
+from scansynth.data.crops import Crop, Extent, inside, moved
 from scansynth.data.tissue import LOOKS, OWN_MASK, VERSION, segment
 from scansynth.errors import InputError
 
@@ -43,7 +47,15 @@ def with_tissue(contrasts: Sequence[str]) -> list[str]:
     return found
 
 
-def write_tissue(folder: Path, contrast: str, record: Mapping[str, Any], settings: TissueSettings, index: Path) -> None:
+def write_tissue(
+    folder: Path,
+    contrast: str,
+    record: Mapping[str, Any],
+    settings: TissueSettings,
+    index: Path,
+    *,
+    crops: Sequence[Crop] = (),
+) -> None:
     """Segment one prepared scan, unless that is done.
 
     Args:
@@ -52,6 +64,7 @@ def write_tissue(folder: Path, contrast: str, record: Mapping[str, Any], setting
         record: of the prepared scan.
         settings: how to.
         index: the cohort's index, which goes before anything is written.
+        crops: of a test subject, those that the scan may be read on.
 
     Raises:
         InputError: if the scan cannot be segmented.
@@ -61,26 +74,76 @@ def write_tissue(folder: Path, contrast: str, record: Mapping[str, Any], setting
     path = folder / f"tissue_{contrast}.b2nd"
     expert = settings.expert_tumour and "seg" in record["masks"]
     key = f"{VERSION} {'expert' if expert else 'segmented'} {record['key']}"
-    if _key_of(path) == key:
+    if read_note(path, "key") == key and all(_at(path, crop).is_file() for crop in _own(path)):
         return
-    image: Any = blosc2.open(str(folder / f"{contrast}.b2nd"), mode="r")
-    tumour: Any = blosc2.open(str(folder / "mask_seg.b2nd"), mode="r") if expert else None
-    voxel = np.linalg.norm(np.asarray(record["affine"])[:3, :3], axis=0).tolist()
-    try:
-        densities = segment(image[:], contrast, voxel, tumour=None if tumour is None else tumour[:] > 0)
-    except InputError as error:
-        raise InputError(f"{record['source']}: {error}") from error
+    extent = Extent.read(record["extent"]) if "extent" in record else None
+
+    def read(name: str, crop: Crop | None) -> np.ndarray:
+        box = inside(extent, tuple(record["shape"]), crop) if extent else None
+        return read_array(folder / name, None, f"delete {folder} and run `prepare` again", box=box)
+
+    def densities(crop: Crop | None) -> np.ndarray:
+        voxel = np.linalg.norm(np.asarray(record["affine"])[:3, :3], axis=0).tolist()
+        tumour = read("mask_seg.b2nd", crop) > 0 if expert else None
+        try:
+            found = segment(read(f"{contrast}.b2nd", crop), contrast, voxel, tumour=tumour)
+        except InputError as error:
+            raise InputError(f"{record['source']}: {error}") from error
+        # Rounded down, so that a voxel's densities never sum to more than 1.
+        return np.floor(found * 255 + 1e-3).astype(np.uint8)
+
+    image = read(f"{contrast}.b2nd", None)
+    own = [crop for crop in crops if not _shows_the_same(image, read(f"{contrast}.b2nd", crop), crop)]
+    whole, apart = densities(None), {crop: densities(crop) for crop in own}
     index.unlink(missing_ok=True)
-    # Rounded down, so that a voxel's densities never sum to more than 1.
-    write_array(np.floor(densities * 255 + 1e-3).astype(np.uint8), path, key)
+    for old in (path, *folder.glob(f"tissue_{contrast}_*.b2nd")):
+        old.unlink(missing_ok=True)
+    for crop, found in apart.items():
+        write_array(found, _at(path, crop))
+    write_array(whole, path, key=key, crops=[list(crop.shift) for crop in own])
 
 
-def _key_of(path: Path) -> str | None:
-    """What a file was made from; None where it is not there or not readable."""
-    if not path.is_file():
-        return None
-    try:
-        stored: Any = blosc2.open(str(path), mode="r")
-        return stored.schunk.vlmeta["key"]
-    except (RuntimeError, KeyError, ValueError):
-        return None
+def read_densities(
+    folder: Path, contrast: str, z: int | slice | None, cure: str, *, crop: Crop | None = None
+) -> np.ndarray:
+    """What `write_tissue` wrote.
+
+    Args:
+        folder: of the subject in the cohort.
+        contrast: of the scan.
+        z: a slice number gives (4, X, Y), a range (4, X, Y, n), None the whole (4, X, Y, Z).
+        cure: what to do where a file cannot be read.
+        crop: of a test subject, None for the one on all its scans.
+
+    Returns:
+        uint8, densities × 255.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    path = folder / f"tissue_{contrast}.b2nd"
+    if crop is None or not any(crop.shift):
+        return read_array(path, z, cure)
+    if crop in _own(path):
+        return read_array(_at(path, crop), z, cure)
+    whole = moved(read_array(path, None, cure), crop)
+    return whole if z is None else whole[..., z]
+
+
+def _own(path: Path) -> list[Crop]:
+    """The crops with files of their own beside a file of densities."""
+    return [Crop((x, y, z)) for x, y, z in read_note(path, "crops") or ()]
+
+
+def _at(path: Path, crop: Crop) -> Path:
+    return path.with_name(f"{path.stem}_{crop}.b2nd")
+
+
+def _shows_the_same(image: np.ndarray, other: np.ndarray, crop: Crop) -> bool:
+    """Whether another crop of a scan is the image, moved: then so are its densities, bit by bit."""
+    low = image.min()
+    if other.min() != low:
+        return False
+    x, y, z = crop.shift
+    image, other = image - low, other - low
+    return np.array_equal(moved(image, crop), other) and np.array_equal(moved(other, Crop((-x, -y, -z))), image)

@@ -19,6 +19,7 @@ from scansynth.data.scan_facts import VERSION, ScanFacts, facts_of
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.progress import Event, Report
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,6 @@ MOST_WORKERS = 4
 
 HIDDEN = ("path", "affine", "profiles", "picture")
 """What `census.tsv` does not show, or not in its place."""
-
-
-Progress = Callable[[int, int, str], None]
-"""`progress(scans done, scans in all, "subject contrast")`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def take(
     *,
     known: Path | None = None,
     keep: bool = False,
-    progress: Progress | None = None,
+    report: Report | None = None,
 ) -> Census:
     """Read the scans of a cohort.
 
@@ -72,7 +69,7 @@ def take(
         contrasts: which of their contrasts.
         known: what an earlier census wrote (`Census.write`); scans whose files are as they were are not read again.
         keep: whether volumes are kept, as far as `KEPT_GB` reach.
-        progress: told of each scan.
+        report: told of each scan ("subject contrast").
     """
     before = _read(known) if known else {}
     scans: list[ScanFacts] = []
@@ -93,8 +90,8 @@ def take(
             if volume is not None and (room := room - volume.array.nbytes) > 0:
                 volumes[subject.name, contrast] = volume
             done += 1
-            if progress:
-                progress(done, total, label)
+            if report:
+                report(Event(done, total, label))
     return Census(tuple(scans), tuple(unreadable), volumes, keys)
 
 

@@ -1,7 +1,7 @@
 """How a folder of scans is prepared where nobody says: a box that holds the heads, at a spacing that is affordable."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from scansynth.data.layouts import Listing
 from scansynth.data.prepare import Preparation
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
+from scansynth.progress import Event, Report
 
 LOOKED_AT = 12
 """Subjects whose voxels are read, spread over the list."""
@@ -40,7 +41,7 @@ class Look:
     """What could not be read, and why."""
 
 
-def look(listing: Listing, contrasts: Sequence[str], report: Callable[[int, int], None] | None = None) -> Look:
+def look(listing: Listing, contrasts: Sequence[str], report: Report | None = None) -> Look:
     """Read the scans of some subjects.
 
     Raises:
@@ -68,7 +69,7 @@ def look(listing: Listing, contrasts: Sequence[str], report: Callable[[int, int]
         if len(volumes) > 1:
             grids.append(all(same_grid(volumes[0].space, other.space) for other in volumes[1:]))
         if report:
-            report(done, len(chosen))
+            report(Event(done, len(chosen)))
     if not spacings:
         raise InputError(f"{listing.root}: none of {len(unreadable)} scans can be read; the first: {unreadable[0]}")
     x, y, z = (float(mm) for mm in np.median(spacings, axis=0))

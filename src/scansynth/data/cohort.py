@@ -6,10 +6,14 @@ scans/<subject>/<contrast>.b2nd    float32 (X, Y, Z) after the own half of the n
 scans/<subject>/<contrast>.json    the scan's record: grid, own half, foreground by slice, source file
 scans/<subject>/mask_<name>.b2nd   uint8
 scans/<subject>/tissue_<contrast>.b2nd   uint8 (4, X, Y, Z), densities × 255, one block a slice (build_tissue.py)
+
+Scans and masks of a test subject may be larger than `shape` says: they hold what every set of its scans, taken as
+sources, is cropped to (crops.py), and their records say where (`extent`). What is read is always of that shape.
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +22,19 @@ from typing import Any
 import numpy as np
 
 from scansynth.data.arrays import read_array
+from scansynth.data.build_tissue import read_densities
 from scansynth.data.census_checks import Usual
+from scansynth.data.crops import Crop, Extent, crop_of, inside
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS
 from scansynth.data.tissue import OWN_MASK, from_labels
 from scansynth.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+CURE = "delete it and run `prepare` on the cohort again"
+"""For a damaged file: `prepare` keeps what has a record."""
 FORMAT = 2
 """Goes up when what is written, or how it is computed, changes."""
 
@@ -107,14 +117,36 @@ class Cohort:
         """Whether all scans of a subject lie on one grid."""
         return self.index["subjects"][subject]["registered"]
 
+    def crop(self, subject: str, sources: Sequence[str]) -> Crop | None:
+        """Where a test subject is cropped in a translation from some of its contrasts: as these alone would have it.
+
+        None stands for the crop on all scans, in which a target has its say: of subjects that train or validate, whose
+        scans lie on different grids, or that an older version prepared.
+
+        Args:
+            subject: name of the subject.
+            sources: contrasts that it has, at least one.
+        """
+        if self.split_of(subject) != "test" or not self.registered(subject):
+            return None
+        scans = [self._extent(subject, contrast) for contrast in sources]
+        found = [scan for scan in scans if scan is not None]
+        if len(found) < len(scans):
+            _ = self._said_older  # cached: said once
+            return None
+        return crop_of(found, self.settings)
+
     def shape(self, subject: str, contrast: str) -> tuple[int, int, int]:
-        """(X, Y, Z) of a prepared scan."""
+        """(X, Y, Z) of a prepared scan, on whatever crop."""
         x, y, z = self._scan(subject, contrast)["shape"]
         return x, y, z
 
-    def affine(self, subject: str, contrast: str) -> np.ndarray:
-        """(4, 4) RAS+ affine of a prepared scan, mm."""
-        return np.asarray(self._scan(subject, contrast)["affine"], dtype=np.float64)
+    def affine(self, subject: str, contrast: str, *, crop: Crop | None = None) -> np.ndarray:
+        """(4, 4) RAS+ affine of a prepared scan, mm, on a crop; None for the one on all scans."""
+        affine = np.asarray(self._scan(subject, contrast)["affine"], dtype=np.float64)
+        if crop is not None:
+            affine[:3, 3] += affine[:3, :3] @ crop.shift
+        return affine
 
     def foreground(self, subject: str, contrast: str) -> np.ndarray:
         """Share of each axial slice that is foreground, (Z,) in [0, 1]."""
@@ -128,23 +160,26 @@ class Cohort:
         """The file that a scan was prepared from."""
         return Path(self._scan(subject, contrast)["source"])
 
-    def read(self, subject: str, contrast: str, z: int | slice | None = None) -> np.ndarray:
+    def read(
+        self, subject: str, contrast: str, z: int | slice | None = None, *, crop: Crop | None = None
+    ) -> np.ndarray:
         """A prepared scan or some of its axial slices.
 
         Args:
             subject: name of the subject.
             contrast: one that the subject has.
             z: a slice number gives (X, Y), a range (X, Y, n), None the whole (X, Y, Z).
+            crop: of a test subject (`crop`), None for the one on all its scans.
 
         Returns:
             float32, in [0, 1] over the training subjects.
         """
-        n = self._read(subject, f"{contrast}.b2nd", z)
+        n = self._read(subject, f"{contrast}.b2nd", z, crop)
         return self.statistics[contrast].to_image(n)
 
-    def read_mask(self, subject: str, name: str) -> np.ndarray:
-        """A mask on the prepared grid, (X, Y, Z) uint8."""
-        return self._read(subject, f"mask_{name}.b2nd", None)
+    def read_mask(self, subject: str, name: str, *, crop: Crop | None = None) -> np.ndarray:
+        """A mask on the prepared grid, (X, Y, Z) uint8; of a test subject on a crop (`crop`)."""
+        return self._read(subject, f"mask_{name}.b2nd", None, crop)
 
     def has_tissue(self, subject: str, contrast: str) -> bool:
         """Whether a scan has tissue densities: segmented from it alone, or of the subject's own mask `tissue`."""
@@ -152,7 +187,9 @@ class Cohort:
             return False
         return OWN_MASK in self.masks(subject) or contrast in self.index["subjects"][subject].get("tissue", ())
 
-    def read_tissue(self, subject: str, contrast: str, z: int | slice | None = None) -> np.ndarray:
+    def read_tissue(
+        self, subject: str, contrast: str, z: int | slice | None = None, *, crop: Crop | None = None
+    ) -> np.ndarray:
         """Tissue densities of a scan (`tissue.TISSUES`), or some axial slices of them.
 
         The user's own mask stands for all contrasts of a subject, where there is one.
@@ -161,6 +198,7 @@ class Cohort:
             subject: name of the subject.
             contrast: one that has densities (`has_tissue`).
             z: a slice number gives (4, X, Y), a range (4, X, Y, n), None the whole (4, X, Y, Z).
+            crop: of a test subject (`crop`), None for the one on all its scans.
 
         Returns:
             float32 in [0, 1], summing to at most 1.
@@ -173,16 +211,31 @@ class Cohort:
                 f"{self.folder}: {contrast} of {subject} has no tissue densities: run `prepare --tissue segment` on it"
             )
         if OWN_MASK in self.masks(subject):
-            return from_labels(self._read(subject, f"mask_{OWN_MASK}.b2nd", z))
-        return self._read(subject, f"tissue_{contrast}.b2nd", z).astype(np.float32) / 255
+            return from_labels(self._read(subject, f"mask_{OWN_MASK}.b2nd", z, crop))
+        stored = read_densities(self.folder / "scans" / subject, contrast, z, CURE, crop=crop)
+        return stored.astype(np.float32) / 255
 
     def _scan(self, subject: str, contrast: str) -> dict[str, Any]:
         return self.index["subjects"][subject]["scans"][contrast]
 
-    def _read(self, subject: str, name: str, z: int | slice | None) -> np.ndarray:
-        # `prepare` keeps what has a record, so a damaged file has to go.
-        cure = "delete it and run `prepare` on the cohort again"
-        return read_array(self.folder / "scans" / subject / name, z, cure)
+    def _extent(self, subject: str, contrast: str) -> Extent | None:
+        """How far a test subject's scan reaches, where its record says so."""
+        values = self._scan(subject, contrast).get("extent")
+        return Extent.read(values) if values else None
+
+    @cached_property
+    def _said_older(self) -> None:
+        logger.warning(
+            "%s: prepared by an older version: test subjects are cropped on all their scans, target included; "
+            "run `prepare` again", self.folder,
+        )  # fmt: skip
+
+    def _read(self, subject: str, name: str, z: int | slice | None, crop: Crop | None = None) -> np.ndarray:
+        """A scan or a mask; of a subject with an extent, all lie on one grid."""
+        any_scan = next(iter(self.index["subjects"][subject]["scans"]))
+        extent = self._extent(subject, any_scan)
+        box = inside(extent, self.shape(subject, any_scan), crop) if extent else None
+        return read_array(self.folder / "scans" / subject / name, z, CURE, box=box)
 
 
 def read_settings(values: Mapping[str, Any]) -> Preparation:

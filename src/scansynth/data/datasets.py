@@ -11,8 +11,11 @@ from torch import Tensor
 from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
+from scansynth.data.crops import Crop
+from scansynth.data.foreground import foreground_threshold
 from scansynth.data.samples import Samples
 from scansynth.errors import InputError
+from scansynth.given import offsets
 from scansynth.physics.kspace import undersample
 from scansynth.physics.tissue import WEIGHTS
 
@@ -55,14 +58,23 @@ def as_acquired(image: Tensor, contrast: str, acceleration: Acceleration) -> Ten
 
 
 def read_image(
-    cohort: Cohort, subject: str, contrast: str, *, acceleration: Acceleration = (), z: int | slice | None = None
+    cohort: Cohort,
+    subject: str,
+    contrast: str,
+    *,
+    acceleration: Acceleration = (),
+    z: int | slice | None = None,
+    crop: Crop | None = None,
 ) -> Tensor:
-    """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1]."""
-    return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z)), contrast, acceleration)
+    """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1].
+
+    Of a test subject on a crop (`Cohort.crop`).
+    """
+    return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z, crop=crop)), contrast, acceleration)
 
 
 class SliceDataset(Samples):
-    """Axial slices of a split, in an endless order of epochs.
+    """Slices of a split, in an endless order of epochs.
 
     Sample i of the training (i counts on over the epochs, and is not bounded by `len`) depends on `seed` and i alone,
     so that workers, processes and a resume change nothing.
@@ -83,6 +95,8 @@ class SliceDataset(Samples):
             the largest foreground among the subject's contrasts counts).
         acceleration: accelerated contrasts, with their folds.
         acquisitions: what networks are told of the scans' acquisition, or None.
+        neighbours: slices on each side of a slice that are given with it.
+        axis: which axis the slices lie along; 2: axial slices.
 
     Raises:
         InputError: if a contrast has no slices, the slices' sizes differ, an acquisition is not known, (paired) scans
@@ -102,16 +116,21 @@ class SliceDataset(Samples):
         slices_per_subject: int | None = None,
         acceleration: Acceleration = (),
         acquisitions: Acquisitions | None = None,
+        neighbours: int = 0,
+        axis: int = 2,
     ):
+        self.neighbours, self.axis = neighbours, axis
         self.cohort, self.contrasts, self.split = cohort, tuple(contrasts), split
         self.paired, self.seed, self.augmentation, self.acceleration = paired, seed, augmentation, acceleration
         for contrast, _ in acceleration:
             if contrast not in self.contrasts:
                 raise InputError(f"acceleration {contrast!r}: not among the run's contrasts {', '.join(contrasts)}")
-        self.size = _in_plane_size(cohort, self.contrasts, split)
+        self.size = _in_plane_size(cohort, self.contrasts, split, axis)
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
         if paired:
-            places = paired_places(cohort, self.contrasts, split, min_foreground, slices_per_subject=slices_per_subject)
+            places = paired_places(
+                cohort, self.contrasts, split, min_foreground, slices_per_subject=slices_per_subject, axis=axis
+            )
             self._places = {"": places}
             shown = {contrast for subject, _ in places for contrast in cohort.available(subject)}
         else:
@@ -148,28 +167,41 @@ class SliceDataset(Samples):
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
 
-        With `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms, flip angle in degrees, 0 where unavailable.
+        With neighbours also `neighbours` (K, 2n, H, W), those below first, −1 (background) beyond the scan and 0 where
+        unavailable; with `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms, flip angle in degrees, 0 likewise.
         """
-        images, available = (
-            torch.zeros(len(self.contrasts), *self.size),
-            torch.zeros(len(self.contrasts), dtype=torch.bool),
-        )
         places = self.places(i)
+        available = torch.tensor([contrast in places for contrast in self.contrasts])
+        images = torch.zeros(len(self.contrasts), 1 + 2 * self.neighbours, *self.size)
         for k, contrast in enumerate(self.contrasts):
             if contrast in places:
-                subject, z = places[contrast]
-                images[k] = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=z)
-                available[k] = True
+                images[k] = self._read(contrast, *places[contrast])
         if self.augmentation is not None:
             images[available] = self._augment(images[available], i, self.augmentation)
         images[available] = to_network(images[available])
-        sample = {"images": images, "available": available}
+        sample = {"images": images[:, 0], "available": available}
+        if self.neighbours:
+            sample["neighbours"] = images[:, 1:]
         if self.parameters is not None:
             sample["acquisition"] = torch.zeros(len(self.contrasts), 4)
             for k, contrast in enumerate(self.contrasts):
                 if contrast in places:
                     sample["acquisition"][k] = self.parameters[places[contrast][0], contrast]
         return sample
+
+    def _read(self, contrast: str, subject: str, place: int) -> Tensor:
+        """A slice and its neighbours, (1 + 2n, H, W) in [0, 1]; background beyond the scan."""
+        if self.axis != 2:
+            whole = read_image(self.cohort, subject, contrast, acceleration=self.acceleration)
+            return whole.select(self.axis, place)[None]
+        depth = self.cohort.shape(subject, contrast)[2]
+        slices = [
+            read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=place + away)
+            if 0 <= place + away < depth
+            else torch.zeros(self.size)
+            for away in (0, *offsets(self.neighbours))
+        ]
+        return torch.stack(slices)
 
     def _augment(self, images: Tensor, i: int, augmentation: Augmentation) -> Tensor:
         generator = keyed_generator(self.seed, "augmentation", i)
@@ -193,6 +225,7 @@ def paired_places(
     min_foreground: float,
     *,
     slices_per_subject: int | None = None,
+    axis: int = 2,
 ) -> list[Place]:
     """Slices of the subjects that have at least two of the contrasts (or the only one, if one is asked).
 
@@ -205,9 +238,18 @@ def paired_places(
         if len(shown) < min(2, len(contrasts)):
             continue
         _check_registered(cohort, subject)
-        share = np.max([cohort.foreground(subject, contrast) for contrast in shown], axis=0)
+        share = np.max([_foreground(cohort, subject, contrast, axis) for contrast in shown], axis=0)
         places += [(subject, z) for z in chosen_slices(share, min_foreground, slices_per_subject)]
     return places
+
+
+def _foreground(cohort: Cohort, subject: str, contrast: str, axis: int) -> np.ndarray:
+    """Share of each slice along an axis that is foreground, (n,): as recorded of axial slices, else counted."""
+    if axis == 2:
+        return cohort.foreground(subject, contrast)
+    image = cohort.read(subject, contrast)
+    others = tuple(other for other in range(3) if other != axis)
+    return (image > foreground_threshold(image, contrast, background=0.0)).mean(axis=others)
 
 
 def slice_places(
@@ -240,9 +282,17 @@ def chosen_slices(share: np.ndarray, min_foreground: float, slices_per_subject: 
 
 
 def whole_subject(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], *, acceleration: Acceleration = (), tissue: bool = False
+    cohort: Cohort,
+    subject: str,
+    contrasts: Sequence[str],
+    *,
+    acceleration: Acceleration = (),
+    tissue: bool = False,
+    crop: Crop | None = None,
 ) -> dict[str, Tensor]:
     """One subject's prepared scans, as a run of this acceleration sees them, as a batch of one.
+
+    Of a test subject on a crop (`Cohort.crop`).
 
     Returns:
         `images` (1, K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (1, K) bool; with `tissue` also
@@ -258,15 +308,21 @@ def whole_subject(
     images = torch.zeros(1, len(contrasts), *cohort.shape(subject, shown[0]))
     for k, contrast in enumerate(contrasts):
         if contrast in shown:
-            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration=acceleration))
+            images[0, k] = to_network(read_image(cohort, subject, contrast, acceleration=acceleration, crop=crop))
     batch = {"images": images, "available": torch.tensor([[contrast in shown for contrast in contrasts]])}
     if tissue:
-        batch["tissue"] = read_tissue(cohort, subject, contrasts, images.shape[2:])[None]
+        batch["tissue"] = read_tissue(cohort, subject, contrasts, images.shape[2:], crop=crop)[None]
     return batch
 
 
 def read_tissue(
-    cohort: Cohort, subject: str, contrasts: Sequence[str], shape: Sequence[int], *, z: int | None = None
+    cohort: Cohort,
+    subject: str,
+    contrasts: Sequence[str],
+    shape: Sequence[int],
+    *,
+    z: int | None = None,
+    crop: Crop | None = None,
 ) -> Tensor:
     """Tissue densities by each of the K contrasts, (K, 4, *shape): 0 where a scan is not there or shows none (CT).
 
@@ -276,6 +332,7 @@ def read_tissue(
         contrasts: the run's.
         shape: (X, Y, Z), or (X, Y) of one slice.
         z: that slice, None for all.
+        crop: of a test subject (`Cohort.crop`), None for the one on all its scans.
 
     Raises:
         InputError: if a scan's densities were not made.
@@ -283,7 +340,7 @@ def read_tissue(
     densities = torch.zeros(len(contrasts), 4, *shape)
     for k, contrast in enumerate(contrasts):
         if contrast in cohort.available(subject) and contrast in WEIGHTS:
-            densities[k] = torch.from_numpy(cohort.read_tissue(subject, contrast, z))
+            densities[k] = torch.from_numpy(cohort.read_tissue(subject, contrast, z, crop=crop))
     return densities
 
 
@@ -295,9 +352,10 @@ def _check_registered(cohort: Cohort, subject: str) -> None:
         )
 
 
-def _in_plane_size(cohort: Cohort, contrasts: Sequence[str], split: str) -> tuple[int, int]:
+def _in_plane_size(cohort: Cohort, contrasts: Sequence[str], split: str, axis: int = 2) -> tuple[int, int]:
+    first, second = (other for other in range(3) if other != axis)
     sizes = {
-        cohort.shape(subject, contrast)[:2]
+        (cohort.shape(subject, contrast)[first], cohort.shape(subject, contrast)[second])
         for subject in cohort.subjects(split)
         for contrast in contrasts
         if contrast in cohort.available(subject)

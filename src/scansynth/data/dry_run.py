@@ -20,7 +20,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class DryRun:
     """What preparing would do, without doing it."""
 
     text: str
@@ -50,7 +50,7 @@ def dry_run(
     fit: bool = False,
     tissue: bool = False,
     accept: Sequence[str] = (),
-) -> Report:
+) -> DryRun:
     """Foresee what `build_cohort` would do, by the same reader and the same rules. Nothing is written.
 
     Args:
@@ -105,7 +105,7 @@ def dry_run(
         *(f"warning: {warning}" for warning in warnings),
         *(f"problem: {problem}" for problem in problems),
     ]
-    return Report(
+    return DryRun(
         text="\n".join(text),
         survey=found,
         box=box,

@@ -6,7 +6,7 @@ zero-padding and its undoing is exact; cropped voxels come back as background.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,13 @@ def prepared_axis(
     step = 1.0 if kept or spacing is None else spacing / acquired
     if size is None:
         size, centre = max(1, round(side / step)), (side - 1) / 2
+    return axis_start(centre, step, size), step, size
+
+
+def axis_start(centre: float, step: float, size: int) -> float:
+    """Source voxel of the first of `size` prepared voxels around a centre; a whole one where nothing is resampled."""
     start = centre - step * (size - 1) / 2
-    return (float(math.floor(start)) if kept else start), step, size
+    return float(math.floor(start)) if step == 1 else start
 
 
 def grid_for(volumes: Mapping[str, Volume], settings: Preparation) -> Grid:
@@ -163,12 +168,13 @@ def to_grid(array: np.ndarray, grid: Grid, fill: float, *, order: int = 1) -> np
     return _resample(array, grid.start, grid.step, shape=grid.shape, fill=fill, order=order)
 
 
-def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]]) -> np.ndarray:
+def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]], read: Callable[..., np.ndarray] = to_grid) -> np.ndarray:
     """Read a label image onto the prepared grid of the scan that it belongs to.
 
     Args:
         path: of a NIfTI file.
         grids: scans as acquired, each with its prepared grid.
+        read: array, grid, fill and order → what of the array is wanted.
 
     Returns:
         (X, Y, Z) uint8; 0 outside the scan.
@@ -179,7 +185,7 @@ def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]]) -> np.ndarray:
     labels, affine = read_labels(path)
     for space, grid in grids:
         if same_grid((labels.shape, affine), space):
-            return to_grid(labels, grid, 0, order=0)
+            return read(labels, grid, 0, order=0)
     raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
 
 

@@ -43,7 +43,7 @@ class WindowsOfVolume(Windows, Protocol):
 
 @dataclass(frozen=True)
 class SliceWindows:
-    """Axial slices of a volume, several at a time. The windows do not overlap: nothing is blended.
+    """Slices of a volume, several at a time. The windows do not overlap: nothing is blended.
 
     Raises:
         InputError: if `batch` is below 1.
@@ -53,6 +53,8 @@ class SliceWindows:
     """Slices that go through the networks at once. It changes memory and speed, not the result."""
     tick: Tick | None = None
     """Called each time that some have gone through."""
+    axis: int = 2
+    """Which axis the slices lie along; axial ones lie along the last, 2."""
 
     def __post_init__(self):
         if self.batch < 1:
@@ -60,23 +62,25 @@ class SliceWindows:
 
     def ticks(self, shape: Sequence[int]) -> int:
         """How often `tick` is called in one `map` of a volume (X, Y, Z)."""
-        return math.ceil(shape[2] / self.batch)
+        return math.ceil(shape[self.axis] / self.batch)
 
     def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
         """Apply `function` to the slices of volumes.
 
         Args:
-            function: takes one (N, C, X, Y) tensor a volume, N ≤ `batch` slices, and returns (N, C', X', Y'). It must
-                treat each slice on its own.
-            *volumes: (1, C, X, Y, Z) each. One with Z = 1 is given to every slice; X and Y may differ (1×1 stays so).
+            function: takes one (N, C, H, W) tensor a volume, N ≤ `batch` slices, and returns (N, C', H', W'). It must
+                treat each slice on its own. Axial slices are (X, Y), coronal ones (X, Z), sagittal ones (Y, Z).
+            *volumes: (1, C, X, Y, Z) each. One whose side along the axis is 1 is given to every slice; the other sides
+                may differ (1×1 stays so).
 
         Returns:
             (1, C', X', Y', Z).
         """
         assert all(volume.ndim == 5 and len(volume) == 1 for volume in volumes), "volumes are (1, C, X, Y, Z)"
-        depth = max(volume.shape[4] for volume in volumes)
-        assert all(volume.shape[4] in (1, depth) for volume in volumes), "volumes differ in depth"
-        stacks = [volume[0].movedim(3, 0).expand(depth, -1, -1, -1) for volume in volumes]  # (Z, C, X, Y)
+        along = 2 + self.axis
+        depth = max(volume.shape[along] for volume in volumes)
+        assert all(volume.shape[along] in (1, depth) for volume in volumes), "volumes differ in depth"
+        stacks = [volume[0].movedim(along - 1, 0).expand(depth, -1, -1, -1) for volume in volumes]  # (Z, C, X, Y)
         results = []
         for start in range(0, depth, self.batch):
             slices = [stack[start : start + self.batch].contiguous() for stack in stacks]
@@ -85,7 +89,7 @@ class SliceWindows:
             results.append(result)
             if self.tick:
                 self.tick()
-        return torch.cat(results).movedim(0, 3)[None].contiguous()
+        return torch.cat(results).movedim(0, along - 1)[None].contiguous()
 
 
 Place = tuple[slice, slice, slice]

@@ -5,21 +5,15 @@ the protocol's first metric. All tests of a direction are one family (Holm). The
 is asked for, slices are tested too, in a table of their own that warns of it.
 """
 
-import csv
-import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scansynth.data.datasets import Acceleration
 from scansynth.errors import InputError
-from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
-from scansynth.evaluation.tables import COPIED_SOURCE, Result, Spread, Summary, check_results, spread_text, summarise
-from scansynth.files import write_text
+from scansynth.evaluation.tables import COPIED_SOURCE, Result, Spread, Summary, check_results, summarise
 from scansynth.metrics.image_metrics import Metric
 from scansynth.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from scansynth.metrics.statistics import FEWEST, Difference, corrected, difference
@@ -244,165 +238,3 @@ def _figures(
 
 def _finite(figures: Mapping[str, float]) -> bool:
     return all(math.isfinite(value) for value in figures.values())
-
-
-def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write `comparison.md`, `.tex`, `.csv` and `.json` (`comparison_by_slice.…`); each is replaced as a whole."""
-    name = "comparison" if comparison.unit == "subject" else "comparison_by_slice"
-    write_text(folder / f"{name}.md", markdown(comparison))
-    write_text(folder / f"{name}.tex", latex(comparison))
-    write_text(folder / f"{name}.csv", _csv(comparison))
-    write_text(folder / f"{name}.json", _json(comparison))
-
-
-def _cells(comparison: Comparison, row: Row, bold: str, plus_minus: str) -> list[str]:
-    cells = []
-    for column, metric in comparison.columns.items():
-        text = spread_text(row.figures[column], metric.digits, plus_minus)
-        text = bold.format(text) if column in row.best else text
-        cells.append(text + comparison.mark(row, column))
-    if any(one.cost for one in comparison.rows):
-        cells += [f"{row.cost.seconds:.1f}", f"{row.cost.memory_gb:.2f}"] if row.cost else ["", ""]
-    return cells
-
-
-def _headings(comparison: Comparison) -> list[str]:
-    headings = [comparison.protocol.heading(column) for column in comparison.columns]
-    return headings + (["s a volume", "memory (GB)"] if any(row.cost for row in comparison.rows) else [])
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What a reader of the table must know."""
-    protocol, subjects = comparison.protocol, min(row.subjects for row in comparison.rows)
-    over = f"{subjects} subjects"
-    if comparison.unit == "slice":
-        over = f"{min(row.slices or 0 for row in comparison.rows)} slices of {over}"
-    test = "paired t-test" if "t-test" in protocol.test else "Wilcoxon signed-rank test"
-    against = ", ".join(f"{label} ({target})" for target, label in comparison.reference.items())
-    lines = [
-        *comparison.cautions,
-        f"Protocol {protocol.name}, version {protocol.version} ({protocol.source}); unit {protocol.unit}; "
-        f"intensities: {protocol.intensities}; mask: {protocol.mask}; range: {protocol.data_range}.",
-        f"Mean ± standard deviation over {over}. Bold: best mean.",
-        *acceleration_note(comparison.acceleration),
-        *(f"{metric.note}." for metric in comparison.columns.values() if metric.note),
-    ]
-    if subjects < FEWEST:
-        return [*lines, f"No p-values: they are given from {FEWEST} subjects on."]
-    stars = ", ".join(f"{mark} p < {limit:g}" for limit, mark in reversed(MARKS))
-    return [*lines, f"{stars}: {test} by {comparison.unit} against {against}, Holm's correction over a target's tests."]
-
-
-def markdown(comparison: Comparison) -> str:
-    """The table for people, with its differences to the reference."""
-    headings = ["method", "direction", *_headings(comparison)]
-    lines = [f"**{caution}**\n" for caution in comparison.cautions]
-    lines += [f"| {' | '.join(headings)} |", f"| --- | --- |{' ---: |' * (len(headings) - 2)}"]
-    for row in comparison.rows:
-        names = [name.replace("|", "\\|") for name in (row.label, row.direction)]
-        lines.append(f"| {' | '.join([*names, *_cells(comparison, row, '**{}**', ' ± ')])} |")
-    lines += ["", *(f"- {note}" for note in notes(comparison)[len(comparison.cautions) :]), ""]
-    lines += ["| method − reference | direction | figure | mean [95 % interval] | d | Wilcoxon p | t-test p |"]
-    lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    for row in comparison.rows:
-        for column, found in row.differences.items():
-            digits = comparison.columns[column].digits
-            interval = ", ".join(f"{end:.{digits}f}" for end in found.interval)
-            p_values = ["–" if p is None else f"{p:.3g}" for p in (found.wilcoxon, found.t_test)]
-            cells = [row.label.replace("|", "\\|"), row.direction, comparison.protocol.heading(column)]
-            cells += [f"{found.mean:+.{digits}f} [{interval}]", f"{found.effect_size:.2f}", *p_values]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def latex(comparison: Comparison) -> str:
-    """The table for a paper (package booktabs)."""
-
-    def plain(text: str) -> str:
-        for sign, code in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("→", r"$\to$")):
-            text = text.replace(sign, code)
-        return text.replace("−", "$-$").replace("±", r"$\pm$").replace("…", r"\ldots ").replace("`", "")
-
-    headings = [plain(heading) for heading in ("method", "direction", *_headings(comparison))]
-    lines = [f"% {note}" for note in notes(comparison)]
-    lines += [rf"\begin{{tabular}}{{ll{'r' * (len(headings) - 2)}}}", r"\toprule", " & ".join(headings) + r" \\"]
-    lines += [r"\midrule"]
-    for row in comparison.rows:
-        cells = _cells(comparison, row, r"\textbf{{{}}}", r" $\pm$ ")
-        lines.append(" & ".join([plain(row.label), plain(row.direction), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _csv(comparison: Comparison) -> str:
-    stream = io.StringIO()
-    names = ["protocol", "protocol_version", "acceleration", "unit", "method", "direction", "figure", "subjects"]
-    names += [
-        "mean",
-        "std",
-        "reference",
-        "difference",
-        "interval_low",
-        "interval_high",
-        "effect_size",
-        "wilcoxon_p",
-        "t_test_p",
-    ]
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    for row in comparison.rows:
-        for column in comparison.columns:
-            figures = row.figures[column]
-            record = {
-                "protocol": comparison.protocol.name,
-                "protocol_version": comparison.protocol.version,
-                "acceleration": acceleration_text(comparison.acceleration),
-                "unit": comparison.unit,
-                "method": row.label,
-                "direction": row.direction,
-                "figure": column,
-                "subjects": row.subjects,
-                "mean": figures.mean,
-                "std": figures.std,
-            }
-            if found := row.differences.get(column):
-                record |= {
-                    "reference": comparison.reference[row.direction.split("→")[-1]],
-                    "difference": found.mean,
-                    "interval_low": found.interval[0],
-                    "interval_high": found.interval[1],
-                    "effect_size": found.effect_size,
-                    "wilcoxon_p": found.wilcoxon,
-                    "t_test_p": found.t_test,
-                }
-            writer.writerow(record)
-    return stream.getvalue()
-
-
-def _json(comparison: Comparison) -> str:
-    rows = [
-        {
-            "label": row.label,
-            "direction": row.direction,
-            "subjects": row.subjects,
-            "figures": {column: asdict(figures) for column, figures in row.figures.items()},
-            "best": sorted(row.best),
-            "differences": {column: asdict(found) for column, found in row.differences.items()},
-            "cost": asdict(row.cost) if row.cost else None,
-        }
-        for row in comparison.rows
-    ]
-    content = {"protocol": comparison.protocol.description(), "acceleration": accelerated(comparison.acceleration)}
-    content |= {"unit": comparison.unit, "cautions": comparison.cautions}
-    content |= {"reference": dict(comparison.reference), "rows": rows}
-    return json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _without_nan(value: object) -> object:
-    """JSON knows no infinity and no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from scansynth.data.cohort import Cohort
-from scansynth.evaluation.segmenter import STEPS, Report, Segment, command_segmenter, train_segmenter, with_mask
+from scansynth.evaluation.segmenter import STEPS, Segment, command_segmenter, train_segmenter, with_mask
 from scansynth.evaluation.tables import csv_text
 from scansynth.evaluation.tasks import Task, choose_work, synthesise
 from scansynth.files import write_text
+from scansynth.progress import Event, Report
 from scansynth.synthesis.run import Run
 
 ACQUIRED = "acquired"
@@ -96,7 +97,7 @@ def measure_downstream(
         for number, task in enumerate(own):
             found += _segmented(task, segment, mask, labels=labels, contrasts=contrasts, seed=seed)
             if report:
-                report(number + 1, len(own), f"segmenting, {name}")
+                report(Event(number + 1, len(own), f"segmenting, {name}"))
         rest = tuple(other for other in contrasts if other != name)
         if command is None:
             without = train_segmenter(
@@ -121,11 +122,11 @@ def _segmented(
     task: Task, segment: Segment, mask: str, *, labels: Sequence[int], contrasts: Sequence[str], seed: int
 ) -> list[Dice]:
     """A subject with its target acquired, and as each run makes it."""
-    truth, affine = task.masks()[mask], task.cohort.affine(task.subject, task.target)
+    truth, affine = task.masks()[mask], task.cohort.affine(task.subject, task.target, crop=task.crop)
     acquired = {name: task.read(name) for name in contrasts}
     versions = {ACQUIRED: acquired}
     for run in task.runs:
-        made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed)
+        made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed, crop=task.crop)
         versions[run.folder.name] = {**acquired, task.target: made[0].image}
     return [
         Dice(label, task.target, task.subject, dice(segment(images, affine), truth, labels))

@@ -7,38 +7,66 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from scansynth.data.datasets import Acceleration
+from scansynth.evaluation.figures import Figures, Key, Synthesis
 from scansynth.evaluation.plots import MARKERS
+from scansynth.evaluation.sections import Section
 from scansynth.evaluation.tables import csv_text
 from scansynth.files import write_text
 
 Observed = Mapping[str, Mapping[int, float]]
 """A figure's name, then its value by time, of one sample."""
-Found = Mapping[tuple[str, str, str], Sequence[Observed]]
-"""Of each sample, by run, direction and subject."""
 
 
-def write_observed(found: Found, folder: Path) -> None:
-    """Write `observed.csv` (a line a sample and step) and `observed.png` (means over subjects and samples)."""
-    records = [
-        {
-            "label": label,
-            "direction": direction,
-            "subject": subject,
-            "sample": number,
-            "figure": name,
-            "time": time,
-            "value": value,
-        }
-        for (label, direction, subject), samples in found.items()
-        for number, sample in enumerate(samples, 1)
-        for name, steps in sample.items()
-        for time, value in steps.items()
-    ]
-    write_text(folder / "observed.csv", csv_text(records))
-    _plot(means(found), folder / "observed.png")
+class ObservedFigures(Figures):
+    """Of each sample of methods that see something."""
+
+    def __init__(self) -> None:
+        self.found: dict[Key, list[Observed]] = {}
+
+    def collect(self, synthesis: Synthesis) -> None:
+        """Take what was seen of each sample."""
+        if synthesis.drawn and synthesis.drawn[0].observed:
+            self.found[synthesis.key] = [one.observed for one in synthesis.drawn]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no method saw anything."""
+        return not self.found
+
+    def write(self, folder: Path, *, acceleration: Acceleration = ()) -> None:
+        """Write `observed.csv` (a line a sample and step) and `observed.png` (means over subjects and samples)."""
+        records = [
+            {
+                "label": label,
+                "direction": direction,
+                "subject": subject,
+                "sample": number,
+                "figure": name,
+                "time": time,
+                "value": value,
+            }
+            for (label, direction, subject), samples in self.found.items()
+            for number, sample in enumerate(samples, 1)
+            for name, steps in sample.items()
+            for time, value in steps.items()
+        ]
+        write_text(folder / "observed.csv", csv_text(records))
+        _plot(means(self.found), folder / "observed.png")
+
+    def section(self) -> Section:
+        """The curves."""
+        return Section(
+            name="observed",
+            heading="Steps",
+            text="What methods saw of their own steps while they sampled; observed.csv has the figures.",
+            plots={
+                "observed.png": "Figures by the time of the step, of each run and direction; observed.csv has them."
+            },
+        )
 
 
-def means(found: Found) -> dict[str, dict[tuple[str, str], dict[int, float]]]:
+def means(found: Mapping[Key, Sequence[Observed]]) -> dict[str, dict[tuple[str, str], dict[int, float]]]:
     """By figure, by run and direction: the mean over subjects and samples at each time."""
     values: dict[str, dict[tuple[str, str], dict[int, list[float]]]] = {}
     for (label, direction, _), samples in found.items():

@@ -1,16 +1,14 @@
-"""Plots of figures by subject, and of what uncertainty tells of errors."""
+"""Plots of figures by subject."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from scansynth.evaluation.tables import Result
 from scansynth.metrics.protocols import Protocol, find_protocol
-from scansynth.metrics.uncertainty import LEVELS, Uncertainty
 
 COLUMNS = 3
 """Figures beside each other."""
@@ -65,39 +63,3 @@ def plot_subjects(results: Sequence[Result], protocol: str | Protocol, folder: P
         figure.savefig(path, dpi=120)
         paths.append(path)
     return paths
-
-
-def plot_sparsification(spreads: Mapping[tuple[str, str, str], Uncertainty], folder: Path) -> Path:
-    """Write `sparsification.png`: for each run and direction the two curves and the coverage, means over subjects.
-
-    Args:
-        spreads: by run, direction and subject.
-        folder: where to.
-    """
-    groups: dict[tuple[str, str], list[Uncertainty]] = {}
-    for (label, direction, _), found in spreads.items():
-        groups.setdefault((label, direction), []).append(found)
-    figure = Figure(figsize=(9, 3.2 * len(groups)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for row, ((label, direction), found) in enumerate(groups.items()):
-        curves, coverage = (
-            figure.add_subplot(len(groups), 2, 2 * row + 1),
-            figure.add_subplot(len(groups), 2, 2 * row + 2),
-        )
-        for name, values, style in (
-            ("most uncertain left out", [one.by_uncertainty for one in found], "-"),
-            ("largest errors left out", [one.by_error for one in found], "--"),
-        ):
-            curves.plot(100 * found[0].fractions, np.mean(values, axis=0), style, label=name)
-        curves.set_xlabel("voxels left out (%)")
-        curves.set_ylabel("mean error of the rest")
-        curves.set_title(f"{label}, {direction}", fontsize=9)
-        curves.legend(fontsize=8)
-        coverage.plot([0, 100], [0, 100], color="grey", linewidth=1)
-        coverage.plot([100 * level for level in LEVELS], 100 * np.mean([one.coverage for one in found], axis=0), "o-")
-        coverage.set_xlabel("nominal coverage (%)")
-        coverage.set_ylabel("voxels covered (%)")
-        coverage.set_title(f"{found[0].samples} samples, {len(found)} subjects", fontsize=9)
-    path = folder / "sparsification.png"
-    figure.savefig(path, dpi=120)
-    return path

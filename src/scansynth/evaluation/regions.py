@@ -13,6 +13,8 @@ import torch
 
 from scansynth.data.datasets import Acceleration
 from scansynth.evaluation.acceleration import acceleration_note, acceleration_text
+from scansynth.evaluation.figures import Figures, Synthesis
+from scansynth.evaluation.sections import Cell, Line, Section, Table
 from scansynth.evaluation.tables import Result, csv_text, spread_of, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.cases import Case, inside_the_brain
@@ -56,6 +58,33 @@ class RegionResult:
     voxels: int
     figures: Mapping[str, float]
     """By the metrics' columns; SSIM is NaN where a side of the volume is shorter than its window."""
+
+
+class RegionFigures(Figures):
+    """Of each synthesis and each copied source, inside the subject's masks."""
+
+    def __init__(self) -> None:
+        self.found: list[RegionResult] = []
+        self.results: list[Result] = []
+        """Of all subjects, those without a mask too."""
+
+    def collect(self, synthesis: Synthesis) -> None:
+        """Measure each region that the subject has."""
+        self.results.append(synthesis.result)
+        self.found += measure_regions(synthesis.result, synthesis.image, synthesis.truth, synthesis.masks)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no subject has a mask."""
+        return not self.found
+
+    def write(self, folder: Path, *, acceleration: Acceleration = ()) -> None:
+        """Write `regions.md` and `regions.csv`."""
+        write_regions(self.found, self.results, folder, acceleration=acceleration)
+
+    def section(self) -> Section:
+        """Means over the subjects that have the region."""
+        return Section(name="regions", heading="By region", table=_table(self.found))
 
 
 def regions_of(masks: Mapping[str, np.ndarray]) -> dict[Region, np.ndarray]:
@@ -151,6 +180,21 @@ def rows_by_region(found: Sequence[RegionResult]) -> dict[tuple[str, str, Region
     for one in sorted(kept, key=place):
         rows.setdefault((one.result.label, one.result.direction, one.region), []).append(one)
     return rows
+
+
+def _table(found: Sequence[RegionResult]) -> Table:
+    """A line a region, run and direction: means over the subjects that have the region."""
+    lines = []
+    for (label, direction, region), row in rows_by_region(found).items():
+        cells = [Cell(str(len(row))), Cell(f"{np.mean([one.voxels for one in row]):.0f}")]
+        for metric in METRICS:
+            values = spread_of([one.figures[metric.column] for one in row])
+            text, _, spread = spread_text(values, metric.digits).partition(" ")
+            cells.append(Cell("–" if np.isnan(values.mean) else text, spread))
+        lines.append(Line((region.name, label, direction), tuple(cells)))
+    own = ("subjects", "voxels", *(metric.heading for metric in METRICS))
+    notes = ("Intensities and range of protocol default: that of the reference inside the brain, for every region.",)
+    return Table("By region", ("region", "method", "direction"), own, tuple(lines), notes)
 
 
 def _markdown(found: Sequence[RegionResult], results: Sequence[Result], acceleration: Acceleration) -> str:

@@ -19,7 +19,7 @@ from scansynth.evaluation.tables import Result, Summary, csv_text, spread_text, 
 from scansynth.evaluation.tasks import choose_work
 from scansynth.files import write_text
 from scansynth.metrics.protocols import Protocol, find_protocol
-from scansynth.progress import Parts, ReportPart
+from scansynth.progress import Parts, Report
 from scansynth.synthesis.run import Run
 
 
@@ -45,7 +45,7 @@ def measure_robustness(
     protocol: str | Protocol = "default",
     target: str | None = None,
     seed: int = 0,
-    report: ReportPart | None = None,
+    report: Report | None = None,
     kept: Path | None = None,
 ) -> Robustness:
     """Synthesise every target of a split from sources with noise, one sample each, and measure it.
@@ -81,8 +81,8 @@ def measure_robustness(
             for level, found in results.items():
                 what = f"{run.folder.name} {task.subject} {task.target} noise {level:g}"
                 with parts.part(calls[number, run.folder, level], what) as told:
-                    drawing = draw(run, task, seed, sample=0, kept=kept, level=level, report=told)
-                found.append(Result(run.folder.name, drawing.sources, task.target, task.subject, take(drawing.image)))
+                    drawn = draw(run, task, seed, sample=0, kept=kept, level=level, report=told)
+                found.append(Result(run.folder.name, drawn.sources, task.target, task.subject, take(drawn.image)))
     return Robustness(protocol, results)
 
 

@@ -22,7 +22,7 @@ from scansynth.training.costs import Cost, measured_cost
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnSample:
     """One sample of a subject's target."""
 
     image: np.ndarray
@@ -32,14 +32,15 @@ class Drawing:
     observed: Mapping[str, Mapping[int, float]]
     """What the method saw of its own steps (`Made.observed`)."""
     cost: Cost
-    """What drawing it took."""
+    """What it took to draw it."""
 
 
 def kept_at(run: Run, task: Task, sample: int, kept: Path, *, level: float = 0.0) -> Path:
     """Where a sample is kept (arguments as in `draw`)."""
     given = () if task.whole else task.sources
+    crop = [str(task.crop)] if task.crop and any(task.crop.shift) else []
     disturbed = [f"noise-{level!r}"] if level else []
-    name = "_".join([task.subject, "+".join([*given, task.target]), *disturbed, f"sample-{sample + 1}.npz"])
+    name = "_".join([task.subject, "+".join([*given, task.target]), *crop, *disturbed, f"sample-{sample + 1}.npz"])
     return kept / run.folder.name / name
 
 
@@ -59,7 +60,7 @@ def draw(
     kept: Path | None = None,
     level: float = 0.0,
     report: Report | None = None,
-) -> Drawing:
+) -> DrawnSample:
     """Draw one sample, or read it.
 
     Args:
@@ -80,6 +81,8 @@ def draw(
         "settings": hashlib.sha256(to_yaml(run.config).encode()).hexdigest(),
         "cohort": task.cohort.fingerprint,
         "seed": seed,
+        # On the crop on all scans samples are what they were before there was another.
+        **({"crop": list(task.crop.shift)} if task.crop and any(task.crop.shift) else {}),
     }
     if path and path.is_file():
         return _read(path, of)
@@ -97,29 +100,30 @@ def draw(
             samples=(sample,),
             change=change,
             given=given,
+            crop=task.crop,
             report=report,
         ),
         run.device,
         parameters,
     )
-    drawing = Drawing(made[0].image, sources, made[0].observed, cost)
+    drawn = DrawnSample(made[0].image, sources, made[0].observed, cost)
     if path:
-        _write(path, drawing, of)
-    return drawing
+        _write(path, drawn, of)
+    return drawn
 
 
-def _write(path: Path, drawing: Drawing, of: Mapping[str, Any]) -> None:
-    content = {"of": of, "sources": drawing.sources, "observed": drawing.observed, "cost": asdict(drawing.cost)}
+def _write(path: Path, drawn: DrawnSample, of: Mapping[str, Any]) -> None:
+    content = {"of": of, "sources": drawn.sources, "observed": drawn.observed, "cost": asdict(drawn.cost)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        np.savez_compressed(temporary, image=drawing.image, content=np.array(json.dumps(content)))
+        np.savez_compressed(temporary, image=drawn.image, content=np.array(json.dumps(content)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
+def _read(path: Path, of: Mapping[str, Any]) -> DrawnSample:
     try:
         with np.load(path, allow_pickle=False) as file:
             image, content = file["image"], json.loads(str(file["content"]))
@@ -130,6 +134,6 @@ def _read(path: Path, of: Mapping[str, Any]) -> Drawing:
     except Exception as error:  # zip, numpy, JSON and keys each have their own
         raise InputError(f"{path}: not readable as a sample ({error}); delete it") from error
     if found != of:
-        other = ", ".join(name for name in of if found.get(name) != of[name])
+        other = ", ".join(name for name in {**of, **found} if found.get(name) != of.get(name))
         raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")
-    return Drawing(image, sources, observed, cost)
+    return DrawnSample(image, sources, observed, cost)

@@ -17,6 +17,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, read_image, to_network
 from scansynth.errors import InputError
 from scansynth.networks.unet import UNet
+from scansynth.progress import Event, Report
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,6 @@ MOST_LABELS = 16
 
 Segment = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Contrasts by name, (X, Y, Z) in [0, 1], and the affine (4, 4) → labels (X, Y, Z), integers, 0 outside."""
-
-
-Report = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what is trained)."""
 
 
 class Segmenter:
@@ -132,7 +129,7 @@ def train_segmenter(
         optimizer.step()
         scheduler.step()
         if report:
-            report(step + 1, steps, f"segmenter of {'+'.join(contrasts)}")
+            report(Event(step + 1, steps, f"segmenter of {'+'.join(contrasts)}"))
     log.info("segmenter of %s: %d steps, last loss %.3f", "+".join(contrasts), steps, loss.item())
     return segmenter
 

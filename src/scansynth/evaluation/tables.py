@@ -21,7 +21,6 @@ from scansynth.errors import InputError
 from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS, Measurement, Protocol, find_protocol
-from scansynth.metrics.uncertainty import LEVELS, Uncertainty
 
 log = logging.getLogger(__name__)
 
@@ -132,27 +131,6 @@ def write_tables(
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
     write_text(folder / "table.json", _json(results, summaries, definition, acceleration))
-
-
-def write_uncertainty(
-    spreads: Mapping[tuple[str, str, str], Uncertainty], folder: Path, acceleration: Acceleration = ()
-) -> None:
-    """Write `uncertainty.csv`: a line a run, direction and subject."""
-    records = [
-        {
-            "acceleration": acceleration_text(acceleration),
-            "label": label,
-            "direction": direction,
-            "subject": subject,
-            "samples": found.samples,
-            "n_voxels": found.voxels,
-            "correlation": found.correlation,
-            "area_between_sparsification_curves": found.area,
-            **{f"coverage_{level:g}": share for level, share in zip(LEVELS, found.coverage, strict=True)},
-        }
-        for (label, direction, subject), found in spreads.items()
-    ]
-    write_text(folder / "uncertainty.csv", csv_text(records))
 
 
 def check_results(results: Sequence[Result], protocol: Protocol) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from scansynth.data.cohort import Cohort
+from scansynth.data.crops import Crop
 from scansynth.data.datasets import Acceleration, from_network, read_image, whole_subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.errors import InputError
 from scansynth.given import sources_for
 from scansynth.metrics.protocols import Measurement, Protocol, find_protocol, measure
 from scansynth.noise import Noise
-from scansynth.progress import Report, report_part
+from scansynth.progress import Report, one_of
 from scansynth.synthesis.run import Run, Sample
 
 
@@ -37,9 +38,17 @@ class Task:
     acceleration: Acceleration
     """Of the runs' contrasts."""
 
+    @property
+    def crop(self) -> Crop | None:
+        """Where the subject is cropped: as the sources alone would have it (`Cohort.crop`).
+
+        A run that takes only some of the sources is cropped as the others are: one truth serves all of them.
+        """
+        return self.cohort.crop(self.subject, self.sources)
+
     def read(self, contrast: str) -> np.ndarray:
         """A scan as the runs see it, (X, Y, Z) in [0, 1]."""
-        return read_image(self.cohort, self.subject, contrast, acceleration=self.acceleration).numpy()
+        return read_image(self.cohort, self.subject, contrast, acceleration=self.acceleration, crop=self.crop).numpy()
 
     def truth(self) -> np.ndarray:
         """The target, (X, Y, Z) in [0, 1]."""
@@ -47,7 +56,8 @@ class Task:
 
     def masks(self) -> dict[str, np.ndarray]:
         """The subject's masks by name, (X, Y, Z)."""
-        return {mask: self.cohort.read_mask(self.subject, mask) for mask in self.cohort.masks(self.subject)}
+        crop = self.crop
+        return {mask: self.cohort.read_mask(self.subject, mask, crop=crop) for mask in self.cohort.masks(self.subject)}
 
     def measuring(self) -> Callable[[np.ndarray], Measurement]:
         """The function that measures a synthesis (X, Y, Z) under the protocol."""
@@ -164,6 +174,7 @@ def synthesise(
     samples: Sequence[int] = (0,),
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
     given: Sequence[str] | None = None,
+    crop: Crop | None = None,
     report: Report | None = None,
 ) -> tuple[list[Sample], tuple[str, ...]]:
     """A prepared subject's target from its other contrasts, or, by a run that reconstructs, from itself.
@@ -177,6 +188,7 @@ def synthesise(
         samples: numbers of the samples to draw.
         change: what is done first to the contrasts (1, K, X, Y, Z) in [0, 1].
         given: the contrasts that may be read, None for all.
+        crop: where a test subject is cropped (`Task.crop`), None for the crop on all its scans.
         report: told of the network calls that are done.
 
     Returns:
@@ -185,7 +197,12 @@ def synthesise(
     wants_tissue = run.method.needs.tissue
     stored = change is None or OWN_MASK in cohort.masks(subject)
     batch = whole_subject(
-        cohort, subject, run.config.contrasts, acceleration=run.config.data.acceleration, tissue=wants_tissue and stored
+        cohort,
+        subject,
+        run.config.contrasts,
+        acceleration=run.config.data.acceleration,
+        tissue=wants_tissue and stored,
+        crop=crop,
     )
     images = from_network(batch["images"])
     if change is not None:
@@ -203,6 +220,6 @@ def synthesise(
     made = []
     for part, sample in enumerate(samples):
         noise = Noise([(seed, subject, sample)], run.device)
-        told = partial(report_part, report, part, len(samples)) if report else None
+        told = one_of(report, part, len(samples))
         made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue))
     return made, sources

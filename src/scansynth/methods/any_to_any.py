@@ -34,7 +34,7 @@ def draw_task(
     return (score > 0.5) | best, is_target
 
 
-def spread(mask: Tensor, images: Tensor) -> Tensor:
+def as_factors(mask: Tensor, images: Tensor) -> Tensor:
     """A mask (B, K) as factors for images (B, K, *S)."""
     return mask.reshape(*mask.shape, *[1] * (images.ndim - 2)).to(images.dtype)
 
@@ -100,4 +100,4 @@ class AnyToAny(Method):
 
 def task_planes(is_source: Tensor, is_target: Tensor, images: Tensor) -> Tensor:
     """Which contrasts are given and which one is asked for, as constant images (B, 2K, 1, …) of 0 and 1."""
-    return torch.cat([spread(is_source, images), spread(is_target, images)], dim=1)
+    return torch.cat([as_factors(is_source, images), as_factors(is_target, images)], dim=1)

@@ -61,7 +61,7 @@ from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, h
 from scansynth.diffusion.windows import Windows, WindowsOfVolume
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
 from scansynth.needs import Needs, SliceSets
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
@@ -230,8 +230,8 @@ class Cdpm(AnyToAny):
         x0, y = images, images[:, :0]
         if self.config.translator:
             is_source, is_asked = draw_task(available, self.targets, self.contrasts, noise)
-            x0 = (images * spread(is_asked, images)).sum(1, keepdim=True)
-            y = with_planes(images * spread(is_source, images), task_planes(is_source, is_asked, images))
+            x0 = (images * as_factors(is_asked, images)).sum(1, keepdim=True)
+            y = with_planes(images * as_factors(is_source, images), task_planes(is_source, is_asked, images))
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
         x_t = q_sample(self.schedule, x0, t, eps)
@@ -314,7 +314,7 @@ class Cdpm(AnyToAny):
         count, device = images.shape[4], images.device
         index = batch.get("index", torch.arange(count, device=device)[None])
         depth = batch.get("depth", torch.tensor([count], device=device))
-        y, planes = images * spread(is_source, images), task_planes(is_source, is_asked, images)
+        y, planes = images * as_factors(is_source, images), task_planes(is_source, is_asked, images)
         return Made(self.sample(y, planes, index, depth=depth, plan=self.plan(count), windows=windows, noise=noise))
 
     def calls(self, shape: tuple[int, int, int], windows: WindowsOfVolume, plan: str | None = None) -> int:

@@ -37,7 +37,7 @@ from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
 from scansynth.needs import Needs, slices_or_patches
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
@@ -162,8 +162,8 @@ class Ddpm(AnyToAny):
         planes = y
         if not self.config.unconditional:
             is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
-            x0 = (images * spread(is_target, images)).sum(1, keepdim=True)
-            y, planes = images * spread(is_source, images), task_planes(is_source, is_target, images)
+            x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
+            y, planes = images * as_factors(is_source, images), task_planes(is_source, is_target, images)
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
         x_t = q_sample(self.schedule, x0, t, eps)
@@ -182,7 +182,7 @@ class Ddpm(AnyToAny):
             raise InputError("ddpm was trained without sources: generate with it, or train a recipe that translates")
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = images * spread(is_source, images)
+        y = images * as_factors(is_source, images)
         return Made(self.sample(y, task_planes(is_source, is_target, images), windows, noise))
 
     def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from scansynth.diffusion.samplers import ddim, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
 from scansynth.needs import Latents, Needs
 from scansynth.noise import Noise
 
@@ -137,13 +137,13 @@ class LatentTranslator(AnyToAny):
         """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
         latents, available = batch["latents"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
-        kappa_0 = (latents * spread(is_target, latents)).sum(1)
+        kappa_0 = (latents * as_factors(is_target, latents)).sum(1)
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", kappa_0.shape[1:])
         kappa_t = q_sample(self.schedule, kappa_0, t, eps)
         tissue = self.tissue_of_sources(batch, is_source)
         planes = task_planes(is_source, is_target, kappa_0)
-        condition = self.condition(latents * spread(is_source, latents), planes, tissue)
+        condition = self.condition(latents * as_factors(is_source, latents), planes, tissue)
         update("G", self.losses(self.predict(kappa_t, condition, t), eps, t))
 
     def tissue_of_sources(self, batch: Batch, is_source: Tensor) -> Tensor | None:

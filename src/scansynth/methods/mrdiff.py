@@ -49,7 +49,7 @@ from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
 from scansynth.needs import Needs, Slices
 from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
 from scansynth.networks.unet import UNet
@@ -207,8 +207,8 @@ class MrDiff(AnyToAny):
         """N noisy versions of each image at one time, then one update of all networks on Eq. 11."""
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
-        x0 = (images * spread(is_target, images)).sum(1, keepdim=True)
-        y = images * spread(is_source, images)
+        x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
+        y = images * as_factors(is_source, images)
         copies = self.config.copies
         t = noise.integers("t", 1, self.config.steps + 1)
         x_t = torch.cat(
@@ -228,8 +228,8 @@ class MrDiff(AnyToAny):
                 signals = self.signals(self.nets["I"](e), repeated(batch["acquisition"]), given)
                 features = self.nets["M"](signals, given)
             # Eq. 8 (Eq. 4 without the physics), over the sources that are given.
-            error = (self.nets["D"](features) - repeated(y)).square() * spread(given, images)
-            count = spread(given, images).sum() * y.shape[2] * y.shape[3]
+            error = (self.nets["D"](features) - repeated(y)).square() * as_factors(given, images)
+            count = as_factors(given, images).sum() * y.shape[2] * y.shape[3]
             losses["decoder"] = self.config.decoder_weight * error.sum() / count
         if self.config.consistency_weight:
             mean = e.unflatten(0, (copies, -1)).mean(0)  # Eq. 9
@@ -244,7 +244,7 @@ class MrDiff(AnyToAny):
         """
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = images * spread(is_source, images)
+        y = images * as_factors(is_source, images)
         bands = dwt(y[0].movedim(3, 0)).movedim(0, 3)[None]
         return bands, task_planes(is_source, is_target, images)[..., 0]
 

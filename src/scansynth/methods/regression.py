@@ -18,7 +18,7 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, draw_task, spread, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
 from scansynth.needs import Needs, Slices
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
@@ -101,15 +101,15 @@ class Regression(AnyToAny):
         """Draw a target and a subset of sources for each sample, then one L1 update."""
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
-        x = (images * spread(is_target, images)).sum(1, keepdim=True)
-        x_hat = self.predict(images * spread(is_source, images), is_source, is_target)
+        x = (images * as_factors(is_target, images)).sum(1, keepdim=True)
+        x_hat = self.predict(images * as_factors(is_source, images), is_source, is_target)
         update("G", {"l1": (x_hat - x).abs().mean()})
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """One forward pass for each window; nothing is drawn."""
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = images * spread(is_source, images)
+        y = images * as_factors(is_source, images)
         return Made(
             windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
         )

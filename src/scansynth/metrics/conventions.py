@@ -28,7 +28,7 @@ class Convention:
     """Per cent; of slices, the mean."""
 
 
-def spread(synthesis: np.ndarray, reference: np.ndarray) -> list[Convention]:
+def under_conventions(synthesis: np.ndarray, reference: np.ndarray) -> list[Convention]:
     """PSNR and SSIM of a pair under each convention, from the highest PSNR to the lowest.
 
     Args:

@@ -10,7 +10,7 @@ from scansynth.recipes import cdpm, cg_ddpm, cola_diff, mrdiff, regression, synd
 Recipe = Callable[[], RunConfig[Any]]
 
 
-def _changed(base: Recipe, change: syndiff.Ablation | syndiff.Task) -> Recipe:
+def _changed(base: Recipe, change: syndiff.Ablation | syndiff.ContrastPair) -> Recipe:
     def recipe() -> RunConfig[Any]:
         return change.of(base())
 

@@ -79,7 +79,7 @@ def _training(steps: int) -> Training:
 
 
 @dataclass(frozen=True)
-class Task:
+class OneFromOthers:
     """A training of the paper (Table 1): one contrast of a data set from the others."""
 
     data: str
@@ -99,7 +99,7 @@ class Task:
 TASKS = {
     task.name: task
     for data, contrasts in (("brats", BRATS), ("ixi", IXI))
-    for task in (Task(data, contrasts, target) for target in contrasts)
+    for task in (OneFromOthers(data, contrasts, target) for target in contrasts)
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_network": {"modified_network": False},
@@ -122,7 +122,7 @@ def without(base: Callable[[], RunConfig[Any]], name: str) -> Callable[[], RunCo
     return recipe
 
 
-def on(base: Callable[[], RunConfig[Any]], task: Task) -> Callable[[], RunConfig[Any]]:
+def on(base: Callable[[], RunConfig[Any]], task: OneFromOthers) -> Callable[[], RunConfig[Any]]:
     """A recipe on a task."""
 
     def recipe() -> RunConfig[Any]:

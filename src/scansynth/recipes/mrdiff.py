@@ -20,7 +20,7 @@ def mrdiff() -> RunConfig[MrDiffConfig]:
 
 
 @dataclass(frozen=True)
-class Task:
+class PaperTraining:
     """A training of the paper (section 3.1)."""
 
     name: Literal["adni", "spine"]
@@ -30,7 +30,7 @@ class Task:
     steps: int
 
     def of(self, base: RunConfig[Any]) -> RunConfig[Any]:
-        """A recipe for this task; the paper's TR and TE stand for those that are not known."""
+        """A recipe for this training; the paper's TR and TE stand for those that are not known."""
         return replace(
             base,
             contrasts=self.contrasts,
@@ -43,8 +43,8 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("spine", ("T1w", "T2w", "T2wFS"), "T2wFS", 300_000),
-        Task("adni", ("T1w", "T2w", "PDw"), "T2w", 350_000),
+        PaperTraining("spine", ("T1w", "T2w", "T2wFS"), "T2wFS", 300_000),
+        PaperTraining("adni", ("T1w", "T2w", "PDw"), "T2w", 350_000),
     )
 }
 

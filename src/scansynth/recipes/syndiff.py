@@ -65,7 +65,7 @@ def syndiff_public_code() -> Recipe:
 
 
 @dataclass(frozen=True)
-class Task:
+class ContrastPair:
     """A pair of contrasts in one of the paper's data sets (section IV-A), trained 50 epochs."""
 
     description: str
@@ -80,7 +80,7 @@ class Task:
     """The first contrast is known from a scan accelerated 4-fold in both in-plane dimensions."""
 
     def of(self, base: Recipe) -> Recipe:
-        """The task with a recipe's settings."""
+        """A recipe on this pair."""
         acceleration = ((self.contrasts[0], 4),) if self.accelerated else ()
         return replace(
             base,
@@ -90,19 +90,19 @@ class Task:
         )
 
 
-TASKS: dict[str, Task] = {
-    "ixi_t1_t2": Task("IXI, T1w and T2w (Table II)", ("T1w", "T2w")),
-    "ixi_pd_t1": Task("IXI, PDw and T1w (Table II)", ("PDw", "T1w")),
-    "ixi_pd_t2": Task("IXI, PDw and T2w (Table II)", ("PDw", "T2w")),
-    "brats_t1_t2": Task("BRATS, T1w and T2w (Table III)", ("T1w", "T2w")),
-    "brats_flair_t1": Task("BRATS, FLAIR and T1w (Table III)", ("FLAIR", "T1w")),
-    "brats_flair_t2": Task("BRATS, FLAIR and T2w (Table III)", ("FLAIR", "T2w")),
-    "pelvis_t2_ct": Task("pelvis, T2w and CT (Table IV)", ("T2w", "CT"), subjects=9, slices=90),
-    "pelvis_t1_ct": Task("pelvis, T1w and CT (Table IV)", ("T1w", "CT"), subjects=9, slices=90),
-    "pelvis_accelerated_t2_ct": Task(
+TASKS: dict[str, ContrastPair] = {
+    "ixi_t1_t2": ContrastPair("IXI, T1w and T2w (Table II)", ("T1w", "T2w")),
+    "ixi_pd_t1": ContrastPair("IXI, PDw and T1w (Table II)", ("PDw", "T1w")),
+    "ixi_pd_t2": ContrastPair("IXI, PDw and T2w (Table II)", ("PDw", "T2w")),
+    "brats_t1_t2": ContrastPair("BRATS, T1w and T2w (Table III)", ("T1w", "T2w")),
+    "brats_flair_t1": ContrastPair("BRATS, FLAIR and T1w (Table III)", ("FLAIR", "T1w")),
+    "brats_flair_t2": ContrastPair("BRATS, FLAIR and T2w (Table III)", ("FLAIR", "T2w")),
+    "pelvis_t2_ct": ContrastPair("pelvis, T2w and CT (Table IV)", ("T2w", "CT"), subjects=9, slices=90),
+    "pelvis_t1_ct": ContrastPair("pelvis, T1w and CT (Table IV)", ("T1w", "CT"), subjects=9, slices=90),
+    "pelvis_accelerated_t2_ct": ContrastPair(
         "pelvis, accelerated T2w and CT (Table IV)", ("T2w", "CT"), subjects=9, slices=90, accelerated=True
     ),
-    "pelvis_accelerated_t1_ct": Task(
+    "pelvis_accelerated_t1_ct": ContrastPair(
         "pelvis, accelerated T1w and CT (Table IV)", ("T1w", "CT"), subjects=9, slices=90, accelerated=True
     ),
 }

@@ -1,53 +1,16 @@
 """Figures as the report's tables show them: text, with what is best and what differs beyond chance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from scansynth.evaluation.comparison import Comparison, notes
+from scansynth.evaluation.comparison import Comparison
+from scansynth.evaluation.comparison_tables import notes
 from scansynth.evaluation.downstream import WHOLE, Dice
-from scansynth.evaluation.regions import METRICS as REGION_METRICS
-from scansynth.evaluation.regions import RegionResult, rows_by_region
+from scansynth.evaluation.sections import Cell, Line, Table
 from scansynth.evaluation.tables import Result, spread_of, spread_text, summarise
-from scansynth.metrics.consistency import NOTE, Consistency, by_direction, spreads
-from scansynth.metrics.consistency import headings as consistency_headings
 from scansynth.metrics.protocols import Protocol
-from scansynth.metrics.uncertainty import LEVELS, Uncertainty
 from scansynth.training.costs import Cost
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure."""
-
-    text: str
-    spread: str = ""
-    """`± 1.26`, where there is one."""
-    best: bool = False
-    mark: str = ""
-    """Stars of a difference to the reference."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table."""
-
-    names: tuple[str, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and lines, and what the reader must know of them."""
-
-    title: str
-    names: tuple[str, ...]
-    """Headings of the first columns, which are text."""
-    headings: tuple[str, ...]
-    """Headings of the figures."""
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...] = ()
 
 
 def headings(protocol: Protocol) -> tuple[str, ...]:
@@ -126,62 +89,6 @@ def subject_tables(results: Sequence[Result], protocol: Protocol) -> list[Table]
         ]
         tables.append(Table(target, ("subject", "method", "direction"), headings(protocol), tuple(lines)))
     return tables
-
-
-def uncertainty_table(spreads: Mapping[tuple[str, str, str], Uncertainty]) -> Table | None:
-    """A line a run and direction: means over subjects; None where one sample was drawn."""
-    groups: dict[tuple[str, str], list[Uncertainty]] = {}
-    for (label, direction, _), found in spreads.items():
-        groups.setdefault((label, direction), []).append(found)
-    if not groups:
-        return None
-    lines = [
-        Line(
-            names,
-            tuple(
-                Cell(text)
-                for text in (
-                    str(found[0].samples), str(len(found)), f"{np.mean([one.correlation for one in found]):.3f}",
-                    f"{np.mean([one.area for one in found]):.3f}",
-                    *(f"{100 * share:.1f}" for share in np.mean([one.coverage for one in found], axis=0)),
-                )
-            ),
-        )
-        for names, found in groups.items()
-    ]  # fmt: skip
-    own = ("samples", "subjects", "rank correlation with the error ↑", "area between sparsification curves ↓")
-    own += tuple(f"coverage (%), nominal {100 * level:g}" for level in LEVELS)
-    return Table("Uncertainty", ("method", "direction"), own, tuple(lines))
-
-
-def consistency_table(found: Mapping[tuple[str, str, str], Consistency]) -> Table | None:
-    """A line a run and direction: means over subjects; None where nothing was measured."""
-    if not found:
-        return None
-    lines = []
-    for names, group in by_direction(found).items():
-        parts = [text.partition(" ") for text in spreads(group)]
-        cells = [Cell(mean, deviation) for mean, _, deviation in parts]
-        lines.append(Line(names, (Cell(str(len(group))), *cells)))
-    own = ("subjects", *consistency_headings(found))
-    return Table("Consistency", ("method", "direction"), own, tuple(lines), (NOTE,))
-
-
-def region_table(found: Sequence[RegionResult]) -> Table | None:
-    """A line a region, run and direction: means over the subjects that have the region; None where there is none."""
-    lines = []
-    for (label, direction, region), row in rows_by_region(found).items():
-        cells = [Cell(str(len(row))), Cell(f"{np.mean([one.voxels for one in row]):.0f}")]
-        for metric in REGION_METRICS:
-            values = spread_of([one.figures[metric.column] for one in row])
-            text, _, spread = spread_text(values, metric.digits).partition(" ")
-            cells.append(Cell("–" if np.isnan(values.mean) else text, spread))
-        lines.append(Line((region.name, label, direction), tuple(cells)))
-    if not lines:
-        return None
-    own = ("subjects", "voxels", *(metric.heading for metric in REGION_METRICS))
-    notes = ("Intensities and range of protocol default: that of the reference inside the brain, for every region.",)
-    return Table("By region", ("region", "method", "direction"), own, tuple(lines), notes)
 
 
 def dice_table(found: Sequence[Dice]) -> Table | None:

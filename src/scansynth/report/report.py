@@ -24,15 +24,7 @@ from scansynth.files import write_text
 from scansynth.methods import METHODS
 from scansynth.metrics.montage import BANNER
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
-from scansynth.report.figures import (
-    consistency_table,
-    dice_table,
-    difference_table,
-    main_table,
-    region_table,
-    subject_tables,
-    uncertainty_table,
-)
+from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables
 from scansynth.report.page import HERE, pictures, render
 from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
 from scansynth.synthesis.run import Run
@@ -59,7 +51,7 @@ def write_report(
     Args:
         evaluation: what was measured.
         runs: the runs that were measured; their folders hold the training curves.
-        out: the folder that `evaluate` has written into, with the plots of the comparison where there is one.
+        out: the folder that `write_evaluation` has written into, with the plots of the comparison where there is one.
         comparison: the runs held against each other.
         largest: characters that embedded volumes may take; subjects beyond them are in the montages only.
         noise: whether the folder has `noise.png` of this evaluation.
@@ -73,6 +65,7 @@ def write_report(
     curves = {run.folder.name: read_curves(run.folder) for run in runs}
     scripts = [(NIIVUE / "niivue.umd.js").read_text("utf-8"), *((HERE / name).read_text("utf-8") for name in SCRIPTS)]
     targets = list(dict.fromkeys(result.target for result in evaluation.results))
+    sections = [section for one in evaluation.figures if not one.empty and (section := one.section())]
     page = render(
         "report.html.j2",
         scripts,
@@ -87,12 +80,7 @@ def write_report(
         differences=difference_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
         subject_plots=pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
-        uncertainty=uncertainty_table(evaluation.uncertainty),
-        sparsification=pictures(out, {"sparsification.png": "sparsification"}) if evaluation.uncertainty else [],
-        consistency=consistency_table(evaluation.consistency),
-        averaged=pictures(out, {"consistency.png": "N-MSSIM by samples"}) if evaluation.consistency else [],
-        observed=pictures(out, {"observed.png": "observed by step"}) if evaluation.observed else [],
-        regions=region_table(evaluation.regions),
+        sections=[(section, pictures(out, section.plots)) for section in sections],
         noise=pictures(out, {"noise.png": "noise"}) if noise else [],
         dice=dice_table(dice),
         acceleration=acceleration_note(evaluation.acceleration),

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from scansynth.evaluation.sections import Cell, Line, Table
 from scansynth.evaluation.set_pictures import picture_name
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS
-from scansynth.report.figures import Cell, Line, Table
 from scansynth.report.page import pictures, render
 from scansynth.sets.coherence import Coherence
 from scansynth.sets.measure import MeasuredSets

@@ -14,7 +14,7 @@ from scansynth.synthesis.contrast_table import SYNTHETIC, Entry
 from scansynth.synthesis.run import Run
 
 if TYPE_CHECKING:
-    from scansynth.planning.pipeline import Proposal
+    from scansynth.planning.proposal import Proposal
 
 
 def write_summary(

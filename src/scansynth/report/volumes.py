@@ -49,7 +49,7 @@ def pack(shown: Sequence[Shown], largest: int = LARGEST) -> Packed:
     """Crop, quantise and pack volumes, subject by subject, until `largest` is reached; the first always fits.
 
     Args:
-        shown: subjects and targets; all volumes of a subject on one grid.
+        shown: subjects and targets; all volumes of a target on one grid.
         largest: characters that all volumes may take.
     """
     packed = Packed()
@@ -64,21 +64,34 @@ def pack(shown: Sequence[Shown], largest: int = LARGEST) -> Packed:
 
 
 def _pack_subject(shown: Sequence[Shown], first: int) -> Packed:
+    """Each target is cropped on its sources, so that several grids may show the same head; equal files are one."""
+    tops: dict[str, float] = {}
+    for one in shown:
+        for name, volume in (*one.sources.items(), (one.target, one.truth)):
+            tops[name] = max(tops.get(name, 0.0), float(volume.max()))
+        tops[one.target] = max([tops[one.target], *(float(volume.max()) for volume in one.syntheses.values())])
+    tops = {name: top or 1.0 for name, top in tops.items()}
+    packed = Packed()
+    for grid in dict.fromkeys(one.affine.tobytes() for one in shown):
+        _pack_grid([one for one in shown if one.affine.tobytes() == grid], tops, first, packed)
+    return packed
+
+
+def _pack_grid(shown: Sequence[Shown], tops: Mapping[str, float], first: int, packed: Packed) -> None:
+    """Pack a subject's targets on one grid, with the scales' ends by contrast; identifiers count from `first`."""
     contrasts = dict(pair for one in shown for pair in one.sources.items()) | {one.target: one.truth for one in shown}
     tissue = np.logical_or.reduce([foreground(volume) for volume in contrasts.values()])
     box = foreground_box(tissue)
     affine = shown[0].affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    tops = {name: max(float(volume.max()), 0.0) or 1.0 for name, volume in contrasts.items()}
-    for one in shown:
-        tops[one.target] = max([tops[one.target], *(float(volume.max()) for volume in one.syntheses.values())])
-    packed = Packed()
     stored: dict[str, dict[str, Any]] = {}
 
     def store(volume: np.ndarray, top: float, levels: int, description: str) -> dict[str, Any]:
-        identifier = f"volume-{first + len(packed.volumes)}"
         file = nifti(residuals(quantised(volume[box], top, levels)), affine, top / levels, description)
-        packed.volumes[identifier] = base64.b64encode(gzip.compress(file, 6, mtime=0)).decode("ascii")
+        text = base64.b64encode(gzip.compress(file, 6, mtime=0)).decode("ascii")
+        known = (name for name, kept in packed.volumes.items() if kept == text)
+        identifier = next(known, f"volume-{first + len(packed.volumes)}")
+        packed.volumes[identifier] = text
         return {"volume": identifier, "step": top / levels}
 
     for name, volume in contrasts.items():
@@ -107,7 +120,6 @@ def _pack_subject(shown: Sequence[Shown], first: int) -> Packed:
                 "images": images,
             }
         )
-    return packed
 
 
 def _common_top(maps: Mapping[str, np.ndarray], tissue: np.ndarray) -> float:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from scansynth.config import DataSettings, RunConfig
+from scansynth.data.coarse_phantoms import SIZE, SPACING
 from scansynth.data.layouts import Listing, find_subjects
 from scansynth.data.phantom import CONTRASTS as PHANTOM_CONTRASTS
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, exact_splits
-from scansynth.demo import SIZE, SPACING
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS, Protocol
 from scansynth.recipes import find_recipe
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Request:
             raise InputError(f"--minutes {self.minutes:g}: must be above 0")
 
     @property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[PaperTask]:
         """The tasks that there is data for."""
         return [
             task
@@ -70,31 +70,31 @@ class Request:
         return [one for one in self.table.data if any(task.data == one.name for task in self.tasks)]
 
     @property
-    def first_stages(self) -> list[tuple[Task, Row]]:
+    def first_stages(self) -> list[tuple[PaperTask, Row]]:
         """Trainings of first stages, one a data set: all of its contrasts."""
         if self.table.first_stage is None:
             return []
         row = Row("autoencoder", "First stage", *self.table.first_stage)
         return [(self.first_stage_task(data), row) for data in self.data_sets or self.table.data]
 
-    def first_stage_task(self, data: DataSet) -> Task:
+    def first_stage_task(self, data: DataSet) -> PaperTask:
         """What a first stage is trained on."""
         contrasts = self.table.contrasts_of(data.name)
         change = partial(replace, contrasts=contrasts)
-        return Task(f"first_stage_{data.name}", data.name, contrasts, contrasts, change)
+        return PaperTask(f"first_stage_{data.name}", data.name, contrasts, contrasts, change)
 
-    def first_stage_of(self, task: Task) -> Path | None:
+    def first_stage_of(self, task: PaperTask) -> Path | None:
         """Run folder of a task's first stage, where the table has any."""
         for stage, row in self.first_stages:
             if stage.data == task.data:
                 return self.run_folder(stage, row)
         return None
 
-    def run_folder(self, task: Task, row: Row) -> Path:
+    def run_folder(self, task: PaperTask, row: Row) -> Path:
         """Where a run lies."""
         return self.out / "runs" / task.name / row.name
 
-    def evaluation_folder(self, task: Task) -> Path:
+    def evaluation_folder(self, task: PaperTask) -> Path:
         """Where a task's figures lie."""
         return self.out / "evaluation" / task.name
 
@@ -123,7 +123,7 @@ class Request:
         assert name, row
         return name
 
-    def config(self, task: Task, row: Row, steps: int | None = None) -> RunConfig[Any]:
+    def config(self, task: PaperTask, row: Row, steps: int | None = None) -> RunConfig[Any]:
         """Settings of a run.
 
         Args:

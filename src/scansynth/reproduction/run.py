@@ -6,35 +6,34 @@ are others than those that its figures are of.
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from scansynth.data.build_cohort import build_cohort
+from scansynth.data.coarse_phantoms import coarse_phantoms
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing
-from scansynth.demo import phantoms
 from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.evaluation.comparison import compare, write_comparison
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import write_comparison
 from scansynth.evaluation.evaluate import evaluate
+from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
-from scansynth.recipes.tables.paper_table import DataSet, Row, Task
+from scansynth.progress import Report, named, silent
 from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
 from scansynth.reproduction.table import write_reproduction
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTask, Row
 from scansynth.sets.measure import measure_generated
 from scansynth.synthesis.generated import generate_set
 from scansynth.synthesis.run import Run
 from scansynth.training.parts import find_first_stage, make_parts, needs_of
 from scansynth.training.train import train
 from scansynth.training.trial import with_steps
-
-Report = Callable[[str, int, int], None]
-"""Called with (what is being done, done, in all)."""
 
 
 def reproduce(request: Request, device: torch.device, report: Report | None = None) -> Path:
@@ -51,13 +50,13 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
     Raises:
         InputError: if nothing can be run, the data does not suffice, or the folder holds something else.
     """
-    tell = report or (lambda what, done, total: None)
+    report = report or silent
     check_runnable(request)
     steps, listings = request.steps(), request.listings()
     request.write_settings(steps)
-    cohorts = {data.name: prepared(request, data, listings.get(data.name), tell) for data in request.data_sets}
+    cohorts = {data.name: prepared(request, data, listings.get(data.name), report) for data in request.data_sets}
 
-    def train_one(task: Task, row: Row, first_stage: Path | None = None) -> None:
+    def train_one(task: PaperTask, row: Row, first_stage: Path | None = None) -> None:
         if request.minutes and request.recipe(row) not in steps:
             steps[request.recipe(row)] = budget(
                 request, task, row, cohort=cohorts[task.data], device=device, first_stage=first_stage
@@ -69,7 +68,7 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
             cohorts[task.data],
             request.run_folder(task, row),
             device=device,
-            report=lambda done, total, _: tell(f"training {task.name}/{row.name}", done, total),
+            report=named(report, f"training {task.name}/{row.name}"),
             first_stage=first_stage if needs_of(config).first_stage else None,
         )
 
@@ -79,12 +78,12 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
         cohort = cohorts[task.data]
         for row in request.table.present:
             train_one(task, row, request.first_stage_of(task))
-        measure_task(request, task, cohort, device, tell)
+        measure_task(request, task, cohort, device, report)
         write_reproduction(request)
     return request.out / "reproduction.md"
 
 
-def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Report) -> Cohort:
+def prepared(request: Request, data: DataSet, listing: Listing | None, report: Report) -> Cohort:
     """The cohort of a data set, from its chosen subjects or from phantoms.
 
     Raises:
@@ -92,14 +91,15 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Rep
     """
     contrasts = request.table.contrasts_of(data.name)
     if listing is None:
-        listing = request.chosen(data, phantoms(request.out / "data" / data.name, contrasts, request.seed, tell))
+        phantoms = coarse_phantoms(request.out / "data" / data.name, contrasts, seed=request.seed, report=report)
+        listing = request.chosen(data, phantoms)
     cohort = build_cohort(
         listing,
         request.out / "cohort" / data.name,
         request.preparation(data),
         contrasts=contrasts,
         seed=request.seed,
-        progress=lambda done, total, _: tell(f"preparing {data.name}", done, total),
+        report=named(report, f"preparing {data.name}"),
     )
     held_out = [*cohort.subjects("val"), *cohort.subjects("test")]
     if apart := [subject for subject in held_out if not cohort.registered(subject)]:
@@ -111,7 +111,7 @@ def prepared(request: Request, data: DataSet, listing: Listing | None, tell: Rep
 
 
 def budget(
-    request: Request, task: Task, row: Row, *, cohort: Cohort, device: torch.device, first_stage: Path | None
+    request: Request, task: PaperTask, row: Row, *, cohort: Cohort, device: torch.device, first_stage: Path | None
 ) -> int:
     """Steps that a recipe makes in the minutes, on one task; its variants and other tasks then train as many."""
     assert request.minutes
@@ -126,7 +126,7 @@ def budget(
     return with_steps(config, cohort, dataset, processes, stage).training.steps
 
 
-def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.device, tell: Report) -> None:
+def measure_task(request: Request, task: PaperTask, cohort: Cohort, device: torch.device, report: Report) -> None:
     """Measure a task's runs and compare them, unless that has been done."""
     protocol, folder = request.protocol, request.evaluation_folder(task)
     runs = [Run.load(request.run_folder(task, row), device.type) for row in request.table.present]
@@ -140,36 +140,35 @@ def measure_task(request: Request, task: Task, cohort: Cohort, device: torch.dev
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == state:
         return
     if protocol.unit == "set":
-        measure_sets_of(request, runs, cohort, folder, tell)
+        measure_sets_of(request, runs, cohort, folder, report)
         write_text(stamp, json.dumps(state, indent=1) + "\n")
         return
     found = evaluate(
         runs,
         cohort,
-        folder,
         protocol=protocol.name,
         target=task.targets[0] if len(task.targets) == 1 else None,
         seed=request.seed,
         pictures=1,
-        report=lambda done, total, _: tell(f"evaluating {task.name}", done, total),
+        report=named(report, f"evaluating {task.name}"),
     )
+    write_evaluation(found, folder)
     comparison = compare(found.results, protocol, reference=None, costs=found.costs, acceleration=found.acceleration)
     write_comparison(comparison, folder)
     write_report(found, runs, folder, comparison=comparison)
     write_text(stamp, json.dumps(state, indent=1) + "\n")
 
 
-def measure_sets_of(request: Request, runs: list[Run], cohort: Cohort, folder: Path, tell: Report) -> None:
+def measure_sets_of(request: Request, runs: list[Run], cohort: Cohort, folder: Path, report: Report) -> None:
     """Generate a set by each run and measure them; figures into `table.json`, in the form that `evaluate` writes."""
     sets = [folder / "sets" / run.folder.name for run in runs]
     for run, one in zip(runs, sets, strict=True):
-        what = f"generating by {run.folder.name}"
         generate_set(
             run,
             request.volumes,
             one,
             seed=request.seed,
-            report=lambda done, total, what=what: tell(what, done, total),
+            report=named(report, f"generating by {run.folder.name}"),
         )
     found = measure_generated(
         sets,
@@ -177,7 +176,7 @@ def measure_sets_of(request: Request, runs: list[Run], cohort: Cohort, folder: P
         folder,
         memorisation=False,
         seed=request.seed,
-        report=lambda done, total, what: tell(what, done, total),
+        report=report,
     )
     write_set_report(found, folder)
     rows = [

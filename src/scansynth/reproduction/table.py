@@ -13,8 +13,8 @@ from scansynth.data.splits import SPLITS
 from scansynth.evaluation.tables import COPIED_SOURCE, Spread, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS
-from scansynth.recipes.tables.paper_table import Figure, PaperTable, Row, Task
 from scansynth.reproduction.request import Request, split_words
+from scansynth.reproduction.tables.paper_table import Figure, PaperTable, PaperTask, Row
 from scansynth.sets.set_measures import SUMMARY
 from scansynth.training import checkpoint
 
@@ -80,7 +80,7 @@ def lines(request: Request) -> list[Line]:
     return found
 
 
-def _missing(request: Request, task: Task, row: Row) -> str:
+def _missing(request: Request, task: PaperTask, row: Row) -> str:
     """Why a row has no figures of its own."""
     if not row.recipe:
         return f"absent: no method {row.label} yet"
@@ -91,7 +91,7 @@ def _missing(request: Request, task: Task, row: Row) -> str:
     return "not run yet"
 
 
-def _measured(request: Request, task: Task) -> list[dict[str, Any]]:
+def _measured(request: Request, task: PaperTask) -> list[dict[str, Any]]:
     """Rows of a task's `table.json`; none before it is measured."""
     folder = request.evaluation_folder(task)
     if not (folder / "measured.json").is_file():

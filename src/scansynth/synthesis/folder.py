@@ -15,11 +15,11 @@ from scansynth.data.subject import Subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.progress import Parts, ReportPart
+from scansynth.progress import Parts, Report
 from scansynth.synthesis.contrast_table import NAME, Entry, Image, list_contrasts, write_table
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
-from scansynth.synthesis.what_to_make import Wanted, make_plan, sources_of
+from scansynth.synthesis.what_to_make import Wanted, find_work, sources_of
 from scansynth.synthesis.writers.bids import output_path
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def translate_cohort(
     missing: bool = False,
     overwrite: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-    report: ReportPart | None = None,
+    report: Report | None = None,
     processes: Processes | None = None,
     accept: Sequence[str] = (),
 ) -> list[Entry]:
@@ -75,11 +75,11 @@ def translate_cohort(
         accept=tuple(accept),
         sampling=sampling,
     )
-    plan = processes.from_first(lambda: make_plan(run, listing, out, wanted))
+    work = processes.from_first(lambda: find_work(run, listing, out, wanted))
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}
-    own = plan.left[processes.rank :: processes.count]
-    calls = sampling.samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], sampling.windows)
+    own = work.left[processes.rank :: processes.count]
+    calls = sampling.samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], sampling.at_once)
     parts = Parts(report, calls * len(own))
     for subject, name in own:
         path = output_path(out, listing.layout, subject.name, name)
@@ -102,7 +102,7 @@ def translate_cohort(
             except InputError as error:
                 log.warning("%s %s: %s", subject.name, name, error)
                 failures[subject.name, name] = str(error)
-    shares = [(plan.there, plan.failures), *processes.gather((made, failures))]
+    shares = [(work.there, work.failures), *processes.gather((made, failures))]
     made = {image: path for share, _ in shares for image, path in share.items()}
     failures = {image: why for _, share in shares for image, why in share.items()}
     entries = processes.from_first(lambda: _listed(run, listing, out, made, failures))

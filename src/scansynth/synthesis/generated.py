@@ -7,7 +7,6 @@ cohort (`sets/volume_sets.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.method import Generator
 from scansynth.noise import Noise
-from scansynth.progress import Report, report_part
+from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis, check_replaceable, is_made
 from scansynth.synthesis.run import Run
 
@@ -39,7 +38,7 @@ def generate(
     seed: int = 0,
     plan: str | None = None,
     report: Report | None = None,
-    windows: int | None = None,
+    at_once: int | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Synthesis:
     """Make a volume.
@@ -50,7 +49,7 @@ def generate(
         seed: of the noise.
         plan: of the stages, where the method has several; None: the run's own.
         report: told of the network calls that are done.
-        windows: patches that go through the networks at once; memory and speed, not the result.
+        at_once: patches that go through the networks at once; memory and speed, not the result.
         labels: of the person who is made, name → value; of a run that was trained with labels, any of them.
 
     Raises:
@@ -59,12 +58,12 @@ def generate(
     labels = labels or {}
     method, shape, affine = checked_grid(run, plan)
     stages = method.stages(shape[2], plan)
-    at_once = run.method.needs.windows(windows)
+    windows = run.method.needs.windows(at_once)
     if report:
-        total, done = method.calls(shape, at_once, plan), count(1)
-        at_once = run.method.needs.windows(windows, lambda: report(next(done), total))
+        total, done = method.calls(shape, windows, plan), count(1)
+        windows = run.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
     noise = Noise([(seed, "generated", number)], run.device)
-    made = method.generate(shape, at_once, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
+    made = method.generate(shape, windows, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
     if not torch.isfinite(made).all():
         raise InputError(f"{run.folder}: the networks give NaN; the training diverged, use an earlier run")
     array = from_network(made)[0, 0].clamp(0, 1).cpu().numpy()
@@ -133,7 +132,7 @@ def generate_set(
     plan: str | None = None,
     overwrite: bool = False,
     report: Report | None = None,
-    windows: int | None = None,
+    at_once: int | None = None,
     processes: Processes | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> list[Path]:
@@ -149,7 +148,7 @@ def generate_set(
         plan: of the stages, where the method has several; None: the run's own.
         overwrite: make again what is there.
         report: told of the network calls that this process has done.
-        windows: as in `generate`.
+        at_once: as in `generate`.
         processes: that share the volumes; by default there is only this one.
         labels: as in `generate`.
 
@@ -168,8 +167,8 @@ def generate_set(
     own = left[processes.rank :: processes.count]
     with processes.agreeing():  # nobody says that the set is whole before it is
         for done, one in enumerate(own):
-            told = partial(report_part, report, done, len(own)) if report else None
-            made = generate(run, one, seed=seed, plan=plan, report=told, windows=windows, labels=labels)
+            told = one_of(report, done, len(own))
+            made = generate(run, one, seed=seed, plan=plan, report=told, at_once=at_once, labels=labels)
             made.write(paths[one - 1])
     return paths
 

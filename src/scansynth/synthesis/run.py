@@ -13,7 +13,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
-from scansynth.progress import Report, report_part
+from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
@@ -228,14 +227,13 @@ class Run:
         for sample in range(sampling.samples):
             kind = SharedAlongSlices if sampling.shared_noise else Noise
             noise = kind([(sampling.seed, subject, sample)], self.device)
-            told = partial(report_part, report, sample, sampling.samples) if report else None
             own = self.make(
                 images,
                 available,
                 target,
                 noise=noise,
-                windows=sampling.windows,
-                report=told,
+                at_once=sampling.at_once,
+                report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
             )
@@ -327,7 +325,7 @@ class Run:
         target: str,
         *,
         noise: Noise,
-        windows: int | None = None,
+        at_once: int | None = None,
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
         maps: bool = False,
@@ -339,7 +337,7 @@ class Run:
             available: (1, K) bool, which contrasts are sources.
             target: the contrast to make.
             noise: its key names seed, subject and sample.
-            windows: slices or patches that go through the networks at once.
+            at_once: slices or patches that go through the networks at once.
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
             maps: also the maps that the method's features stand for.
@@ -356,7 +354,7 @@ class Run:
             return Sample(whole.numpy())
         batch, slab = part
         shape = batch["images"].shape[2:]
-        made = self.method.translate(batch, target, self.windows(shape, windows, report), noise)
+        made = self.method.translate(batch, target, self.windows(shape, at_once, report), noise)
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
@@ -369,7 +367,7 @@ class Run:
         if maps:
             if made.maps is None:
                 raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
-            found = made.maps(self.windows(shape, windows, None))
+            found = made.maps(self.windows(shape, at_once, None))
         image = placed(from_network(made.image).clamp(0, 1))
         return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
 
@@ -386,14 +384,17 @@ class Run:
         subject = {"images": to_network(images), "available": available}
         if tissue is not None:
             subject["tissue"] = tissue
-        return {key: value.to(self.device) for key, value in given(subject, readable, slab).items()}, slab
+        return {
+            key: value.to(self.device)
+            for key, value in given(subject, readable, slab, neighbours=self.method.needs.neighbours).items()
+        }, slab
 
     def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
         if report is None:
             return self.method.needs.windows(at_once)
         total, done = self.calls(shape, at_once), count(1)
-        return self.method.needs.windows(at_once, lambda: report(next(done), total))
+        return self.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
 
     def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
         """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""

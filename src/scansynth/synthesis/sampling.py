@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from scansynth.errors import InputError
 
@@ -15,10 +17,10 @@ class Sampling:
     """How many to draw; with several the mean, the standard deviation and each sample are written."""
     shared_noise: bool = False
     """One noise image for all slices: neighbours agree better."""
-    windows: int | None = None
+    at_once: Annotated[int | None, arg(name="windows")] = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
     moments_only: bool = False
-    """Of several samples, keep the mean and the standard deviation only: memory does not grow with their number."""
+    """Keep only the mean and the standard deviation of several samples: memory does not grow with their number."""
     maps: bool = False
     """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     seed: int = 0
@@ -30,7 +32,7 @@ class Sampling:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What of a sidecar tells one drawing from another."""
+        """What of a sidecar tells one translation from another."""
         return {
             "seed": self.seed, "samples": self.samples, "shared_noise": self.shared_noise, "maps": self.maps,
         }  # fmt: skip

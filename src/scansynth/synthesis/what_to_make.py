@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Work:
     """What of a cohort's images is there, and what is left to do."""
 
     there: dict[Image, Path]
@@ -58,7 +58,7 @@ class Plan:
     """Subject and contrast of the images to make."""
 
 
-def make_plan(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Plan:
+def find_work(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Work:
     """Find out what is to be made, check that it may be, and make the folder for it.
 
     Raises:
@@ -82,22 +82,22 @@ def make_plan(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Plan:
         raise InputError(
             f"{listing.root}: no subject {kind} {', '.join(targets)} (found {', '.join(listing.contrasts)})"
         )
-    plan = Plan({}, {}, [])
+    found = Work({}, {}, [])
     for subject, name in work:
         path = output_path(out, listing.layout, subject.name, name)
         try:
             if wanted.overwrite or not is_made(path, wanted.drawn(run), OTHERS, images=wanted.sampling.images(path)):
-                plan.left.append((subject, name))
+                found.left.append((subject, name))
             else:
-                plan.there[subject.name, name] = path
+                found.there[subject.name, name] = path
         except InputError as error:
             log.warning("%s %s: %s", subject.name, name, error)
-            plan.failures[subject.name, name] = str(error)
-    _check(listing, out, wanted, [(subject.name, name) for subject, name in plan.left])
+            found.failures[subject.name, name] = str(error)
+    _check(listing, out, wanted, [(subject.name, name) for subject, name in found.left])
     out.mkdir(parents=True, exist_ok=True)
     if listing.layout == "BIDS":
         bids.describe(out)
-    return plan
+    return found
 
 
 def check_missing(listing: Listing, images: Iterable[Image], accept: Sequence[str]) -> None:

@@ -3,12 +3,11 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 Value = TypeVar("Value")
@@ -60,9 +59,3 @@ def _status(name: str) -> float:
             if line.startswith(name):
                 return int(line.split()[1]) * 1024 / 1e9
     return math.nan
-
-
-def typical(costs: Sequence[Cost]) -> Cost:
-    """Median seconds and largest memory of several volumes."""
-    seconds = float(np.median([cost.seconds for cost in costs]))
-    return Cost(seconds, max(cost.memory_gb for cost in costs), costs[0].parameters)

@@ -7,7 +7,7 @@ clock, and when somebody asks to stop; they hold what a resumed run needs to bec
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -27,22 +27,20 @@ from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.metrics.montage import validation_picture
 from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
+from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
 from scansynth.training.pace import Budget, Crowding, progress_at
 from scansynth.training.stopping import Request, StoppedError
 from scansynth.training.validation import (
-    case_sources,
     held_out_loss,
     held_out_samples,
-    synthesise_case,
-    validation_cases,
+    sources_shown,
+    synthesise_target,
+    validation_targets,
 )
 
 log = logging.getLogger(__name__)
-
-Report = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps finished, steps in all, newest figures)."""
 
 COSTLY = 20
 """Checkpoints by the clock come at least so many times as far apart as writing one takes."""
@@ -96,7 +94,7 @@ class Loop:
         self.validated = state.get("validated", self.start)
         engine.method.train()
         first = engine.processes.first
-        self.validation = validation_cases(cohort, engine.method, config) if first else []
+        self.validation = validation_targets(cohort, engine.method, config) if first else []
         self.held_out = held_out_samples(cohort, engine.method, config) if first else None
         if first and not self.validates:
             log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
@@ -212,7 +210,7 @@ class Loop:
                 cost = saved - before
                 clock += cost
             if report:
-                report(done, self.end, self.figures)
+                report(Event(done, self.end, figures=self.figures))
             if stopping and (not at_end or self.validated < done):
                 raise StoppedError(self.stop.by or 0, done, self.end, str(self.run))
 
@@ -270,18 +268,18 @@ class Loop:
             self.keep_best(done, -loss, {"validation_loss": loss})
             return {"validation/loss": loss}
         with engine.averaged_weights():
-            for case in self.validation:
+            for left_out in self.validation:
                 self.go_on()
-                synthesis = synthesise_case(engine.method, case, self.config.seed, engine.device).numpy()
-                truth = case.truth.numpy()
+                synthesis = synthesise_target(engine.method, left_out, self.config.seed, engine.device).numpy()
+                truth = left_out.truth.numpy()
                 measured = measure("syndiff", synthesis, truth)
-                psnr.setdefault(case.target, []).append(measured.mean(PSNR.column))
-                ssim.setdefault(case.target, []).append(measured.mean(SSIM.column))
-                if case.subject == self.validation[0].subject:
-                    path = self.run / "validation" / f"step-{done:08d}_{case.target}.png"
+                psnr.setdefault(left_out.target, []).append(measured.mean(PSNR.column))
+                ssim.setdefault(left_out.target, []).append(measured.mean(SSIM.column))
+                if left_out.subject == self.validation[0].subject:
+                    path = self.run / "validation" / f"step-{done:08d}_{left_out.target}.png"
                     path.parent.mkdir(exist_ok=True)
-                    picture = validation_picture(path, case_sources(engine.method, case), synthesis, truth)
-                    writer.add_image(f"validation/{case.target}", picture, done, dataformats="HWC")
+                    picture = validation_picture(path, sources_shown(engine.method, left_out), synthesis, truth)
+                    writer.add_image(f"validation/{left_out.target}", picture, done, dataformats="HWC")
         figures = {f"validation/{target}/psnr": float(np.mean(values)) for target, values in psnr.items()}
         mean = float(np.mean(list(figures.values())))
         figures |= {f"validation/{target}/ssim": float(np.mean(values)) for target, values in ssim.items()}

@@ -21,9 +21,10 @@ from scansynth.data.record import PreparationRecord
 from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.precision import choose_precision
+from scansynth.progress import Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
-from scansynth.training.loop import Loop, Report, cut_back
+from scansynth.training.loop import Loop, cut_back
 from scansynth.training.pace import threads
 from scansynth.training.parts import find_first_stage, make_parts
 from scansynth.training.run_folder import locked, open_run
@@ -54,7 +55,7 @@ def train(
         device: where to compute.
         init: another run whose weights are the start (fine-tuning); ignored when the run resumes.
         overwrite: throw away a run that is there.
-        report: told of every step, in the first process.
+        report: told of every step and of the newest figures, in the first process.
         processes: that train together; by default there is only this one.
         first_stage: run of the autoencoder that a latent method works on; not needed when the run resumes.
 

@@ -23,7 +23,7 @@ from scansynth.training.first_stage import FirstStage
 from scansynth.training.loop import step
 from scansynth.training.pace import choose_threads, threads, timed
 from scansynth.training.parts import make_method
-from scansynth.training.validation import held_out_loss, held_out_samples, synthesise_case, validation_cases
+from scansynth.training.validation import held_out_loss, held_out_samples, synthesise_target, validation_targets
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +129,11 @@ def with_steps(
 
 
 def validation_seconds(config: RunConfig[Any], cohort: Cohort, processes: Processes, stage: FirstStage | None) -> float:
-    """About how long the validation at the end takes: one case of it, times their number."""
+    """About how long the validation at the end takes: one target of it, times their number."""
     method, device = make_method(config).to(processes.device), processes.device
     method.first_stage = stage
     if (samples := held_out_samples(cohort, method, config)) is not None:
         once = replace(config, training=replace(config.training, validation_slices=1))
         return config.training.validation_slices * timed(lambda: held_out_loss(method, samples, once, device))
-    cases = validation_cases(cohort, method, config)
-    return len(cases) * timed(lambda: synthesise_case(method, cases[0], config.seed, device)) if cases else 0.0
+    targets = validation_targets(cohort, method, config)
+    return len(targets) * timed(lambda: synthesise_target(method, targets[0], config.seed, device)) if targets else 0.0

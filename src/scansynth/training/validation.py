@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Case:
+class ValidationTarget:
     """Slices of one validation subject with one target left out (or, where it is reconstructed, alone)."""
 
     subject: str
@@ -34,9 +34,9 @@ class Case:
     truth: torch.Tensor  # (X, Y, n), 0 and up
 
 
-def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[Case]:
+def validation_targets(cohort: Cohort, method: Method, config: RunConfig[Any]) -> list[ValidationTarget]:
     """Every validation subject with every target that it has (together with a source, if that is needed)."""
-    cases = []
+    found = []
     for subject in cohort.subjects("val"):
         if not cohort.registered(subject):
             continue
@@ -60,16 +60,17 @@ def validation_cases(cohort: Cohort, method: Method, config: RunConfig[Any]) -> 
             except InputError as error:
                 log.warning("no validation of %s %s: %s", subject, target, error)
                 continue
-            cases.append(Case(subject, target, given(whole, readable, z), truth))
-    return cases
+            shown = given(whole, readable, z, neighbours=method.needs.neighbours)
+            found.append(ValidationTarget(subject, target, shown, truth))
+    return found
 
 
 @torch.no_grad()
-def synthesise_case(method: Method, case: Case, seed: int, device: torch.device) -> torch.Tensor:
-    """The synthesis of a validation case, (X, Y, n) in [0, 1]."""
-    batch = {key: value.to(device) for key, value in case.batch.items()}
-    noise = Noise([(seed, case.subject, 0)], device)
-    made = method.translate(batch, case.target, method.needs.windows(), noise).image
+def synthesise_target(method: Method, left_out: ValidationTarget, seed: int, device: torch.device) -> torch.Tensor:
+    """The synthesis of a validation target, (X, Y, n) in [0, 1]."""
+    batch = {key: value.to(device) for key, value in left_out.batch.items()}
+    noise = Noise([(seed, left_out.subject, 0)], device)
+    made = method.translate(batch, left_out.target, method.needs.windows(), noise).image
     return from_network(made)[0, 0].clamp(0, 1).cpu()
 
 
@@ -107,10 +108,10 @@ def held_out_loss(
     return float(np.mean(values))
 
 
-def case_sources(method: Method, case: Case) -> dict[str, np.ndarray]:
-    """The available contrasts of a validation case, (X, Y, n) in [0, 1]."""
+def sources_shown(method: Method, left_out: ValidationTarget) -> dict[str, np.ndarray]:
+    """The available contrasts of a validation target, (X, Y, n) in [0, 1]."""
     return {
-        name: from_network(case.batch["images"][0, index]).numpy()
+        name: from_network(left_out.batch["images"][0, index]).numpy()
         for index, name in enumerate(method.contrasts)
-        if case.batch["available"][0, index]
+        if left_out.batch["available"][0, index]
     }

@@ -10,7 +10,7 @@ machine: `scansynth compare` measures both.
 from collections.abc import Iterable
 
 from scansynth.recipes.syndiff import ABLATIONS, TASKS
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row, transcribed
 
 CITATION = (
     "Özbey et al., Unsupervised Medical Image Translation With Adversarial Diffusion Models, "
@@ -53,8 +53,8 @@ PELVIS = DataSet(
 )
 
 
-def _task(name: str, data: DataSet, *targets: str) -> Task:
-    return Task(name, data.name, TASKS[name].contrasts, targets, TASKS[name].of)
+def _task(name: str, data: DataSet, *targets: str) -> PaperTask:
+    return PaperTask(name, data.name, TASKS[name].contrasts, targets, TASKS[name].of)
 
 
 SYNDIFF = Row("syndiff", "SynDiff", "syndiff", "syndiff_small")
@@ -74,7 +74,7 @@ def _table(
     shows: str,
     *,
     data: tuple[DataSet, ...],
-    tasks: tuple[Task, ...],
+    tasks: tuple[PaperTask, ...],
     rows: Iterable[Row],
     text: str,
     places: list[tuple[str, str]],
@@ -187,9 +187,9 @@ TABLE_4 = _table(
 )
 
 SYNTHESES = (
-    Task("ixi_t1", "ixi", ("T1w",), ("T1w",)),
-    Task("brats_t2", "brats", ("T2w",), ("T2w",)),
-    Task("pelvis_ct", "pelvis", ("CT",), ("CT",)),
+    PaperTask("ixi_t1", "ixi", ("T1w",), ("T1w",)),
+    PaperTask("brats_t2", "brats", ("T2w",), ("T2w",)),
+    PaperTask("pelvis_ct", "pelvis", ("CT",), ("CT",)),
 )
 
 TABLE_6 = PaperTable(

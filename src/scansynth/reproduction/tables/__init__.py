@@ -1,8 +1,8 @@
-"""Tables of the papers as recipes: data, split, methods, protocol and the printed figures; one file a paper."""
+"""Tables of the papers: data, split, methods, protocol and the printed figures; one file a paper."""
 
 from scansynth.errors import InputError
-from scansynth.recipes.tables import cdpm, cg_ddpm, cola_diff, mrdiff, syndiff
-from scansynth.recipes.tables.paper_table import PaperTable
+from scansynth.reproduction.tables import cdpm, cg_ddpm, cola_diff, mrdiff, syndiff
+from scansynth.reproduction.tables.paper_table import PaperTable
 
 TABLES: dict[str, PaperTable] = {
     table.name: table for paper in (syndiff, mrdiff, cola_diff, cg_ddpm, cdpm) for table in paper.TABLES

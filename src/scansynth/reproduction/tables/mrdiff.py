@@ -10,7 +10,7 @@ from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
 from scansynth.recipes.mrdiff import ARMS
 from scansynth.recipes.mrdiff import TASKS as PAPERS_TASKS
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row, transcribed
 
 CITATION = "Shin et al., Physics-driven Signal Regularization in Diffusion Models for Multi-contrast MR Image Synthesis"
 TRAINING = (
@@ -43,7 +43,9 @@ SPINE = DataSet(
 )
 
 
-TASKS = tuple(Task(task.name, task.name, task.contrasts, (task.target,), task.of) for task in PAPERS_TASKS.values())
+TASKS = tuple(
+    PaperTask(task.name, task.name, task.contrasts, (task.target,), task.of) for task in PAPERS_TASKS.values()
+)
 TABLE_1 = """
 HiNet    27.33±2.34 79.38±6.06 0.8765±0.0316 0.1035±0.0250 | 19.47±1.73 73.50±5.52 0.8657±0.0328 0.1842±0.0245
 ResViT   28.12±2.72 80.56±7.07 0.8826±0.0331 0.0964±0.0266 | 19.62±1.90 73.35±6.18 0.8658±0.0372 0.1844±0.0289

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from scansynth.data.prepare import find_preparation
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row, transcribed
 
 T1W = DataSet(
     name="t1w",
@@ -37,7 +37,7 @@ TABLES = (
         "MICCAI 2023",
         data=(T1W,),
         training="AdamW, learning rate 1e-4, batch 3, 200,000 iterations, at most 20 slices a sample",
-        tasks=(Task("t1w", "t1w", ("T1w",), ("T1w",), lambda base: replace(base, contrasts=("T1w",))),),
+        tasks=(PaperTask("t1w", "t1w", ("T1w",), ("T1w",), lambda base: replace(base, contrasts=("T1w",))),),
         rows=(
             *(Row(label, label) for label in ("3D-VAE-GAN", "3D-GAN-GP", "3D-α-WGAN", "CCE-GAN", "HA-GAN")),
             Row("ddpm_3d", "3D-DPM", "ddpm_3d", "ddpm_3d_small"),

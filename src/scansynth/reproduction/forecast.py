@@ -1,31 +1,28 @@
 """What reproducing a table would take: every run with its steps, hours and memory here. Nothing is written."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from scansynth.config import RunConfig
+from scansynth.data.coarse_phantoms import SUBJECTS
 from scansynth.data.prepare import Preparation
-from scansynth.demo import SUBJECTS
 from scansynth.precision import choose_precision
-from scansynth.recipes.tables.paper_table import PaperTable, Row, Task
+from scansynth.progress import Event, Report, silent
 from scansynth.reproduction.request import Request, needs
 from scansynth.reproduction.table import differences, paper_lines
+from scansynth.reproduction.tables.paper_table import PaperTable, PaperTask, Row
 from scansynth.training import checkpoint
 from scansynth.training.trial import STEPS, WARM_UP, Trial, try_steps
 
-Report = Callable[[str, int, int], None]
-"""Called with (what is being done, done, in all)."""
-
 
 @dataclass(frozen=True)
-class PlannedRun:
+class RunForecast:
     """One training."""
 
-    task: Task
+    task: PaperTask
     row: Row
     config: RunConfig[Any]
     finished: int
@@ -41,12 +38,12 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forecast:
     """All trainings of a request, and where they would run."""
 
     request: Request
     device: torch.device
-    runs: tuple[PlannedRun, ...]
+    runs: tuple[RunForecast, ...]
 
     @property
     def hours(self) -> float:
@@ -57,32 +54,32 @@ class Plan:
 class _Trials:
     """One trial for runs of equal settings and size."""
 
-    def __init__(self, device: torch.device, tell: Report):
-        self.device, self.tell, self.found = device, tell, dict[tuple[Any, ...], Trial]()
+    def __init__(self, device: torch.device, report: Report):
+        self.device, self.report, self.found = device, report, dict[tuple[Any, ...], Trial]()
 
     def of(self, config: RunConfig[Any], size: tuple[int, int]) -> Trial:
         training = config.training
         key = (config.method, config.settings, len(config.contrasts), size, training.batch_size, training.precision)
         if key not in self.found:
             what = f"trying {config.method} at {size[0]}×{size[1]}, trial {len(self.found) + 1}"
-            self.tell(what, 0, 1)
+            self.report(Event(0, 1, what))
             self.found[key] = try_steps(config, size, self.device)
-            self.tell(what, 1, 1)
+            self.report(Event(1, 1, what))
         return self.found[key]
 
 
-def plan(request: Request, device: torch.device, report: Report | None = None) -> Plan:
+def foresee(request: Request, device: torch.device, report: Report | None = None) -> Forecast:
     """Work out the trainings, trying a few steps of each kind on random images.
 
-    Where no data is given at all, all tasks are planned.
+    Where no data is given at all, all tasks are foreseen.
 
     Raises:
         InputError: if data is given that does not suffice, or the folder holds something else.
     """
-    trials = _Trials(device, report or (lambda what, done, total: None))
+    trials = _Trials(device, report or silent)
     if request.table.obstacle:
-        return Plan(request, device, ())
-    request.listings()  # for its errors: a plan is of no use where the data does not suffice
+        return Forecast(request, device, ())
+    request.listings()  # for its errors: a forecast is of no use where the data does not suffice
     known, runs = request.steps(), []
     tasks = request.tasks or request.table.tasks
     work = [*request.first_stages, *((task, row) for task in tasks for row in request.table.present)]
@@ -97,8 +94,8 @@ def plan(request: Request, device: torch.device, report: Report | None = None) -
         newest = checkpoint.current(request.run_folder(task, row) / "last")
         finished = checkpoint.step_of(newest) if newest else 0
         trial = trials.of(config, size) if finished < config.training.steps else None
-        runs.append(PlannedRun(task, row, config, finished, trial))
-    return Plan(request, device, tuple(runs))
+        runs.append(RunForecast(task, row, config, finished, trial))
+    return Forecast(request, device, tuple(runs))
 
 
 def slice_size(preparation: Preparation) -> tuple[int, int]:
@@ -109,13 +106,13 @@ def slice_size(preparation: Preparation) -> tuple[int, int]:
     return height, width
 
 
-def text(plan: Plan) -> str:
-    """The plan for people."""
-    request, table = plan.request, plan.request.table
+def text(forecast: Forecast) -> str:
+    """The forecast for people."""
+    request, table = forecast.request, forecast.request.table
     found = [f"{table.name}: {table.shows}", f"{table.citation}.", ""]
     found += ["Data:", *(f"- {_data_line(request, data.name)}" for data in table.data), ""]
-    if plan.runs:
-        found += _run_lines(plan)
+    if forecast.runs:
+        found += _run_lines(forecast)
     else:
         found += [f"Nothing of it can be run: {table.obstacle}.", f"Training in the paper: {table.training}."]
     if table.present and table.absent:
@@ -138,14 +135,14 @@ def _data_line(request: Request, name: str) -> str:
     return f"{words}. Not given (--data {name}=FOLDER)"
 
 
-def _run_lines(plan: Plan) -> list[str]:
-    request = plan.request
-    first = plan.runs[0]
+def _run_lines(forecast: Forecast) -> list[str]:
+    request = forecast.request
+    first = forecast.runs[0]
     lines = [
         "| run | recipe | steps | done | batch | image | s a step | hours left | memory (GB) |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
-    for run in plan.runs:
+    for run in forecast.runs:
         training, trial = run.config.training, run.trial
         recipe = request.recipe(run.row) + (f", {run.row.label}" if run.row.change else "")
         cells = [f"{run.task.name}/{run.row.name}", recipe, f"{training.steps:,}", f"{run.finished:,}"]
@@ -153,20 +150,20 @@ def _run_lines(plan: Plan) -> list[str]:
         cells += [f"{trial.seconds:.2f}" if trial else "–", _hours(run.hours)]
         cells += [f"{trial.memory_gb:.1f}" if trial and not math.isnan(trial.memory_gb) else "–"]
         lines.append(f"| {' | '.join(cells)} |")
-    steps = sum(run.config.training.steps for run in plan.runs)
-    left = sum(max(0, run.config.training.steps - run.finished) for run in plan.runs)
-    threads = f" (threads: {torch.get_num_threads()})" if plan.device.type == "cpu" else ""
-    place = f"{plan.device}{threads}"
+    steps = sum(run.config.training.steps for run in forecast.runs)
+    left = sum(max(0, run.config.training.steps - run.finished) for run in forecast.runs)
+    threads = f" (threads: {torch.get_num_threads()})" if forecast.device.type == "cpu" else ""
+    place = f"{forecast.device}{threads}"
     about = "about " if request.minutes else ""
     lines += [
         "",
-        f"In all: {len(plan.runs)} runs, {about}{steps:,} steps, {left:,} of them left, {_hours(plan.hours)} hours one "
-        f"run after another, on {place}.",
+        f"In all: {len(forecast.runs)} runs, {about}{steps:,} steps, {left:,} of them left, "
+        f"{_hours(forecast.hours)} hours one run after another, on {place}.",
         f"Rates and memory are estimates from a trial just now: {WARM_UP} step to warm up and {STEPS} measured of each "
         "kind, on random images. Preparation, validation and evaluation come on top; other work on the machine counts.",
         f"In the folder: {request.out}",
     ]
-    lines.append(f"Networks compute in {choose_precision(first.config.training.precision, plan.device)}.")
+    lines.append(f"Networks compute in {choose_precision(first.config.training.precision, forecast.device)}.")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from scansynth.config import RunConfig
 from scansynth.data.prepare import find_preparation
 from scansynth.recipes.cg_ddpm import STEPS_PER_EPOCH
-from scansynth.recipes.tables.paper_table import DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row, transcribed
 
 CITATION = "CG-DDPM (cycle-guided denoising diffusion probability model for cross-modality MRI synthesis)"
 TRAINING = (
@@ -26,7 +26,7 @@ BRATS = DataSet(
 )
 
 
-def _task(name: str, second: str, epochs: int) -> Task:
+def _task(name: str, second: str, epochs: int) -> PaperTask:
     """Both directions between T1w and a second contrast, from one run a method."""
 
     def change(base: RunConfig[Any]) -> RunConfig[Any]:
@@ -36,7 +36,7 @@ def _task(name: str, second: str, epochs: int) -> Task:
             settings = replace(settings, joint_from=500 / epochs)
         return replace(base, contrasts=("T1w", second), settings=settings, training=training)
 
-    return Task(name, "brats", ("T1w", second), (second, "T1w"), change)
+    return PaperTask(name, "brats", ("T1w", second), (second, "T1w"), change)
 
 
 TASKS = (_task("t1_t2", "T2w", 1000), _task("t1_flair", "FLAIR", 850))

@@ -6,7 +6,7 @@ from typing import Any
 from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
 from scansynth.recipes.cola_diff import ABLATIONS, TASKS
-from scansynth.recipes.tables.paper_table import Change, DataSet, PaperTable, Row, Task, transcribed
+from scansynth.reproduction.tables.paper_table import Change, DataSet, PaperTable, PaperTask, Row, transcribed
 
 CITATION = "Jiang et al., CoLa-Diff: Conditional Latent Diffusion Model for Multi-modal MRI Synthesis"
 TRAINING = (
@@ -90,7 +90,7 @@ TABLES = (
         citation=CITATION,
         data=(BRATS, IXI),
         training=TRAINING,
-        tasks=tuple(Task(one.name, one.data, one.contrasts, (one.target,), one.of) for one in PLACES_1),
+        tasks=tuple(PaperTask(one.name, one.data, one.contrasts, (one.target,), one.of) for one in PLACES_1),
         rows=(
             *(Row(label, label) for label in ("MM-GAN", "Hi-Net", "ProvoGAN")),
             Row("ldm", "LDM", "ldm", "ldm_small"),
@@ -107,7 +107,7 @@ TABLES = (
         citation=CITATION,
         data=(BRATS,),
         training=TRAINING,
-        tasks=(Task(T2W_FROM_ALL.name, "brats", T2W_FROM_ALL.contrasts, ("T2w",), T2W_FROM_ALL.of),),
+        tasks=(PaperTask(T2W_FROM_ALL.name, "brats", T2W_FROM_ALL.contrasts, ("T2w",), T2W_FROM_ALL.of),),
         rows=(
             _arm("no_network", "Modified latent diffusion network"),
             _arm("no_structure", "Structural guidance"),
@@ -126,7 +126,7 @@ TABLES = (
         citation=CITATION,
         data=(BRATS, IXI),
         training=TRAINING,
-        tasks=tuple(Task(name, data, names, ("T2w",), _to_t2w(*names)) for name, (data, names) in FROM.items()),
+        tasks=tuple(PaperTask(name, data, names, ("T2w",), _to_t2w(*names)) for name, (data, names) in FROM.items()),
         rows=(COLA,),
         protocol="cola-diff",
         figures=transcribed(TABLE_2_BOTTOM, [(name, "T2w") for name in FROM]),

@@ -60,7 +60,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Task:
+class PaperTask:
     """One training of each method: some contrasts of a data set."""
 
     name: str
@@ -105,7 +105,7 @@ class PaperTable:
     data: tuple[DataSet, ...]
     training: str
     """The paper's training, in words."""
-    tasks: tuple[Task, ...]
+    tasks: tuple[PaperTask, ...]
     rows: tuple[Row, ...]
     protocol: str | None
     """How it is measured; None while no protocol does."""

@@ -1,0 +1,174 @@
+"""Units of samples: what is trained on, and through what a volume is seen, one class each."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scansynth.config import RunConfig
+from scansynth.data.augmentation import Augmentation
+from scansynth.data.datasets import SliceDataset, read_image, to_network
+from scansynth.data.settings import DataSettings
+from scansynth.diffusion.windows import SliceWindows, VolumeWindows
+from scansynth.errors import InputError
+from scansynth.given import given, sources_for
+from scansynth.methods import METHODS
+from scansynth.needs import Latents, Patches, Slices, Volumes
+from scansynth.training.parts import make_method, needs_of
+
+BOTH = ("T1w", "T2w")
+DATA = DataSettings(min_foreground=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_needs_are_known_without_networks(name, tiny, monkeypatch):
+    config = tiny(name)
+    built = make_method(config).needs
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a network was built"))
+    known = needs_of(config)
+    assert type(known) is type(built)
+    for field in ("paired", "size_multiple", "generates", "tissue", "labels", "sequences", "neighbours"):
+        assert getattr(known, field) == getattr(built, field), field
+    assert known.first_stage == built.first_stage
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_random_batch_is_like_a_training_batch(name, tiny, cohort):
+    needs = needs_of(tiny(name))
+    batch = needs.random_batch(2, 3, (32, 32), seed=0)
+    if needs.first_stage is None:
+        sample = needs.samples(
+            cohort, BOTH, seed=0, data=DataSettings() if name in ("cdpm", "cg_ddpm", "ddpm") else DATA
+        )[0]
+        assert {key: (3, *value.shape) for key, value in sample.items()} == {
+            key: tuple(value.shape) for key, value in batch.items()
+        }
+    assert all(torch.equal(batch[key], needs.random_batch(2, 3, (32, 32), seed=0)[key]) for key in batch)
+
+
+def test_neighbours_are_the_slices_below_and_above(cohort):
+    samples = Slices(neighbours=2).samples(cohort, BOTH, seed=1, data=DATA)
+    plain = Slices().samples(cohort, BOTH, seed=1, data=DATA)
+    assert isinstance(samples, SliceDataset)
+    seen = set()
+    for i in range(len(samples)):
+        (subject, z), sample = next(iter(samples.places(i).values())), samples[i]
+        assert torch.equal(sample["images"], plain[i]["images"])
+        assert sample["neighbours"].shape == (2, 4, 32, 32)
+        whole = to_network(read_image(cohort, subject, "T2w"))
+        for place, away in enumerate((-2, -1, 1, 2)):
+            inside = 0 <= z + away < whole.shape[2]
+            expected = whole[..., z + away] if inside else torch.full((32, 32), -1.0)
+            assert torch.equal(sample["neighbours"][1, place], expected)
+            seen.add(inside)
+    assert seen == {True, False}
+
+
+def test_synthesis_gives_the_neighbours_that_training_shows(cohort):
+    samples = Slices(neighbours=1).samples(cohort, BOTH, "val", seed=0, data=DATA)
+    assert isinstance(samples, SliceDataset)
+    subject = cohort.subjects("val")[0]
+    images = torch.stack([to_network(read_image(cohort, subject, name)) for name in BOTH])[None]
+    whole = {"images": images, "available": torch.ones(1, 2, dtype=torch.bool)}
+    places = {samples.places(i)["T1w"][1]: samples[i] for i in range(len(samples))}
+    z = torch.tensor(sorted(places)[::3])  # a few slices, as a validation shows them: neighbours are the volume's
+    batch = given(whole, sources_for("T2w", BOTH), z, neighbours=1)
+    assert batch["neighbours"].shape == (1, 2, 2, 32, 32, len(z))
+    for n, place in enumerate(z.tolist()):
+        assert torch.equal(batch["neighbours"][0, 0, ..., n], places[place]["neighbours"][0])
+    assert not batch["neighbours"][:, 1].any()  # the target's are hidden, as it is
+
+
+def test_neighbours_are_augmented_as_their_slice_is():
+    change = Augmentation(flip=0.5, rotation_degrees=20, scale=0.2, shift=0.1, gain=0.3, gamma=0.3)
+    image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for seed in range(4):
+        alone = change.apply(image[:, 0], np.random.default_rng(seed))
+        together = change.apply(image.repeat(1, 3, 1, 1), np.random.default_rng(seed))
+        for place in range(3):
+            torch.testing.assert_close(together[:, place], alone)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_slices_along_another_axis(gridded, axis):
+    needs = Slices(axis=axis)
+    samples = needs.samples(gridded, BOTH, seed=0, data=DATA)
+    assert isinstance(samples, SliceDataset)
+    sample, places = samples[3], samples.places(3)
+    assert sample["images"].shape == (2, 32, 16)
+    for k, contrast in enumerate(BOTH):
+        subject, place = places[contrast]
+        whole = to_network(read_image(gridded, subject, contrast))
+        assert torch.equal(sample["images"][k], whole.select(axis, place))
+        assert ((whole.select(axis, place) > -1).float().mean() > 0.05).item()
+    assert needs.validated(np.arange(3, 9), 16, 2).tolist() == list(range(16))
+    assert needs.slab(4, 6, 16) == slice(0, 16)
+    with pytest.raises(InputError, match="multiples"):
+        Slices(axis=axis, size_multiple=12).check_volume((32, 32, 16))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_windows_along_an_axis_put_slices_back(axis):
+    volume = torch.randn(1, 2, 6, 8, 10, generator=torch.Generator().manual_seed(0))
+    shapes, ticks = [], []
+    windows = SliceWindows(4, lambda: ticks.append(0), axis=axis)
+
+    def function(x):
+        shapes.append(tuple(x.shape[2:]))
+        return 2 * x
+
+    assert torch.equal(windows.map(function, volume), 2 * volume)
+    sides = [6, 8, 10]
+    del sides[axis]
+    assert set(shapes) == {tuple(sides)}
+    assert len(ticks) == windows.ticks((6, 8, 10))
+
+
+def test_unpaired_slices_or_neighbours_lie_along_the_last_axis():
+    for settings in ({"paired": False}, {"neighbours": 1}):
+        with pytest.raises(InputError, match="along axis 1"):
+            Slices(axis=1, **settings)
+
+
+def test_whole_volumes(gridded, cohort):
+    needs = Volumes(depth=16, size_multiple=4)
+    samples = needs.samples(gridded, BOTH, seed=0, data=DataSettings())
+    assert len(samples) == len(gridded.subjects("train"))
+    assert samples[0]["images"].shape == (2, 32, 32, 16)
+    assert needs.random_batch(2, 1, (32, 32), seed=0)["images"].shape == (1, 2, 32, 32, 16)
+    assert needs.slab(4, 6, 16) == slice(0, 16)
+    windows = needs.windows()
+    assert isinstance(windows, VolumeWindows)
+    assert torch.equal(windows.map(lambda x: x + 1, torch.zeros(1, 1, 2, 2, 2)), torch.ones(1, 1, 2, 2, 2))
+    with pytest.raises(InputError, match="multiples of 32"):
+        replace(needs, size_multiple=32).samples(gridded, BOTH, seed=0, data=DataSettings())
+    with pytest.raises(InputError, match="only acceleration counts"):
+        needs.samples(gridded, BOTH, seed=0, data=DataSettings(slices_per_subject=3))
+
+
+def test_volumes_of_several_shapes_are_refused(cohort, monkeypatch):
+    shape = type(cohort).shape
+    first = cohort.subjects("train")[0]
+    monkeypatch.setattr(
+        type(cohort),
+        "shape",
+        lambda self, subject, contrast, **how: (8, 8, 8) if subject == first else shape(self, subject, contrast, **how),
+    )
+    with pytest.raises(InputError, match="whole volumes of one shape"):
+        Volumes(depth=16).samples(cohort, BOTH, seed=0, data=DataSettings())
+
+
+def test_a_patch_that_networks_cannot_halve_is_refused():
+    with pytest.raises(InputError, match="multiples of 8"):
+        Patches((16, 12, 8), size_multiple=8)
+
+
+def test_latents_cannot_be_augmented(cohort):
+    with pytest.raises(InputError, match="cannot be augmented"):
+        Latents(3, 4).samples(cohort, BOTH, seed=0, data=DataSettings(augmentation=Augmentation(flip=0.5)))
+
+
+def test_a_run_says_what_it_needs(tiny):
+    config: RunConfig = tiny("mrdiff")
+    assert needs_of(config).sequences == {"T1w": "spin_echo", "T2w": "spin_echo"}
