@@ -14,10 +14,11 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
+from scansynth.data.subject import sidecar_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.synthesis.folder import translate_cohort
-from scansynth.synthesis.image import Synthesis, is_made, sidecar_of
+from scansynth.synthesis.image import Synthesis, is_made
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
 

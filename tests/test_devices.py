@@ -24,10 +24,10 @@ from conftest import CASES, find_case, first_stage_if, toy_settings
 from scansynth.cli import main
 from scansynth.config import RunConfig, Training, to_yaml
 from scansynth.data.cohort import Cohort
+from scansynth.data.subject import sidecar_of
 from scansynth.devices import Processes, find_device, start_processes
 from scansynth.errors import InputError, ToldElsewhereError
 from scansynth.method import Progress
-from scansynth.synthesis.image import sidecar_of
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine

@@ -349,3 +349,39 @@ def test_describe(tmp_path):
         "",
         "stated splits: 2 train, 1 without",
     ]
+
+
+def test_names_may_end_as_those_of_other_formats(tmp_path):
+    touch(tmp_path / "bids", "sub-01/anat/sub-01_T1w.mgz", "sub-01/anat/sub-01_T2w.NRRD", "sub-02/anat/sub-02_T1w.mha",
+          "sub-02/anat/sub-02_dseg.mgz")  # fmt: skip
+    (tmp_path / "bids/sub-01/anat/sub-01_T1w.json").write_text("{}")
+    listing = find_subjects(tmp_path / "bids")
+    one, other = listing.subjects
+    assert {name: file.name for name, file in one.scans.items()} == {"T1w": "sub-01_T1w.mgz", "T2w": "sub-01_T2w.NRRD"}
+    assert one.sidecars["T1w"].name == "sub-01_T1w.json"
+    assert (other.scans["T1w"].name, other.masks["tissue"].name) == ("sub-02_T1w.mha", "sub-02_dseg.mgz")
+    assert listing.not_taken == ()
+    touch(tmp_path / "brats", "case/case_t1.nrrd", "case/case_seg.mha", "case/case_t2.nii.gz")
+    (case,) = find_subjects(tmp_path / "brats").subjects
+    assert (set(case.scans), set(case.masks)) == ({"T1w", "T2w"}, {"seg"})
+    touch(tmp_path / "ixi", "IXI012-HH-1211-T1.mgh", "IXI012-HH-1211-T2.mhd")
+    assert find_subjects(tmp_path / "ixi").contrasts == ("T1w", "T2w")
+
+
+def test_beside_nifti_other_formats_are_left_and_change_nothing(tmp_path):
+    touch(
+        tmp_path, "case/case_t1.nii.gz", "case/case_t1.mgz", "case/case_t1.mha", "case/case_t2.NII", "case/Case_t2.mgz"
+    )
+    listing = find_subjects(tmp_path)
+    (case,) = listing.subjects
+    assert {name: file.name for name, file in case.scans.items()} == {"T1w": "case_t1.nii.gz", "T2w": "case_t2.NII"}
+    assert [one.path.name for one in listing.not_taken] == ["Case_t2.mgz", "case_t1.mgz", "case_t1.mha"]
+    touch(tmp_path / "bids", "sub-01/anat/sub-01_acq-z_T1w.nii.gz", "sub-01/anat/sub-01_acq-a_T1w.mgz")
+    (one,) = find_subjects(tmp_path / "bids").subjects
+    assert one.scans["T1w"].name == "sub-01_acq-z_T1w.nii.gz"
+
+
+def test_a_synthetic_scan_of_another_format_is_none(tmp_path):
+    touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T2w.mgz")
+    (tmp_path / "sub-01/anat/sub-01_T2w.json").write_text('{"synthetic": true}')
+    assert find_subjects(tmp_path).contrasts == ("T1w",)

@@ -13,10 +13,11 @@ import scansynth
 from scansynth.cli import main
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
+from scansynth.data.subject import sidecar_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.synthesis.folder import translate_cohort
-from scansynth.synthesis.image import Synthesis, is_made, sidecar_of
+from scansynth.synthesis.image import Synthesis, is_made
 from scansynth.synthesis.run import Run
 from scansynth.training.train import train
 
@@ -101,6 +102,21 @@ def test_a_scan_does_not_get_the_sidecar_of_a_synthesis(source, tmp_path):
     assert_refused(tmp_path, tmp_path / "t2.nii.gz", r"t2\.nii is not marked synthetic, and t2\.json")
     write_scan(tmp_path / "flair.nii.gz")
     assert_refused(tmp_path, tmp_path / "flair.nii", r"flair\.nii\.gz is not marked synthetic")
+
+
+@pytest.mark.parametrize("name", ["t2.mgz", "t2.mgh.gz", "t2.mha", "t2.NRRD", "t2_std.mgz"])
+def test_nor_does_a_scan_of_another_format(source, tmp_path, name):
+    (tmp_path / name).write_bytes(b"some scan" * 100)
+    assert_refused(tmp_path, tmp_path / "t2.nii.gz", f"{name} is not marked synthetic, and {name[:-4]}|{name}")
+
+
+def test_a_source_of_another_format_and_its_sidecar_are_kept(source, tmp_path):
+    (tmp_path / "scan.mgz").write_bytes(b"a scan")
+    (tmp_path / "scan.json").write_text('{"synthetic": true}')
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"scan\.json is a source of the synthesis"):
+        synthesis(tmp_path / "scan.mgz").write(tmp_path / "scan.nii.gz")
+    assert contents(tmp_path) == before
 
 
 def test_a_name_that_is_none_costs_no_sidecar(source, tmp_path):

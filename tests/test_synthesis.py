@@ -16,6 +16,7 @@ from scansynth.data.datasets import as_acquired
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import grid_for, prepare
+from scansynth.data.subject import sidecar_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.evaluation.evaluate import evaluate
@@ -27,7 +28,6 @@ from scansynth.needs import Slices
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis.folder import translate_cohort
-from scansynth.synthesis.image import sidecar_of
 from scansynth.synthesis.run import Run, Sample
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
@@ -83,6 +83,17 @@ def test_translation_does_not_depend_on_the_files_orientation(runs, source, tmp_
     straight = run.translate({"T1w": source}, subject="a")
     turned = run.translate({"T1w": tmp_path / "turned.nii.gz"}, subject="a")
     np.testing.assert_allclose(straight.array, turned.array, atol=1e-5 * straight.array.max())
+
+
+def test_a_source_of_another_format_gives_the_same_image_as_nifti(runs, source, tmp_path):
+    original = nib.load(source)
+    scan = nib.MGHImage(original.get_fdata(dtype=np.float32), original.affine)
+    nib.save(scan, tmp_path / source.name.replace(".nii.gz", ".mgz"))
+    run = scansynth.load(runs["syndiff"])
+    expected, made = (run.translate({"T1w": file}) for file in (source, next(tmp_path.iterdir())))
+    np.testing.assert_allclose(made.array, expected.array, atol=1e-5 * expected.array.max())
+    made.write(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(nib.load(tmp_path / "out.nii.gz").affine, original.affine, atol=1e-5)
 
 
 def test_intensities_are_in_the_targets_training_unit(runs, bids):

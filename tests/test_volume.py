@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Extension
 
-from scansynth.data.volume import Volume, check_same_grid, read_labels, same_grid
+from scansynth.data.readers import read_labels
+from scansynth.data.volume import Volume, check_same_grid, same_grid
 from scansynth.errors import InputError
 
 SHAPE = (4, 5, 6)

@@ -178,18 +178,33 @@ def second_download(folder: Path) -> None:
     _rename(folder, 2, "T1w (1).nii.gz")
 
 
-@kind("nrrd", named("sub-02_T1w.nrrd"))
-def nrrd(folder: Path) -> None:
-    """One scan is an NRRD among NIfTI files."""
+def _nrrd(folder: Path, grid: str) -> None:
+    """A cohort of which one scan is an NRRD whose header says so of its grid."""
     bids(folder)
     bids_path(folder, 2).unlink()
     sizes = " ".join(map(str, SHAPE))
-    header = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {sizes}\nendian: little\nencoding: raw\n\n"
+    header = f"NRRD0004\ntype: short\ndimension: 3\n{grid}sizes: {sizes}\nendian: little\nencoding: raw\n\n"
     data = voxels(2, "T1w").astype("<i2").tobytes(order="F")
     bids_path(folder, 2, name="T1w.nrrd").write_bytes(header.encode() + data)
 
 
-@kind("mgz", named("sub-02_T1w.mgz"))
+@kind("nrrd", right(everyone_follows("T1w", "T2w")))
+def nrrd(folder: Path) -> None:
+    """One scan is an NRRD among NIfTI files."""
+    directions, origin = (
+        " ".join(f"({','.join(map(str, row))})" for row in rows) for rows in (AFFINE[:3, :3].T, AFFINE[None, :3, 3])
+    )
+    place = f"space directions: {directions}\nspace origin: {origin}\n"
+    _nrrd(folder, f"space: right-anterior-superior\n{place}")
+
+
+@kind("nrrd-without-grid", refused("sub-02_T1w.nrrd", "voxel size"))
+def nrrd_without_grid(folder: Path) -> None:
+    """One scan is an NRRD that was written from an array alone: it states no voxel size, and 1 mm is made of that."""
+    _nrrd(folder, "")
+
+
+@kind("mgz", right(everyone_follows("T1w", "T2w")))
 def mgz(folder: Path) -> None:
     """One scan is in FreeSurfer's format."""
     bids(folder)

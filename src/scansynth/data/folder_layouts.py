@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scansynth.data.contrasts import known_name
-from scansynth.data.image_files import Folder
+from scansynth.data.image_files import Folder, is_nifti
 from scansynth.data.not_taken import SECOND, NotTaken
 from scansynth.data.subject import MASKS, Subject, add_file, is_synthetic, make_subject, stem_of
 from scansynth.errors import InputError
@@ -130,7 +130,7 @@ def _bids_entry(found: Found, name: str, place: Folder) -> None:
     anat = [file for part in place.folders if part.path.name.lower() == "anat" for file in part.images()]
     ct = [file for part in place.folders if part.path.name.lower() == "ct" for file in part.images()]
     choices: dict[str, list[Path]] = {}
-    for file in sorted((*anat, *ct), key=lambda file: not _has_bids_suffix(file)):
+    for file in sorted((*anat, *ct), key=lambda file: (not _has_bids_suffix(file), not is_nifti(file.name))):
         contrast = _bids_contrast(file, name)
         if contrast:
             choices.setdefault(contrast, []).append(file)

@@ -11,6 +11,9 @@ Four layouts are found by themselves; names are known in any case, and contrasts
 A tissue mask of the user's own, with BIDS' standard labels, is `sub-01[_ses-1]_dseg.nii.gz` beside the scans (BIDS),
 `<subject>_tissue.nii.gz` (BraTS) or a row of contrast `tissue` (table).
 
+Names end as those of any format that is read (`readers.READERS`: `.mgz`, `.mha`, `.nrrd` … in place of `.nii.gz`).
+Beside a NIfTI file of the same name a file of another format is not taken.
+
 Labels of subjects (age, sex) are the columns of the folder's `participants.tsv`; a table has none.
 
 No image is opened: what is read is tables, splits and the JSON files beside scans, which say whether a scan is
@@ -210,7 +213,7 @@ def _search(tree: Folder) -> tuple[str, Found]:
 def _seen(tree: Folder) -> str:
     """The images of a folder without a layout, for a message."""
     folders = list(tree.all())
-    images = [folder.path / name for folder in folders for name in (*folder.nifti, *folder.others)]
+    images = [folder.path / name for folder in folders for name in (*folder.readable, *folder.twins, *folder.others)]
     dicom = [folder.path for folder in folders if folder.dicom]
     seen = f"; there are {len(images)} image files, as {images[0].relative_to(tree.path)}" if images else ""
     if dicom:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scansynth.data.contrasts import contrasts_in
 from scansynth.data.image_files import FORMATS, Folder, is_hidden
+from scansynth.data.readers import ending_of
 from scansynth.data.subject import Subject, is_synthetic, stem_of
 from scansynth.data.subject_ids import SubjectIds
 
@@ -34,6 +35,7 @@ OTHER = f"another kind of image (functional, diffusion, field map, vessels …):
 SOURCE = "below sourcedata, from which other files are made: nothing to do if those are complete"
 TEMPLATE = "template or atlas: no scan of a subject"
 SECOND = f"further file of a contrast that was taken from another: keep one of them, {_TABLE}"
+TWIN = f"named as a NIfTI file beside it, which counts: keep one of them, {_TABLE}"
 ENHANCED = f"contrast-enhanced, which only T1w has a name for: {_TABLE[3:]}, under a name of its own"
 DICOM = "DICOM: convert to NIfTI with dcm2niix"
 AMBIGUOUS = f"named as several contrasts may be (SPACE, PDT2, T1 with an agent …): split or rename it, {_TABLE}"
@@ -98,10 +100,10 @@ def find_not_taken(
             found[folder.path] = judge.closed(folder)
         if folder.dicom:
             found[folder.path] = judge.dicom(folder)
-        for name in (*folder.nifti, *folder.others):
+        for name in (*folder.readable, *folder.twins, *folder.others):
             file = folder.path / name
             if file not in taken and file not in found and not (targets and os.path.realpath(file) in targets):
-                found[file] = judge.file(file)
+                found[file] = judge.file(file, twin=name in folder.twins)
     return tuple(found[path] for path in sorted(found))
 
 
@@ -113,15 +115,17 @@ class _Judge:
     layout: str
     ids: SubjectIds
 
-    def file(self, file: Path) -> NotTaken:
-        """An image file."""
+    def file(self, file: Path, *, twin: bool) -> NotTaken:
+        """An image file, maybe a twin of one that is read."""
         folders, name, ending = file.relative_to(self.root).parts[:-1], _stem(file.name), _ending(file.name)
         subject, rest = self._subject(folders, name)
         contrasts = self._contrasts(folders, rest)
         why = _no_scan(file, folders, name, rest)
         if not why and subject is None and _TEMPLATES.search(rest):
             why = TEMPLATE
-        if not why and ending in FORMATS:
+        if not why and twin:
+            why = TWIN
+        if not why and ending in FORMATS and not ending_of(file.name):
             why = f"{ending} is not read: convert to NIfTI (with {_CONVERTERS.get(ending, 'SimpleITK')}, for example)"
         if not why and contrasts and re.search(r"(^|_)ce-", rest) and not {"T1w", "T1ce"} & set(contrasts):
             why = ENHANCED

@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from scansynth.data.foreground import bounding_box
 from scansynth.data.intensity import NORMALISATIONS, ContrastStatistics
-from scansynth.data.volume import Space, Volume, check_same_grid, read_labels, same_grid
+from scansynth.data.readers import read_labels
+from scansynth.data.volume import Space, Volume, check_same_grid, same_grid
 from scansynth.errors import InputError
 
 

@@ -8,11 +8,14 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 
-from scansynth.data.volume import IN_MEMORY, Volume, labels_of, read_labels
+from scansynth.data.readers import read_labels
+from scansynth.data.readers.nifti import opened
+from scansynth.data.readers.stored import to_labels, to_volume
+from scansynth.data.volume import IN_MEMORY, Volume
 from scansynth.errors import InputError
 
 Source = str | PathLike[str] | Volume | SpatialImage | tuple[Any, Any]
-"""Path of a NIfTI file; `Volume`; nibabel image; or (array, affine): (X, Y, Z) numbers along any axes, and the (4, 4)
+"""Path of an image file; `Volume`; nibabel image; or (array, affine): (X, Y, Z) numbers along any axes, and the (4, 4)
 affine from their voxels to mm in RAS+ world space."""
 
 _KINDS = "a path, a scansynth.Volume, a nibabel image, or (array, affine)"
@@ -34,8 +37,8 @@ def as_volume(source: Source, what: str = "the image") -> Volume:
         return source
     name = f"{what} ({IN_MEMORY})"
     if isinstance(source, SpatialImage):
-        return Volume.from_image(source, name)
-    return Volume.from_image(_image(source, name), name)
+        return to_volume(opened(source, name))
+    return to_volume(opened(_image(source, name), name))
 
 
 def as_labels(source: Source, what: str = "the mask") -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +59,7 @@ def as_labels(source: Source, what: str = "the mask") -> tuple[np.ndarray, np.nd
     name = f"{what} ({IN_MEMORY})"
     if isinstance(source, Volume):
         source = (source.array, source.affine)
-    return labels_of(source if isinstance(source, SpatialImage) else _image(source, name), name)
+    return to_labels(opened(source if isinstance(source, SpatialImage) else _image(source, name), name))
 
 
 def _image(source: Any, name: str) -> Nifti1Image:

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scansynth.data.readers import ending_of
 from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 MASKS = ("seg", "tissue")
 """Label images that a subject may have: the tumour (BraTS), and tissues with BIDS' standard labels (tissue.py)."""
 
@@ -65,8 +65,8 @@ def add_file(files: dict[str, Path], kind: str, file: Path) -> None:
 
 
 def stem_of(name: str) -> str:
-    """A file's name without `.nii` or `.nii.gz`, in any case."""
-    return _ENDING.sub("", name)
+    """A file's name without the ending of an image that is read (`.nii`, `.nii.gz`, `.mgz` …), in any case."""
+    return name.removesuffix(ending_of(name))
 
 
 def sidecar_of(file: Path) -> Path:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from scansynth.data.contrasts import STANDARD
 from scansynth.data.layouts import Listing
+from scansynth.data.subject import sidecar_of
 from scansynth.errors import InputError
 from scansynth.files import write_text
-from scansynth.synthesis.image import content_of, is_whole, sidecar_of
+from scansynth.synthesis.image import content_of, is_whole
+from scansynth.synthesis.writers.bids import SIDECARS, output_path
 
 NAME = "contrasts.tsv"
 REAL, SYNTHETIC, ABSENT, FAILED = STATUSES = ("real", "synthetic", "absent", "failed")
@@ -23,7 +25,6 @@ REAL, SYNTHETIC, ABSENT, FAILED = STATUSES = ("real", "synthetic", "absent", "fa
 Image = tuple[str, str]
 """Subject and contrast."""
 
-_SIDECARS = ("*/*_synthetic.json", "sub-*/anat/*_desc-synthetic_*.json", "sub-*/ses-*/anat/*_desc-synthetic_*.json")
 _BEFORE = "subject\tcontrast\tstatus\tpath"  # the first line that older versions wrote
 
 
@@ -42,14 +43,6 @@ class Entry:
 
 
 COLUMNS = tuple(column.name for column in fields(Entry))
-
-
-def output_path(out: Path, layout: str, subject: str, contrast: str) -> Path:
-    """Where a synthetic image goes in a folder of translations."""
-    if layout != "BIDS":
-        return out / subject / f"{subject}_{contrast}_synthetic.nii.gz"
-    contrast_entity, suffix = ("_ce-gadolinium", "T1w") if contrast == "T1ce" else ("", contrast)
-    return out.joinpath(*subject.split("_"), "anat", f"{subject}{contrast_entity}_desc-synthetic_{suffix}.nii.gz")
 
 
 def check_table(path: Path) -> None:
@@ -100,7 +93,7 @@ def synthetic_images(out: Path) -> dict[Image, list[tuple[Path, str]]]:
         Subject and contrast → file, and by which run.
     """
     found: dict[Image, list[tuple[Path, str]]] = {}
-    for sidecar in sorted(one for pattern in _SIDECARS for one in out.glob(pattern)):
+    for sidecar in sorted(one for pattern in SIDECARS for one in out.glob(pattern)):
         content = content_of(sidecar)
         subject, contrast = str(content.get("subject")), str(content.get("target"))
         for layout in ("BIDS", "table"):

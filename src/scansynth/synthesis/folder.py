@@ -16,10 +16,11 @@ from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.progress import Parts, Report
-from scansynth.synthesis.contrast_table import NAME, Entry, Image, list_contrasts, output_path, write_table
+from scansynth.synthesis.contrast_table import NAME, Entry, Image, list_contrasts, write_table
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.synthesis.what_to_make import Wanted, find_work, sources_of
+from scansynth.synthesis.writers.bids import output_path
 
 log = logging.getLogger(__name__)
 

@@ -8,39 +8,24 @@ replaced.
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
 
+from scansynth.data.readers import READERS
+from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import IN_MEMORY, Volume
 from scansynth.errors import InputError
-from scansynth.files import write_text
+from scansynth.synthesis.writers import Part, nifti
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 HYPOTHETICAL = "Hypothetical map: what a network's features stand for. Not measured, not checked, not for diagnosis."
 
 _MARK = re.compile(rb"(SYNTHETIC|HYPOTHETICAL) .*by scansynth")
 _NAME = 40  # characters of a contrast's name in the header's 79 bytes, so that the whole mark has room
-_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-_START = 4096  # bytes of a file that hold its header, compressed or not
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One of a translation's files."""
-
-    array: np.ndarray
-    """(X, Y, Z) float32, RAS+."""
-    mark: str
-    """What the NIfTI header says of it."""
-    content: Mapping[str, Any]
-    """What its sidecar says beside the provenance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +64,9 @@ class Synthesis:
                 of a source or of a file that is not marked synthetic; nothing is written then.
         """
         path = Path(path)
-        parts = {with_suffix(path, suffix): part for suffix, part in self._parts().items()}
+        parts = {nifti.with_suffix(path, suffix): part for suffix, part in self._parts().items()}
         check_replaceable(parts, self.sources)
-        sidecar_of(path).unlink(missing_ok=True)  # what it says of the parts is about to be untrue
-        written: list[Path] = []
-        for file, part in parts.items():
-            sidecar = sidecar_of(file)
-            sidecar.unlink(missing_ok=True)
-            self.like.write_array(file, part.array, part.mark)
-            content = {**self.provenance, **part.content, "bytes": file.stat().st_size}
-            if file == path:
-                content["parts"] = [other.name for other in parts if other != path]
-            write_text(sidecar, json.dumps(content, indent=1))
-            written += [file, sidecar]
-        return written
+        return nifti.write(parts, self.like, provenance=self.provenance)
 
     @property
     def sources(self) -> list[Path]:
@@ -101,7 +75,7 @@ class Synthesis:
         names = self.provenance.get("sources", {}).values()
         return [*(Path(name) for name in names if not name.startswith(IN_MEMORY)), *like]
 
-    def _parts(self) -> dict[str, _Part]:
+    def _parts(self) -> dict[str, Part]:
         """Suffix → file, the image itself last."""
         parts = {}
         for name, array in self.maps.items():
@@ -111,48 +85,14 @@ class Synthesis:
                 "notice": HYPOTHETICAL, "image": f"hypothetical map of {what}", "hypothetical": True,
                 "unit": unit.strip("()"),
             }  # fmt: skip
-            parts[f"_{what}map"] = _Part(array, mark, content)
+            parts[f"_{what}map"] = Part(array, mark, content)
         mark = f"SYNTHETIC {self.provenance['target'][:_NAME]} by scansynth. Not a scan."
         for number, sample in reversed(list(enumerate(self.samples, 1))):
-            parts[f"_sample-{number}"] = _Part(sample, mark, {"image": "sample"})
+            parts[f"_sample-{number}"] = Part(sample, mark, {"image": "sample"})
         if self.deviation is not None:
-            parts["_std"] = _Part(self.deviation, mark, {"image": "standard deviation"})
-        parts[""] = _Part(self.array, mark, {"image": "sample" if self.deviation is None else "mean of the samples"})
+            parts["_std"] = Part(self.deviation, mark, {"image": "standard deviation"})
+        parts[""] = Part(self.array, mark, {"image": "sample" if self.deviation is None else "mean of the samples"})
         return parts
-
-
-def with_suffix(path: Path, suffix: str) -> Path:
-    """`t2.nii.gz`, `_std` → `t2_std.nii.gz`."""
-    found = _ENDING.search(path.name)
-    ending = found[0] if found else path.suffix
-    return path.with_name(path.name.removesuffix(ending) + suffix + ending)
-
-
-def sidecar_of(path: Path) -> Path:
-    """`t2.nii.gz` → `t2.json`."""
-    return path.with_name(_ENDING.sub("", path.name) + ".json")
-
-
-def images_of(path: Path, *, samples: int = 1, moments_only: bool = False, maps: bool = False) -> list[Path]:
-    """The images that a translation will write, before it is made; each has a sidecar.
-
-    Args:
-        path: of the image itself, which comes last.
-        samples: as in `Run.translate`.
-        moments_only: as in `Run.translate`.
-        maps: as in `Run.translate`. Which ones there are is the method's to say: files stand for them that are there
-            and named so.
-    """
-    images = []
-    if maps:
-        name = re.compile(re.escape(_ENDING.sub("", path.name)) + r"_[^\W_]+map\.nii(\.gz)?", re.IGNORECASE)
-        there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-        images += [file for file in there if name.fullmatch(file.name)]
-    if samples > 1:
-        kept = 0 if moments_only else samples
-        images += [with_suffix(path, f"_sample-{number}") for number in range(kept, 0, -1)]
-        images.append(with_suffix(path, "_std"))
-    return [*images, path]
 
 
 def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, overwrite: bool = True) -> None:
@@ -160,8 +100,8 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
 
     A file that stands in an image's or its sidecar's place must be marked synthetic itself: the image in its NIfTI
     header, the sidecar by its `"synthetic": true`. One of the two that is emptied or cut down to less than a header
-    goes by the other's mark. A scan of the same name but for `.gz` would get the sidecar for its own, so it must be
-    marked too.
+    goes by the other's mark. A scan of the same name but for the ending would get the sidecar for its own, so it must
+    be marked too.
 
     Args:
         images: that will be written, each with its sidecar.
@@ -174,8 +114,7 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
     """
     kept: set[tuple[int, int]] | None = None
     for image in images:
-        if not _ENDING.search(image.name):
-            raise InputError(f"cannot write {image}: give a file name that ends in .nii or .nii.gz")
+        nifti.check_name(image)
         sidecar = sidecar_of(image)
         _check_folder(image.parent)
         for file in (image, sidecar):
@@ -190,13 +129,21 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
                     f"{file} is not marked synthetic, so it may be acquired and nothing overwrites it (--overwrite "
                     "neither): choose another -o"
                 )
-        twin = image.with_name(image.name[:-3] if image.name.lower().endswith(".gz") else f"{image.name}.gz")
-        if os.path.lexists(twin) and not _is_ours(twin, twin):
-            raise InputError(
-                f"{twin} is not marked synthetic, and {sidecar.name} would be taken for its sidecar: choose another -o"
-            )
+        for twin in _twins(image):
+            if os.path.lexists(twin) and not _is_ours(twin, twin):
+                raise InputError(
+                    f"{twin} is not marked synthetic, and {sidecar.name} would be taken for its sidecar: choose "
+                    "another -o"
+                )
         if not overwrite and os.path.lexists(image):
             raise InputError(f"{image} is there already; choose another -o, or --overwrite")
+
+
+def _twins(image: Path) -> list[Path]:
+    """The names that an image of the same sidecar may have, its own left out."""
+    stem = stem_of(image.name)
+    endings = [written for ending in READERS for written in (ending, ending.upper())]
+    return [image.with_name(stem + ending) for ending in endings if stem + ending != image.name]
 
 
 def content_of(sidecar: Path) -> dict[str, Any]:
@@ -247,26 +194,9 @@ def _is_ours(file: Path, image: Path) -> bool:
         return False
     in_sidecar = content_of(sidecar).get("synthetic") is True
     if file == sidecar:
-        return in_sidecar or (not _size(file) and _MARK.match(_description(image) or b"") is not None)
-    description = _description(file)
+        return in_sidecar or (not _size(file) and _MARK.match(nifti.description_of(image) or b"") is not None)
+    description = nifti.description_of(file)
     return in_sidecar if description is None else _MARK.match(description) is not None
-
-
-def _description(image: Path) -> bytes | None:
-    """The `descrip` of a NIfTI file's header, empty for another file; None for one that is shorter than a header."""
-    try:
-        with image.open("rb") as file:
-            start = file.read(_START)
-        if start.startswith(b"\x1f\x8b"):
-            start = zlib.decompressobj(wbits=31).decompress(start, _START)
-    except (OSError, zlib.error):
-        return b""
-    if len(start) < Nifti1Header.sizeof_hdr:
-        return None
-    for header in (Nifti1Header, Nifti2Header):
-        if header.may_contain_header(start):
-            return header(start[: header.sizeof_hdr], check=False)["descrip"].tobytes()
-    return b""
 
 
 def _check_folder(folder: Path) -> None:

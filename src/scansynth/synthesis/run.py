@@ -26,10 +26,12 @@ from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
+from scansynth.data.image_files import is_nifti
 from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
 from scansynth.data.scan_facts import facts_of
 from scansynth.data.sources import Source, as_volume
+from scansynth.data.subject import stem_of
 from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.devices import find_device
@@ -176,7 +178,8 @@ class Run:
         little (`physics/kspace.py`).
 
         Args:
-            sources: contrast name → path of a NIfTI file, `Volume`, nibabel image, or (array, affine); all on one grid.
+            sources: contrast name → path of an image file, `Volume`, nibabel image, or (array, affine); all on one
+                grid.
             target: the contrast to make; may be left out where only one is missing.
             sampling: how many samples, of which noise; of several the result is the mean, with the standard deviation.
             subject: name that keys the noise; by default the first source's file, or its hash where it has none.
@@ -217,7 +220,7 @@ class Run:
             images[0, index] = as_acquired(torch.from_numpy(image), name, self.config.data.acceleration)
             available[0, index] = True
         like = next(iter(volumes.values()))
-        subject = subject or (like.path.name.removesuffix(".gz").removesuffix(".nii") if like.path else like.name)
+        subject = subject or (_name_of(like.path) if like.path else like.name)
         densities = None
         if self.method.needs.tissue:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
@@ -421,3 +424,9 @@ class Run:
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }
+
+
+def _name_of(file: Path) -> str:
+    """A file's name without ending, by which its noise is keyed."""
+    name = file.name.removesuffix(".gz").removesuffix(".nii")  # in small letters alone, as it always was
+    return name if is_nifti(file.name) else stem_of(name)

@@ -39,6 +39,6 @@ class Sampling:
 
     def images(self, path: Path) -> list[Path]:
         """All images that a translation to `path` writes."""
-        from scansynth.synthesis.image import images_of  # which loads nibabel: `translate --help` is quick
+        from scansynth.synthesis.writers.nifti import images_of  # which loads nibabel: `translate --help` is quick
 
         return images_of(path, samples=self.samples, moments_only=self.moments_only, maps=self.maps)

@@ -4,23 +4,21 @@ Nothing acquired is overwritten, nothing is made up that may be there under anot
 come among those of somebody else's data set.
 """
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import scansynth
 from scansynth.data.census_rules import NOT_TAKEN, check_accepted
 from scansynth.data.layouts import Listing, told
 from scansynth.data.subject import Subject
 from scansynth.errors import InputError
-from scansynth.files import write_text
-from scansynth.synthesis.contrast_table import NAME, Image, check_table, output_path
-from scansynth.synthesis.image import NOTICE, check_replaceable, content_of, is_made
+from scansynth.synthesis.contrast_table import NAME, Image, check_table
+from scansynth.synthesis.image import check_replaceable, is_made
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
+from scansynth.synthesis.writers import bids
+from scansynth.synthesis.writers.bids import output_path
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +95,8 @@ def find_work(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Work:
             found.failures[subject.name, name] = str(error)
     _check(listing, out, wanted, [(subject.name, name) for subject, name in found.left])
     out.mkdir(parents=True, exist_ok=True)
-    description = out / "dataset_description.json"
-    if listing.layout == "BIDS" and not description.exists():
-        write_text(description, json.dumps(_description(), indent=1))
+    if listing.layout == "BIDS":
+        bids.describe(out)
     return found
 
 
@@ -136,27 +133,9 @@ def _check(listing: Listing, out: Path, wanted: Wanted, images: Sequence[Image])
     check_replaceable([image for path in paths for image in wanted.sampling.images(path)], given)
     check_table(out / NAME)
     if listing.layout == "BIDS":
-        _check_description(out / "dataset_description.json")
-
-
-def _check_description(path: Path) -> None:
-    """Raise InputError if a folder is a data set of somebody else: synthetic files would stand among its scans."""
-    makers = content_of(path).get("GeneratedBy")
-    names = [one.get("Name") for one in makers if isinstance(one, dict)] if isinstance(makers, list) else []
-    if os.path.lexists(path) and "scansynth" not in names:
-        raise InputError(f"{path} is that of another data set: choose another -o, synthetic files stand apart")
+        bids.check_describable(out)
 
 
 def sources_of(run: Run, subject: Subject, target: str) -> dict[str, Path]:
     """Scans that a target can be made of, by contrast."""
     return {name: subject.scans[name] for name in run.config.contrasts if name in subject.scans and name != target}
-
-
-def _description() -> dict[str, object]:
-    """`dataset_description.json` of a BIDS derivative."""
-    return {
-        "Name": "Synthetic contrasts",
-        "BIDSVersion": "1.9.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "scansynth", "Version": scansynth.__version__, "Description": NOTICE}],
-    }
