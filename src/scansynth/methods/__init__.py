@@ -83,6 +83,13 @@ METHODS = {
         "for known sequences whose equations are named (a wrong one costs more than none); below regression in PSNR",
         "Shin et al., Physics-driven Signal Regularization in Diffusion Models for Multi-contrast MR Image Synthesis",
     ),
+    "pix2pix": Entry(
+        "scansynth.methods.pix2pix:Pix2Pix",
+        "conditional GAN: a U-Net judged patch by patch beside its sources, any subset of sources to any target",
+        "paired scans, axial slices",
+        "as the adversarial baseline of paired translation, which a new method must beat; one network call an image",
+        "Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017",
+    ),
     "regression": Entry(
         "scansynth.methods.regression:Regression",
         "U-Net with an L1 loss, any subset of sources to any target: the plain reference of every comparison",

@@ -5,7 +5,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.errors import InputError, did_you_mean
-from scansynth.recipes import cdpm, cg_ddpm, cola_diff, mrdiff, regression, syndiff
+from scansynth.recipes import cdpm, cg_ddpm, cola_diff, mrdiff, pix2pix, regression, syndiff
 
 Recipe = Callable[[], RunConfig[Any]]
 
@@ -28,6 +28,7 @@ RECIPES: dict[str, Recipe] = {
     **cg_ddpm.RECIPES,
     **mrdiff.RECIPES,
     **cola_diff.RECIPES,
+    **pix2pix.RECIPES,
     **{
         f"{base.__name__}_{name}": _changed(base, change)
         for base, changes in (

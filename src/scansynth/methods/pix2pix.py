@@ -1,0 +1,186 @@
+"""pix2pix: paired translation by a U-Net that a discriminator of patches judges beside its source.
+
+Source: Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017.
+
+Symbol | meaning
+------ | -------
+x      | sources, (B, K, H, W): 0 where a contrast is the target, unavailable or left out; planes say which are given
+y      | target image, (B, 1, H, W)
+z      | noise, as dropout in the three deepest levels of the decoder
+G      | generator, G(x, z) in [-1, 1]
+D      | discriminator: logits of patches of 70×70 pixels, of sources and target together
+λ      | weight of the L1 loss, 100
+
+Equation                       | function
+------------------------------ | --------
+(1): L_cGAN                    | `training_step`, `judge`, with `losses.adversarial`
+(3): L_L1                      | `training_step`
+(4): the objective             | `training_step`
+3.2.1: G, and z as its dropout | `networks.pix2pix.Pix2PixUNet`, `generate_target`
+3.2.2: D                       | `networks.public_syndiff.PatchDiscriminator`, `judge`
+3.3: order and optimisers      | `training_step`, `optimizers`, `lr_factor`
+
+# Paper: one kind of source to one kind of target, a training each. Here: any subset of sources to any target, because
+# a run then serves every subject whatever it lacks; planes tell both networks which contrasts are given and which one
+# is asked for. `targets` names one target; two contrasts and one target are the paper's.
+# Paper: the generator of the last step. Here: its moving average, because with it a late, noisy step of the
+# adversarial game does not decide what is synthesised (as in `syndiff.py`).
+# Paper: a rate of 2e-4, without a course. Here: constant in the first half of the training, then linearly to zero, as
+# in the same group's CycleGAN (Zhu et al., ICCV 2017), because the last weights then hang less on the last images.
+# Paper: crops of magnified images, and mirror images. Here: the recipes mirror alone, because a crop shows less of a
+# head than a scan does that is translated.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from scansynth.diffusion.windows import Windows
+from scansynth.errors import InputError
+from scansynth.losses.adversarial import discriminator_loss, generator_loss
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
+from scansynth.needs import Needs, Slices
+from scansynth.networks.pix2pix import Pix2PixUNet
+from scansynth.networks.public_syndiff import PatchDiscriminator
+from scansynth.noise import Noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pix2PixConfig:
+    """Settings of pix2pix; the defaults are the paper's (sections 3 and 4, appendix 6)."""
+
+    channels: int = 64
+    """Width of the generator's first level."""
+    halvings: int = 8
+    """Levels of the generator; a slice needs sides of at least 2 to this number, so that its bottleneck has a pixel."""
+    discriminator_channels: int = 64
+    """Width of the discriminator's first convolution."""
+    dropout: float = 0.5
+    """Probability that a feature of the three deepest levels of the decoder is dropped."""
+    dropout_in_synthesis: bool = False
+    """Whether features are dropped in synthesis, too: then two samples differ, a little."""
+    # Paper: dropout in synthesis. Here: off by default, because the paper itself finds hardly any variation by it
+    # (section 3.1), and one sample of a posterior is further from the truth than what G makes with all its features.
+    l1_weight: float = 100.0
+    """λ, of the L1 loss (Eq. 4)."""
+    targets: tuple[str, ...] = ()
+    """Contrasts to make; empty for every contrast of the run in turn."""
+    learning_rate: float = 2e-4
+    """Adam's learning rate, of both networks; in the second half of the training it falls to zero."""
+
+    def __post_init__(self):
+        if self.halvings < 1 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"pix2pix: halvings {self.halvings}, dropout {self.dropout}: at least 1, and a number in [0, 1)"
+            )
+        if self.dropout_in_synthesis and not self.dropout:
+            raise InputError("pix2pix: dropout_in_synthesis wants a dropout above 0")
+
+    @classmethod
+    def tiny(cls) -> "Pix2PixConfig":
+        """Networks that train in seconds, for tests."""
+        return cls(channels=8, halvings=3, discriminator_channels=8, dropout_in_synthesis=True, learning_rate=1e-3)
+
+
+class Pix2Pix(AnyToAny):
+    """G makes y from x; D tells (x, y) from (x, G(x, z)), patch by patch."""
+
+    Config = Pix2PixConfig
+    name = "pix2pix"
+    averaged = ("generator",)
+
+    def __init__(self, config: Pix2PixConfig, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        seen = 3 * len(self.contrasts)  # sources, planes that say which are given, planes that say which is asked for
+        self.nets = nn.ModuleDict({
+            "generator": Pix2PixUNet(seen, 1, config.channels, halvings=config.halvings, dropout=config.dropout),
+            "discriminator": PatchDiscriminator(seen + 1, config.discriminator_channels),
+        })  # fmt: skip
+
+    @classmethod
+    def needs_of(cls, config: Pix2PixConfig, contrasts: Sequence[str]) -> Needs:
+        """Paired slices; odd sides are met by the skips."""
+        return Slices()
+
+    @property
+    def generator(self) -> Pix2PixUNet:
+        """G."""
+        net = self.nets["generator"]
+        assert isinstance(net, Pix2PixUNet)
+        return net
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """D and G."""
+        return {"D": ("discriminator",), "G": ("generator",)}
+
+    @property
+    def stochastic(self) -> bool:
+        """Dropout is the only noise."""
+        return self.config.dropout_in_synthesis
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, β = (0.5, 0.999) (section 3.3)."""
+        return {
+            player: Adam(
+                [parameter for name in names for parameter in self.nets[name].parameters()],
+                lr=self.config.learning_rate,
+                betas=(0.5, 0.999),
+                fused=True,
+            )
+            for player, names in self.players.items()
+        }
+
+    def lr_factor(self, player: str, progress: Progress) -> float:
+        """One in the first half of the training, then linearly to zero."""
+        return min(1.0, 2 * (1 - progress.fraction))
+
+    def condition(self, images: Tensor, is_source: Tensor, is_target: Tensor) -> Tensor:
+        """What both networks see of the task.
+
+        Args:
+            images: (B, K, *S).
+            is_source: (B, K) bool.
+            is_target: (B, K) bool, one true a row.
+
+        Returns:
+            x and the planes, (B, 3K, *S): sources, 0 where not given; which are given; which one is asked for.
+        """
+        planes = task_planes(is_source, is_target, images).expand(-1, -1, *images.shape[2:])
+        return torch.cat([images * as_factors(is_source, images), planes], dim=1)
+
+    def judge(self, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
+        """Logits of D(x, y), (B, 1, h, w), for each of several y (B, 1, H, W) in one call: weights are read once."""
+        pairs = torch.cat([torch.cat([x, target], dim=1) for target in y])
+        return self.nets["discriminator"](pairs).chunk(len(y))
+
+    def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
+        """Draw a target and a subset of sources for each sample; one update of D, then one of G (section 3.3)."""
+        images, available = batch["images"], batch["available"]
+        is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
+        x = self.condition(images, is_source, is_target)
+        y = (images * as_factors(is_target, images)).sum(1, keepdim=True)
+        z = [noise.normal(f"z {level}", shape) for level, shape in enumerate(self.generator.dropped(x.shape[2:]))]
+        y_hat = self.generator(x, z)
+
+        logit, logit_fake = self.judge(x, y, y_hat.detach())
+        # "We divide the objective by 2 while optimizing D" (section 3.3).
+        update("D", {"adversarial": 0.5 * discriminator_loss(logit, logit_fake)})
+
+        (logit_fake,) = self.judge(x, y_hat)
+        l1 = self.config.l1_weight * (y_hat - y).abs().mean()
+        update("G", {"adversarial": generator_loss(logit_fake), "l1": l1})
+
+    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """One forward pass for each slice; what is dropped, if anything, is drawn for the whole volume first."""
+        images = batch["images"]
+        is_source, is_target = self.task(batch["available"], target)
+        *size, depth = images.shape[2:]
+        shapes = self.generator.dropped(size) if self.stochastic else []
+        z = [noise.normal(f"z {level}", (*shape, depth)) for level, shape in enumerate(shapes)]
+        x = self.condition(images, is_source, is_target)
+        return Made(windows.map(lambda x, *z: self.generator(x, z), x, *z))
