@@ -336,7 +336,9 @@ def test_a_set_depends_on_seed_and_number_alone_and_reads_its_slices_alone(datas
     subjects = cohort.subjects("train")
     assert sorted(dataset.place(len(subjects) + i)[0] for i in range(len(dataset))) == sorted(subjects)
     read, places = Cohort.read, []
-    monkeypatch.setattr(Cohort, "read", lambda self, *place: places.append(place[2]) or read(self, *place))
+    monkeypatch.setattr(
+        Cohort, "read", lambda self, *place, **crop: places.append(place[2]) or read(self, *place, **crop)
+    )
     assert torch.equal(dataset[2]["slices"], items[2]["slices"])
     assert places == 2 * dataset.place(2)[1].tolist()
 

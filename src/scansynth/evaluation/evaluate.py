@@ -211,10 +211,8 @@ def _syntheses(
         result = Result(COPIED_SOURCE, (source,), task.target, task.subject, take(copied))
         yield Synthesis(task=task, result=result, image=copied, samples=copied[None], truth=truth, masks=masks)
     for run in task.runs:
-        drawings = drawn(run)
-        samples = np.stack([drawing.image for drawing in drawings])
+        found = drawn(run)
+        samples = np.stack([one.image for one in found])
         image = samples.mean(0)
-        result = Result(run.folder.name, drawings[0].sources, task.target, task.subject, take(image))
-        yield Synthesis(
-            task=task, result=result, image=image, samples=samples, truth=truth, masks=masks, drawn=drawings
-        )
+        result = Result(run.folder.name, found[0].sources, task.target, task.subject, take(image))
+        yield Synthesis(task=task, result=result, image=image, samples=samples, truth=truth, masks=masks, drawn=found)
