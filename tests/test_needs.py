@@ -14,8 +14,8 @@ from scansynth.diffusion.windows import SliceWindows, VolumeWindows
 from scansynth.errors import InputError
 from scansynth.given import given, sources_for
 from scansynth.methods import METHODS
-from scansynth.needs import Latents, Patches, Slices, Volumes
 from scansynth.training.parts import make_method, needs_of
+from scansynth.units import Latents, Patches, Slices, Volumes
 
 BOTH = ("T1w", "T2w")
 DATA = DataSettings(min_foreground=0.1)

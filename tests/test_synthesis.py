@@ -24,7 +24,6 @@ from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.evaluation.tasks import synthesise
 from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.protocols import measure
-from scansynth.needs import Slices
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis.folder import translate_cohort
@@ -32,6 +31,7 @@ from scansynth.synthesis.run import Run, Sample
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
 from scansynth.training.validation import sources_shown, validation_targets
+from scansynth.units import Slices
 
 SMALL = {"shape": (32, 32, 16), "spacing": 6.0}
 

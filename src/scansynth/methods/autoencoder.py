@@ -36,11 +36,12 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss
 from scansynth.method import Batch, Made, Method, Progress, Update
-from scansynth.needs import Needs, slices_or_patches
+from scansynth.needs import Needs
 from scansynth.networks.autoencoder import Codebook, Decoder, Encoder
 from scansynth.networks.discriminator import PatchDiscriminator
 from scansynth.networks.perceptual import PerceptualNetwork
 from scansynth.noise import Noise
+from scansynth.units import slices_or_patches
 
 COMMITMENT = 0.25
 """β of VQ-VAE."""

@@ -62,9 +62,10 @@ from scansynth.diffusion.windows import Windows, WindowsOfVolume
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
-from scansynth.needs import Needs, SliceSets
+from scansynth.needs import Needs
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
+from scansynth.units import SliceSets
 
 EMPTY = 0.1
 """Least share of training samples without a condition slice: what the first stage of a plan needs."""

@@ -48,9 +48,10 @@ from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Method, Progress, Update
-from scansynth.needs import Needs, slices_or_patches
+from scansynth.needs import Needs
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
+from scansynth.units import slices_or_patches
 
 LEAST_LOG_VARIANCE = -20.0
 """Of Σ_f where codes are exchanged: both are clamped by it, so that their ratio stays finite."""

@@ -38,9 +38,10 @@ from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
-from scansynth.needs import Needs, slices_or_patches
+from scansynth.needs import Needs
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
+from scansynth.units import slices_or_patches
 
 
 @dataclass(frozen=True, kw_only=True)

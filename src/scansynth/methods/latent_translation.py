@@ -26,8 +26,9 @@ from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
-from scansynth.needs import Latents, Needs
+from scansynth.needs import Needs
 from scansynth.noise import Noise
+from scansynth.units import Latents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,13 +50,14 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
-from scansynth.needs import Needs, Slices
+from scansynth.needs import Needs
 from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 from scansynth.physics.acquisition import SequenceName
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt
+from scansynth.units import Slices
 
 LEAST_SIGNAL = 1e-4
 """Of typical tissue, that signals are divided by: an inversion recovery may null it."""

@@ -43,10 +43,11 @@ from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
-from scansynth.needs import Needs, Slices
+from scansynth.needs import Needs
 from scansynth.networks.pix2pix import Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
 from scansynth.noise import Noise
+from scansynth.units import Slices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,10 @@ from torch.optim import AdamW, Optimizer
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
-from scansynth.needs import Needs, Slices
+from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
+from scansynth.units import Slices
 
 
 @dataclass(frozen=True)

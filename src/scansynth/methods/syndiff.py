@@ -52,13 +52,14 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from scansynth.method import Batch, Made, Method, Progress, Update
-from scansynth.needs import Needs, Slices
+from scansynth.needs import Needs
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork
 from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
+from scansynth.units import Slices
 
 
 @dataclass(frozen=True, kw_only=True)

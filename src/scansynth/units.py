@@ -1,0 +1,323 @@
+"""Units of samples, one class each: slices, patches, sets of slices, latents, whole volumes.
+
+Datasets are imported where they are made: a method names its unit and knows no data.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scansynth.data.samples import Samples
+from scansynth.data.settings import DataSettings
+from scansynth.diffusion.windows import PatchWindows, SetWindows, SliceWindows, Tick, VolumeWindows
+from scansynth.errors import InputError
+from scansynth.needs import Chosen, Needs
+
+
+class _OfSlices(Needs):
+    """What units of slices share."""
+
+    def image_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """A slice."""
+        return size
+
+    def check_volume(self, shape: Sequence[int]) -> None:
+        """Its slices must be multiples."""
+        if any(side % self.size_multiple for side in shape[:2]):
+            raise InputError(f"prepared slices are {shape[0]}×{shape[1]}, not multiples of {self.size_multiple}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slices(_OfSlices):
+    """Slices of a volume: S = (H, W)."""
+
+    axis: int = 2
+    """Which axis the slices lie along: 2 axial (H along X, W along Y), 1 coronal (X, Z), 0 sagittal (Y, Z)."""
+
+    def __post_init__(self):
+        if self.axis != 2 and (self.neighbours or not self.paired):
+            raise InputError(f"slices along axis {self.axis}: paired ones without neighbours only")
+
+    def dataset(self, chosen: Chosen) -> Samples:
+        """Slices of a split, in an endless order of epochs."""
+        from scansynth.data.acquisitions import Acquisitions
+        from scansynth.data.datasets import SliceDataset
+
+        dataset = SliceDataset(
+            chosen.cohort,
+            chosen.contrasts,
+            chosen.split,
+            paired=self.paired,
+            seed=chosen.seed,
+            min_foreground=chosen.data.min_foreground,
+            augmentation=chosen.data.augmentation,
+            slices_per_subject=chosen.data.slices_per_subject,
+            acceleration=chosen.data.acceleration,
+            acquisitions=None if self.sequences is None else Acquisitions(self.sequences, chosen.data.defaults),
+            neighbours=self.neighbours,
+            axis=self.axis,
+        )
+        self.check_slices(dataset.size)
+        return dataset
+
+    def windows(self, at_once: int | None = None, tick: Tick | None = None) -> SliceWindows:
+        """Some slices at a time."""
+        return SliceWindows(16 if at_once is None else at_once, tick, axis=self.axis)
+
+    def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
+        """Random slices, with neighbours where they are wanted."""
+        batch = super().random_batch(contrasts, count, size, seed)
+        if self.neighbours:
+            generator = torch.Generator().manual_seed(seed + 1)
+            batch["neighbours"] = (
+                torch.rand((count, contrasts, 2 * self.neighbours, *size), generator=generator) * 2 - 1
+            )
+        return batch
+
+    def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
+        """Some axial slices; all, where the networks see others."""
+        return super().validated(tissue, depth, count) if self.axis == 2 else np.arange(depth)
+
+    def slab(self, start: int, stop: int, depth: int) -> slice:
+        """The axial slices with tissue; all, where the networks see others."""
+        return super().slab(start, stop, depth) if self.axis == 2 else slice(0, depth)
+
+    def check_volume(self, shape: Sequence[int]) -> None:
+        """Its slices must be multiples."""
+        super().check_volume([side for axis, side in enumerate(shape) if axis != self.axis])
+
+
+@dataclass(frozen=True)
+class Latents(Slices):
+    """Slices as the first stage encodes them; training batches have `latents` (B, K, c, h, w) in place of images."""
+
+    channels: int
+    """c of a latent."""
+    factor: int
+    """How many times smaller than an image it is."""
+
+    @property
+    def first_stage(self) -> tuple[int, int]:
+        """Its own."""
+        return self.channels, self.factor
+
+    def dataset(self, chosen: Chosen) -> Samples:
+        """Stored latents of the training slices."""
+        from scansynth.data.latents import LatentDataset
+
+        if replace(chosen.data, augmentation=DataSettings().augmentation) != chosen.data:
+            raise InputError("the method trains on stored latents, which cannot be augmented: leave that out")
+        if self.tissue and chosen.data.acceleration:
+            raise InputError(
+                "the cohort's tissue densities are those of fully sampled scans; leave acceleration "
+                "out, or train with --settings.no-structural-guidance"
+            )
+        assert chosen.latents is not None and chosen.split == "train", "latents are stored of the training split"  # noqa: PT018
+        dataset = LatentDataset(
+            chosen.cohort,
+            chosen.contrasts,
+            chosen.seed,
+            min_foreground=chosen.data.min_foreground,
+            slices_per_subject=chosen.data.slices_per_subject,
+            store=chosen.latents.store(chosen.cohort, chosen.data.acceleration),
+            deviation=chosen.latents.deviation.cpu(),
+            tissue=self.tissue,
+        )
+        self.check_slices(dataset.size)
+        return dataset
+
+    def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
+        """Random latents, and tissue where it is wanted."""
+        shape, small = (count, contrasts), tuple(side // self.factor for side in size)
+        generator = torch.Generator().manual_seed(seed)
+        batch = {
+            "available": torch.ones(shape, dtype=torch.bool),
+            "latents": torch.randn((*shape, self.channels, *small), generator=generator),
+        }
+        if self.tissue:
+            batch["tissue"] = torch.rand((*shape, 4, *size), generator=generator) / 4
+        return batch
+
+
+@dataclass(frozen=True)
+class Patches(Needs):
+    """Boxes of a volume.
+
+    Raises:
+        InputError: if a side is no multiple of `size_multiple`.
+    """
+
+    size: tuple[int, int, int]
+    """Voxels of a patch, (X, Y, Z)."""
+
+    def __post_init__(self):
+        if any(side % self.size_multiple for side in self.size):
+            raise InputError(
+                f"patch {'×'.join(map(str, self.size))}: the networks need multiples of {self.size_multiple}"
+            )
+
+    def dataset(self, chosen: Chosen) -> Samples:
+        """Random patches of a split's subjects."""
+        from scansynth.data.patches import PatchDataset
+
+        _only_acceleration(chosen.data, "patches")
+        acceleration = chosen.data.acceleration
+        return PatchDataset(
+            chosen.cohort, chosen.contrasts, chosen.split, seed=chosen.seed, size=self.size, acceleration=acceleration
+        )
+
+    def windows(self, at_once: int | None = None, tick: Tick | None = None) -> PatchWindows:
+        """Overlapping patches, some at a time."""
+        return PatchWindows(self.size, batch=4 if at_once is None else at_once, tick=tick)
+
+    def image_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """A patch."""
+        return self.size
+
+    @property
+    def least_depth(self) -> int:
+        """A patch's."""
+        return self.size[2]
+
+    def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
+        """The slices of one patch around the middle of the tissue."""
+        height = self.size[2]
+        first = int(np.clip(np.median(tissue) - height // 2, 0, depth - height))
+        return np.arange(first, first + height)
+
+    def check_volume(self, shape: Sequence[int]) -> None:
+        """It must hold a patch."""
+        if any(side < width for side, width in zip(shape, self.size, strict=True)):
+            raise InputError(
+                f"the prepared volume has {'×'.join(map(str, shape))} voxels, less than the run's patches of "
+                f"{'×'.join(map(str, self.size))}: it can be translated by a run of smaller patches only"
+            )
+
+
+@dataclass(frozen=True)
+class SliceSets(_OfSlices):
+    """Sets of axial slices of one volume, by which it is made, too.
+
+    Batches hold `slices` (B, n, K, H, W) in place of images, `index`, `is_target`, `valid` (B, n) and `depth` (B,).
+    """
+
+    largest: int
+    """Slices of a set; smaller ones are padded."""
+    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+    """From a volume's depth, which of its slices a training sample shows, and which of those are targets: (n,) int64
+    and (n,) bool, n ≤ `largest`. The dataset calls it, so that no volume is read for a few slices."""
+    stages: Callable[[int], int]
+    """From a volume's depth, how many sets it is made in."""
+
+    def dataset(self, chosen: Chosen) -> Samples:
+        """Sets of slices as the method draws them."""
+        from scansynth.data.slice_sets import SliceSetDataset
+
+        _only_acceleration(chosen.data, "sets of slices")
+        dataset = SliceSetDataset(
+            chosen.cohort,
+            chosen.contrasts,
+            chosen.split,
+            seed=chosen.seed,
+            largest=self.largest,
+            draw=self.draw,
+            acceleration=chosen.data.acceleration,
+            labels=self.labels,
+        )
+        self.check_slices(dataset.size)
+        return dataset
+
+    def windows(self, at_once: int | None = None, tick: Tick | None = None) -> SetWindows:
+        """A set at a time."""
+        return SetWindows(self.stages, tick)
+
+    def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
+        """Whole sets of random slices."""
+        n, generator = self.largest, torch.Generator().manual_seed(seed)
+        return {
+            "slices": torch.rand((count, n, contrasts, *size), generator=generator) * 2 - 1,
+            "index": torch.arange(n).expand(count, -1),
+            "is_target": torch.ones((count, n), dtype=torch.bool),
+            "valid": torch.ones((count, n), dtype=torch.bool),
+            "available": torch.ones((count, contrasts), dtype=torch.bool),
+            "depth": torch.full((count,), 128),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volumes(Needs):
+    """Whole prepared volumes of one shape: S = (X, Y, Z)."""
+
+    depth: int
+    """Slices of a volume, for a trial, which knows the cohort's slices only."""
+
+    def dataset(self, chosen: Chosen) -> Samples:
+        """Each subject once in an epoch."""
+        from scansynth.data.patches import PatchDataset
+
+        _only_acceleration(chosen.data, "whole volumes")
+        shapes = {
+            chosen.cohort.shape(subject, contrast)
+            for subject in chosen.cohort.subjects(chosen.split)
+            for contrast in chosen.contrasts
+            if contrast in chosen.cohort.available(subject)
+        }
+        if len(shapes) != 1:
+            found = ", ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "none"
+            raise InputError(
+                f"{chosen.cohort.folder}: the method trains on whole volumes of one shape, here are {found}: prepare "
+                "with --size X Y Z, three numbers"
+            )
+        (shape,) = shapes
+        self.check_volume(shape)
+        return PatchDataset(
+            chosen.cohort,
+            chosen.contrasts,
+            chosen.split,
+            seed=chosen.seed,
+            size=shape,
+            per_subject=1,
+            acceleration=chosen.data.acceleration,
+        )
+
+    def windows(self, at_once: int | None = None, tick: Tick | None = None) -> VolumeWindows:
+        """The volume itself."""
+        return VolumeWindows(tick)
+
+    def image_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """A volume."""
+        return (*size, self.depth)
+
+    def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
+        """All slices."""
+        return np.arange(depth)
+
+    def slab(self, start: int, stop: int, depth: int) -> slice:
+        """All slices."""
+        return slice(0, depth)
+
+    def check_volume(self, shape: Sequence[int]) -> None:
+        """All sides must be multiples."""
+        if any(side % self.size_multiple for side in shape):
+            raise InputError(
+                f"the prepared volume has {'×'.join(map(str, shape))} voxels, the networks need multiples of "
+                f"{self.size_multiple}: prepare with another --size"
+            )
+
+
+def slices_or_patches(
+    patch: tuple[int, int, int] | None, *, size_multiple: int, paired: bool = True, generates: bool = False
+) -> Slices | Patches:
+    """Patches of that size, or slices where none is given."""
+    if patch is None:
+        return Slices(size_multiple=size_multiple, paired=paired, generates=generates)
+    return Patches(patch, size_multiple=size_multiple, paired=paired, generates=generates)
+
+
+def _only_acceleration(data: DataSettings, unit: str) -> None:
+    """Raise InputError if settings under `data` are given that count for slices only."""
+    if data != DataSettings(acceleration=data.acceleration):
+        raise InputError(f"the method trains on {unit}: of the settings under data, only acceleration counts")
