@@ -93,7 +93,7 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("seed: 1", "'method'"),
         ("- method\n- regression", "'method'"),
         ("", "'method'"),
-        ("method: pix2pix", "pix2pix.*choose from"),
+        ("method: no_such_method", "no_such_method.*choose from"),
         ("method: regression\nsteps: 5", "'steps'"),
         ("method: regression\nsettings: {chanels: 5}", "settings: unknown key 'chanels'"),
         ("method: regression\ndata: {augmentation: {flips: 0.5}}", "data: augmentation: unknown key 'flips'"),
