@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from scansynth.networks.discriminator import Discriminator
@@ -17,6 +18,14 @@ def test_losses_are_the_logarithms_of_the_paper():
     # 1 − D(x) is the sigmoid of the negative logit.
     expected = -sum(log_sigmoid(real)) / 3 - sum(log_sigmoid(-fake)) / 3
     assert discriminator_loss(real, fake).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 1, 5, 4)])
+def test_the_pair_is_binary_cross_entropy_of_images_and_of_patches(shape):
+    real, fake = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).double() * 3
+    ones, zeros = torch.ones_like(real), torch.zeros_like(real)
+    torch.testing.assert_close(generator_loss(fake), bce(fake, ones))
+    torch.testing.assert_close(discriminator_loss(real, fake), bce(real, ones) + bce(fake, zeros))
 
 
 def test_a_lost_generator_still_gets_a_gradient():

@@ -8,8 +8,10 @@ from torch.nn import functional
 def generator_loss(logit_fake: Tensor) -> Tensor:
     """Non-saturating loss of the generator, the mean of -log D = softplus(-logit) (SynDiff, Eqs. 11 and 17).
 
+    It is the binary cross entropy with the label 1 (pix2pix: Isola et al. 2017, section 3.3).
+
     Args:
-        logit_fake: the discriminator's logits of made images, (B,).
+        logit_fake: the discriminator's logits of made images, (B,), or of their patches, (B, 1, h, w).
     """
     return functional.softplus(-logit_fake).mean()
 
@@ -17,11 +19,12 @@ def generator_loss(logit_fake: Tensor) -> Tensor:
 def discriminator_loss(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
     """Loss of the discriminator, the mean of -log D(real) - log(1 - D(fake)) (SynDiff, Eqs. 12 and 18).
 
-    The penalty of Eq. 12 is `r1_penalty`.
+    The penalty of Eq. 12 is `r1_penalty`. It is the sum of the binary cross entropies with the labels 1 and 0 (pix2pix:
+    Isola et al. 2017, Eq. 1).
 
     Args:
-        logit_real: logits of real images, (B,).
-        logit_fake: logits of made images, detached from their generator, (B,).
+        logit_real: logits of real images, (B,), or of their patches, (B, 1, h, w).
+        logit_fake: the same of made images, detached from their generator.
     """
     return functional.softplus(-logit_real).mean() + functional.softplus(logit_fake).mean()
 
