@@ -29,8 +29,8 @@ def test_names_are_those_of_their_modules():
     from scansynth.methods import METHODS
 
     assert scansynth.METHODS is METHODS
-    assert scansynth.sets.measure is measure
-    assert importlib.import_module("scansynth.planning.plan").plan is not scansynth.planning.plan
+    assert scansynth.measure is measure
+    assert importlib.import_module("scansynth.planning.plan").plan is not scansynth.plan
 
 
 def test_importing_packages_loads_neither_torch_nor_numpy():

@@ -109,8 +109,8 @@ def test_another_target_changes_nothing_of_what_the_method_gets(run, prepared, l
         np.testing.assert_array_equal(prepared.read(subject, "T1w"), other.read(subject, "T1w"))
 
 
-def test_truth_and_pictures_lie_on_the_crop_of_the_sources(run, prepared, listing, tmp_path):
-    shown = evaluate([run], prepared, tmp_path, protocol="syndiff", target="T2w", pictures=2).shown
+def test_truth_and_pictures_lie_on_the_crop_of_the_sources(run, prepared, listing):
+    shown = evaluate([run], prepared, protocol="syndiff", target="T2w", pictures=2).shown
     for one in shown:
         scans = {name: Volume.read(path) for name, path in scans_of(listing, one.subject).items()}
         grid = grid_for({"T1w": scans["T1w"]}, SETTINGS)
@@ -135,7 +135,7 @@ def test_a_cohort_of_an_older_version_is_measured_as_before_and_says_so(run, pre
     older = as_older(current)
     assert older.fingerprint == prepared.fingerprint
     caplog.set_level(logging.WARNING)
-    evaluate([run], older, tmp_path / "results", protocol="syndiff", target="T2w", pictures=0)
+    evaluate([run], older, protocol="syndiff", target="T2w", pictures=0)
     assert [record.message for record in caplog.records if OLDER in record.message] == [
         f"{older.folder}: prepared by an older version: test subjects are cropped on all their scans, target included; "
         "run `prepare` again"

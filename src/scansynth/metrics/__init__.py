@@ -1,6 +1,6 @@
 """Arrays in, figures out: metrics of images, and the protocols that say how they are taken.
 
-A figure means nothing without its protocol: `measure` takes two prepared arrays under one, `scansynth.sets.measure` two
+A figure means nothing without its protocol: `measure` takes two prepared arrays under one, `scansynth.measure` two
 files. The single metrics take `Images`, which hold range and mask. The names of `__all__` are stable.
 """
 
