@@ -27,9 +27,16 @@ def pix2pix_stochastic() -> Recipe:
 
 
 def pix2pix_small() -> Recipe:
-    """For 64–96 pixel slices: it learns within minutes on two cores."""
-    settings = Pix2PixConfig(channels=32, halvings=5, discriminator_channels=32)
-    return RunConfig("pix2pix", settings, data=MIRRORED, training=Training(steps=8000, batch_size=1))
+    """For 64–96 pixel slices and two cores, where it learns in as many minutes as regression_small."""
+    settings = Pix2PixConfig(
+        channels=32,
+        halvings=5,
+        discriminator_channels=32,
+        # Paper: 2e-4, over 200 epochs. Here: 5e-4, because minutes are too short for 2e-4; at 2e-3 the discriminator
+        # learns nothing, and the L1 loss trains alone.
+        learning_rate=5e-4,
+    )
+    return RunConfig("pix2pix", settings, data=MIRRORED, training=Training(steps=24_000, batch_size=1))
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (pix2pix, pix2pix_stochastic, pix2pix_small)}
