@@ -1,6 +1,7 @@
 """Units of samples: what is trained on, and through what a volume is seen, one class each."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -125,10 +126,28 @@ def test_windows_along_an_axis_put_slices_back(axis):
     assert len(ticks) == windows.ticks((6, 8, 10))
 
 
-def test_unpaired_slices_or_neighbours_lie_along_the_last_axis():
-    for settings in ({"paired": False}, {"neighbours": 1}):
-        with pytest.raises(InputError, match="along axis 1"):
-            Slices(axis=1, **settings)
+@pytest.mark.parametrize("settings", [{"paired": False}, {"neighbours": 1}])
+def test_unpaired_slices_or_neighbours_lie_along_the_last_axis(settings):
+    with pytest.raises(AssertionError, match="other axes"):
+        Slices(axis=1, **settings)
+
+
+@pytest.mark.parametrize(
+    ("unit", "settings"),
+    [
+        (partial(Slices), {"tissue": True}),
+        (partial(Slices), {"labels": ("age",)}),
+        (partial(Latents, 3, 4), {"neighbours": 1}),
+        (partial(Latents, 3, 4), {"axis": 1}),
+        (partial(Patches, (8, 8, 8)), {"neighbours": 1}),
+        (partial(Patches, (8, 8, 8)), {"sequences": {"T1w": "spin_echo"}}),
+        (partial(Volumes, depth=8), {"tissue": True}),
+    ],
+)
+def test_what_a_units_samples_do_not_have_is_refused(unit, settings):
+    unit()
+    with pytest.raises(AssertionError):
+        unit(**settings)
 
 
 def test_whole_volumes(gridded, cohort):

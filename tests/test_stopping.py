@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 import torch
 
+from scansynth.errors import StoppedError
 from scansynth.synthesis.run import Run
 from scansynth.training import checkpoint
-from scansynth.training.stopping import SIGNALS, StoppedError, asked_to_stop
+from scansynth.training.stopping import SIGNALS, asked_to_stop
 from scansynth.training.train import train
 from test_train import assert_equal, contents, metrics, with_training
 

@@ -23,8 +23,7 @@ from scansynth.commands.run import Pipeline
 from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
-from scansynth.errors import InputError, ToldElsewhereError
-from scansynth.training.stopping import StoppedError
+from scansynth.errors import InputError, StoppedError, ToldElsewhereError
 
 VERBS = {
     "demo": Demo,

@@ -18,8 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from scansynth.errors import InputError, ToldElsewhereError
-from scansynth.training.stopping import StoppedError
+from scansynth.errors import InputError, StoppedError, ToldElsewhereError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -1,5 +1,6 @@
-"""The error that a user can mend."""
+"""What ends a command without being a fault of the program: input that a user can mend, and a wish to stop."""
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -14,6 +15,24 @@ class InputError(ValueError):
 
 class ToldElsewhereError(InputError):
     """An `InputError` that all processes of a command have and only the first one prints."""
+
+
+class StoppedError(Exception):
+    """A training was asked to stop, and has saved where it was.
+
+    Args:
+        by: number of the signal; 0 where another process was asked.
+        step: training steps finished and saved.
+        steps: training steps in all.
+        run: its folder.
+    """
+
+    def __init__(self, by: int, step: int, steps: int, run: str):
+        name = signal.Signals(by).name if by else "a signal to another process"
+        super().__init__(
+            f"{run}: stopped by {name} at step {step} of {steps}, saved; the same command goes on from there"
+        )
+        self.by = by
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

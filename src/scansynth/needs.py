@@ -8,7 +8,7 @@ batch for a trial, and which sizes fit. So a new unit is one class. What a metho
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -50,8 +50,13 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs(ABC):
-    """What a method trains on. One subclass a unit."""
+    """What a method trains on. One subclass a unit.
 
+    What only some units have (`takes`) is refused elsewhere, where nothing would come of it.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    """Which of neighbours, tissue, labels and sequences the unit's samples have where they are asked for."""
     paired: bool = True
     """True: the contrasts of a sample show one subject and place. False: each contrast is drawn on its own."""
     size_multiple: int = 1
@@ -70,6 +75,10 @@ class Needs(ABC):
     sequences: Mapping[str, SequenceName] | None = None
     """Contrast → signal equation, of a method that trains with acquisition parameters: training batches then have
     `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
+
+    def __post_init__(self):
+        for name in ("neighbours", "tissue", "labels", "sequences"):
+            assert name in self.takes or not getattr(self, name), f"samples of {type(self).__name__} have no {name}"
 
     def samples(
         self,

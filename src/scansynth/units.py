@@ -37,9 +37,11 @@ class Slices(_OfSlices):
     axis: int = 2
     """Which axis the slices lie along: 2 axial (H along X, W along Y), 1 coronal (X, Z), 0 sagittal (Y, Z)."""
 
+    takes = ("neighbours", "sequences")
+
     def __post_init__(self):
-        if self.axis != 2 and (self.neighbours or not self.paired):
-            raise InputError(f"slices along axis {self.axis}: paired ones without neighbours only")
+        super().__post_init__()
+        assert self.axis == 2 or (self.paired and not self.neighbours), "other axes: paired, without neighbours"
 
     def dataset(self, chosen: Chosen) -> Samples:
         """Slices of a split, in an endless order of epochs."""
@@ -98,6 +100,11 @@ class Latents(Slices):
     """c of a latent."""
     factor: int
     """How many times smaller than an image it is."""
+    takes = ("tissue",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        assert self.axis == 2, "first stages encode axial slices"
 
     @property
     def first_stage(self) -> tuple[int, int]:
@@ -154,6 +161,7 @@ class Patches(Needs):
     """Voxels of a patch, (X, Y, Z)."""
 
     def __post_init__(self):
+        super().__post_init__()
         if any(side % self.size_multiple for side in self.size):
             raise InputError(
                 f"patch {'×'.join(map(str, self.size))}: the networks need multiples of {self.size_multiple}"
@@ -211,6 +219,7 @@ class SliceSets(_OfSlices):
     and (n,) bool, n ≤ `largest`. The dataset calls it, so that no volume is read for a few slices."""
     stages: Callable[[int], int]
     """From a volume's depth, how many sets it is made in."""
+    takes = ("labels",)
 
     def dataset(self, chosen: Chosen) -> Samples:
         """Sets of slices as the method draws them."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from scansynth.evaluation.sections import Cell, Line, Table
-from scansynth.evaluation.set_pictures import picture_name
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.report.page import pictures, render
@@ -12,6 +11,7 @@ from scansynth.sets.measure import MeasuredSets
 from scansynth.sets.memorisation import Memorisation
 from scansynth.sets.memorisation_tables import closest
 from scansynth.sets.set_measures import SetMeasures
+from scansynth.sets.set_pictures import picture_name
 
 SHOWN = 20
 """Volumes in a table of nearest ones."""

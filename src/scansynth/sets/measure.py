@@ -9,7 +9,6 @@ from typing import Any
 
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
-from scansynth.evaluation.set_pictures import plot_volumes
 from scansynth.progress import Event, Report, silent
 from scansynth.sets.coherence import Coherence, borders_of, slice_coherence
 from scansynth.sets.coherence_tables import plot_coherence, write_coherence
@@ -22,6 +21,7 @@ from scansynth.sets.memorisation_tables import (
     write_memorisation,
 )
 from scansynth.sets.set_measures import SetMeasures, measure_sets, write_set_measures
+from scansynth.sets.set_pictures import plot_volumes
 from scansynth.sets.set_similarity import PAIRS
 from scansynth.sets.volume_sets import VolumeSet
 

@@ -8,13 +8,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from scansynth.errors import InputError
-from scansynth.evaluation.set_pictures import pair_rows
 from scansynth.evaluation.tables import csv_text
 from scansynth.files import write_text
 from scansynth.metrics.montage import BANNER, write_png
 from scansynth.sets.features import FeatureExtractor, volume_features
 from scansynth.sets.memorisation import Match, Memorisation, Nearest, Threshold, aligned, centred
 from scansynth.sets.registration import standardised
+from scansynth.sets.set_pictures import pair_rows
 from scansynth.sets.set_similarity import WINDOW
 from scansynth.sets.volume_sets import VolumeSet
 

@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from scansynth.config import RunConfig, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.data.samples import Samples
+from scansynth.errors import StoppedError
 from scansynth.files import write_text
 from scansynth.method import Progress
 from scansynth.metrics.image_metrics import PSNR, SSIM
@@ -31,7 +32,7 @@ from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
 from scansynth.training.pace import Budget, Crowding, progress_at
-from scansynth.training.stopping import Request, StoppedError
+from scansynth.training.stopping import Request
 from scansynth.training.validation import (
     held_out_loss,
     held_out_samples,

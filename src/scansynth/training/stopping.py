@@ -15,24 +15,6 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 """USR1 is what SLURM's `--signal=USR1@120` sends, two minutes before the end; there is none on Windows."""
 
 
-class StoppedError(Exception):
-    """A training was asked to stop, and has saved where it was.
-
-    Args:
-        by: number of the signal; 0 where another process was asked.
-        step: training steps finished and saved.
-        steps: training steps in all.
-        run: its folder.
-    """
-
-    def __init__(self, by: int, step: int, steps: int, run: str):
-        name = signal.Signals(by).name if by else "a signal to another process"
-        super().__init__(
-            f"{run}: stopped by {name} at step {step} of {steps}, saved; the same command goes on from there"
-        )
-        self.by = by
-
-
 @dataclass
 class Request:
     """Whether somebody asked to stop."""
