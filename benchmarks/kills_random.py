@@ -19,10 +19,13 @@ from kills_digest import differences, digest, last_line, left_over
 from scansynth.config import RunConfig, to_yaml
 from scansynth.training import checkpoint
 
-KILLABLE = """
-import faulthandler, os, signal, sys
+ASKS = signal.SIGUSR2
+"""Asks a process for its stack. None of the signals that ask a training to stop: it would save, and end as they say."""
+
+KILLABLE = f"""
+import faulthandler, os, sys
 if "LOCAL_RANK" not in os.environ:  # else started by the first process, which is the one that is asked
-    faulthandler.register(signal.SIGUSR1, file=open(os.environ["TRACE"], "w"), all_threads=False)
+    faulthandler.register({ASKS.value}, file=open(os.environ["TRACE"], "w"), all_threads=False)
 from scansynth.cli import main
 sys.exit(main())
 """
@@ -118,7 +121,7 @@ class Command:
         """A process in a group of its own."""
         self.trace.unlink(missing_ok=True)
         # Ignored from the start, as the child inherits it: the question for its stack must not end a young process.
-        before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        before = signal.signal(ASKS, signal.SIG_IGN)
         try:
             with self.log.open("w") as log:
                 return subprocess.Popen(
@@ -126,7 +129,7 @@ class Command:
                     stdout=log, stderr=log, env=self.environment, start_new_session=True,
                 )  # fmt: skip
         finally:
-            signal.signal(signal.SIGUSR1, before)
+            signal.signal(ASKS, before)
 
     def finish(self, process: subprocess.Popen[bytes]) -> None:
         """Let it end.
@@ -198,7 +201,7 @@ class Command:
 
     def _stack(self, process: subprocess.Popen[bytes]) -> list[str]:
         """What the process is doing, innermost first; some 0.1 ms before the kill."""
-        os.kill(process.pid, signal.SIGUSR1)
+        os.kill(process.pid, ASKS)
         until = time.perf_counter() + 1
         while self.trace.exists() and time.perf_counter() < until:
             text = self.trace.read_text()
@@ -219,31 +222,29 @@ def frames_of(text: str) -> list[str]:
     return found
 
 
+PHASES = {
+    "import": "imports",
+    "checkpoint.save": "writing checkpoint",
+    "engine.save": "writing checkpoint",
+    "loop.keep_best": "writing best",
+    "loop.validate": "validation",
+    "checkpoint.load": "loading a checkpoint",
+    "engine.load": "loading a checkpoint",
+    "loop.cut_back": "cutting metrics.jsonl back",
+    "run_folder.open_run": "opening the run folder",
+    "loop.write": "writing figures",
+    "loop.step": "training step",
+    "loop.run_steps": "between steps",
+}
+"""Functions by their file, and in words what a process is at that runs one; `import` is any."""
+
+
 def phase(frames: Sequence[str]) -> str:
     """In words what a stack was at."""
     if not frames:
         return "start of the interpreter"
-    for frame in frames:
-        match frame:
-            case "import":
-                return "imports"
-            case "checkpoint.save" | "engine.save":
-                return "writing best" if "train.validate" in frames else "writing checkpoint"
-            case "train.validate":
-                return "validation"
-            case "checkpoint.load" | "engine.load":
-                return "loading a checkpoint"
-            case "train._cut_back":
-                return "cutting metrics.jsonl back"
-            case "train.open_run":
-                return "opening the run folder"
-            case "train.write":
-                return "writing figures"
-            case "train.step":
-                return "training step"
-            case "train.run_steps":
-                return "between steps"
-    return "start-up"
+    found = next((PHASES[frame] for frame in frames if frame in PHASES), "start-up")
+    return "writing best" if found == "writing checkpoint" and "loop.keep_best" in frames else found
 
 
 def plans(seed: int, started: float, seconds: float) -> Iterator[Plan]:

@@ -5,6 +5,7 @@ The harness is that of `benchmarks/kills.py`, which does the same at length.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,19 +15,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scansynth.training import checkpoint
+import scansynth
+from scansynth.training import checkpoint, stopping
 from scansynth.training.train import train
+
+if os.name != "posix":
+    pytest.skip("needs SIGKILL and process groups", allow_module_level=True)
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts, no package: nothing that is installed
 
 import kills  # noqa: E402
 from kills_digest import differences, digest, figures, left_over  # noqa: E402
-from kills_random import Command, Plan  # noqa: E402
+from kills_random import ASKS, PHASES, Command, Plan  # noqa: E402
 from kills_sweep import SCENARIOS  # noqa: E402
-
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and process groups")
-
 
 CONFIG = kills.settings("regression_small", steps=30, checkpoint_every=3, validate_every=10)
 
@@ -65,9 +67,21 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(runs):
     assert (training.checkpoint or 0) >= (writing.checkpoint or 0)
     assert training.line
     assert training.line < 30
+    assert training.where, "the process did not say what it was doing"
     assert [line["step"] for line in figures(whole)][-1] == 30
     assert differences(digest(whole), digest(killed)) == []
     assert not [name for name in left_over(killed) if name.endswith(".tmp")]
+
+
+def test_asking_for_the_stack_is_not_asking_to_stop():
+    assert ASKS not in stopping.SIGNALS
+
+
+@pytest.mark.parametrize("place", [place for place in PHASES if place != "import"])
+def test_what_a_kill_hit_is_named_by_functions_that_exist(place):
+    file, function = place.split(".")
+    text = (Path(scansynth.__file__).parent / "training" / f"{file}.py").read_text()
+    assert re.search(rf"^ *def {function}\(", text, re.MULTILINE)
 
 
 def one_bit(run):
