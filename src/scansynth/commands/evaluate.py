@@ -11,6 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, out, stage_bars
 from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
+from scansynth.training.selection import Which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class _Measured:
     """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.networks.perceptual)."""
     pictures: int = 3
     """Subjects to draw."""
+    weights: Which = "auto"
+    """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
+    validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
@@ -61,7 +65,8 @@ class _Measured:
         if self.split not in SPLITS:
             raise InputError(f"split {self.split}: choose from {', '.join(SPLITS)}")
         prepared = Cohort.open(self.cohort)
-        return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
+        runs = [scansynth.load(folder, self.device, weights=self.weights) for folder in self.run_folders]
+        return runs, prepared
 
     def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
         """Measure, with progress bars, and write tables and pictures."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ from scansynth.training.checkpoint import load_weights, restore, step_of, unvali
 from scansynth.training.first_stage import FOLDER, FirstStage
 from scansynth.training.pace import others_are_busy
 from scansynth.training.parts import make_method
+from scansynth.training.selection import Which
 
 log = logging.getLogger(__name__)
 
@@ -100,21 +101,28 @@ class Run:
     device: torch.device
     weights: Mapping[str, Any]
     """SHA-256 and training step of the weights."""
+    chosen: Literal["last", "best"]
+    """Which weights of the training these are: the last averages, or the best that were validated."""
     precision: Precision
     """What the networks compute in here."""
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> "Run":
-        """Load the best weights of a run folder (the last, where it had no validation).
+    def load(cls, folder: str | Path, device: str = "auto", *, weights: Which = "auto") -> "Run":
+        """Load a run folder.
+
+        Args:
+            folder: of the run.
+            device: auto, cpu, cuda or mps.
+            weights: last, best, or by rule (`training/selection.py`).
 
         Raises:
-            InputError: if the folder holds no trained run.
+            InputError: if the folder holds no trained run, or not the weights that are asked for.
         """
         folder = Path(folder)
         if not (folder / "config.yaml").is_file():
             raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
         config = read_yaml(folder / "config.yaml")
-        tensors, source = load_weights(folder)
+        tensors, source = load_weights(folder, weights)
         if newer := unvalidated(folder, source):
             log.warning(
                 "%s: the weights of step %d are taken, the best that were validated; those of step %d, the last, never "
@@ -131,14 +139,14 @@ class Run:
             torch.set_num_threads(1)
             log.info("threads: 1, as other programs use the processors, and several would wait for each other")
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
-        weights = {"sha256": digest, "training_step": step_of(source)}
         return cls(
             folder=folder,
             config=config,
             method=method,
             record=PreparationRecord.read(folder),
             device=place,
-            weights=weights,
+            weights={"sha256": digest, "training_step": step_of(source)},
+            chosen="best" if source.parent.name == "best" else "last",
             precision=precision,
         )
 
@@ -419,6 +427,7 @@ class Run:
             "method": self.config.method,
             "run": str(self.folder),
             "weights": dict(self.weights),
+            "weights_chosen": self.chosen,
             **sampling.told,
             "sampling_steps": self.method.sampling_steps,
             "precision": self.precision,
