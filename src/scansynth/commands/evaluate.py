@@ -68,7 +68,16 @@ class _Measured:
         runs = [scansynth.load(folder, self.device, weights=self.weights) for folder in self.run_folders]
         return runs, prepared
 
-    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
+    def evaluated(
+        self,
+        runs: list[Any],
+        cohort: Any,
+        protocol: Any,
+        *,
+        samples: int = 1,
+        mean: bool = False,
+        subsets: bool = False,
+    ) -> Any:
         """Measure, with progress bars, and write tables and pictures."""
         from scansynth.evaluation.evaluate import evaluate
         from scansynth.evaluation.write import write_evaluation
@@ -84,6 +93,7 @@ class _Measured:
                 pictures=self.pictures,
                 report=partial(move, "evaluating"),
                 samples=samples,
+                mean=mean,
                 kept=self.keep,
                 subsets=subsets,
             )
@@ -100,6 +110,9 @@ class Evaluate(_Measured):
 
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
+    mean: bool = False
+    """Measure the mean given the sources, in one call of the networks or of --samples draws: the least error, without
+    texture."""
     subsets: Literal["given", "all"] = "given"
     """Make each target from all contrasts that a subject has beside it, or from every set of them in turn."""
     noise: tuple[float, ...] = ()
@@ -126,7 +139,9 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, protocol, samples=self.samples, subsets=self.subsets == "all")
+        found = self.evaluated(
+            runs, cohort, protocol, samples=self.samples, mean=self.mean, subsets=self.subsets == "all"
+        )
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)

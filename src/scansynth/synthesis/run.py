@@ -212,8 +212,7 @@ class Run:
             if name not in self.config.contrasts:
                 raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
         target = self.choose_target(target, named)
-        if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
-            raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
+        self.check_sampling(sampling)
         if tissue and not self.method.needs.tissue:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: as_volume(source, name) for name, source in named.items()}
@@ -246,11 +245,12 @@ class Run:
                 report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
+                mean=sampling.mean,
             )
             made = undo(own.image, self.record.statistics[target])
             moments.add(made)
             found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
-            if sampling.samples > 1 and not sampling.moments_only:
+            if sampling.samples > 1 and sampling.keeps_samples:
                 kept.append(made)
         provenance = self.provenance(target, volumes, sampling, subject=subject)
         if accepted:
@@ -265,6 +265,20 @@ class Run:
             like=like,
             maps=found,
         )
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raise InputError if the method cannot draw so."""
+        method = self.config.method
+        if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
+            raise InputError(f"{method} draws nothing: leave out several samples and shared noise")
+        if sampling.mean and self.method.gives_mean and sampling.samples > 1:
+            raise InputError(f"{method} gives the mean in one call: leave out --samples, or --mean")
+        if sampling.mean and not self.method.gives_mean and sampling.samples == 1:
+            raise InputError(
+                f"the mean of {method} with these settings is that of several draws: say how many, --samples 8"
+            )
+        if sampling.mean and sampling.maps:
+            raise InputError("maps are those of a draw: leave out --mean, or --maps")
 
     def guard(
         self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
@@ -339,6 +353,7 @@ class Run:
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
         maps: bool = False,
+        mean: bool = False,
     ) -> Sample:
         """Translate a prepared subject.
 
@@ -351,6 +366,7 @@ class Run:
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
             maps: also the maps that the method's features stand for.
+            mean: the target's mean given the sources, by a method that gives it; a draw by others.
 
         Returns:
             The target. Slices in which no source shows anything are background.
@@ -364,7 +380,8 @@ class Run:
             return Sample(whole.numpy())
         batch, slab = part
         shape = batch["images"].shape[2:]
-        made = self.method.translate(batch, target, self.windows(shape, at_once, report), noise)
+        make = self.method.mean if mean and self.method.gives_mean else self.method.translate
+        made = make(batch, target, self.windows(shape, at_once, report, mean=mean), noise)
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
@@ -377,7 +394,7 @@ class Run:
         if maps:
             if made.maps is None:
                 raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
-            found = made.maps(self.windows(shape, at_once, None))
+            found = made.maps(self.windows(shape, at_once))
         image = placed(from_network(made.image).clamp(0, 1))
         return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
 
@@ -399,16 +416,19 @@ class Run:
             for key, value in given(subject, readable, slab, neighbours=self.method.needs.neighbours).items()
         }, slab
 
-    def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
+    def windows(
+        self, shape: Sequence[int], at_once: int | None, report: Report | None = None, *, mean: bool = False
+    ) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
         if report is None:
             return self.method.needs.windows(at_once)
-        total, done = self.calls(shape, at_once), count(1)
+        total, done = self.calls(shape, at_once, mean=mean), count(1)
         return self.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
 
-    def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
-        """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""
-        return self.method.passes * self.method.needs.windows(at_once).ticks(shape)
+    def calls(self, shape: Sequence[int], at_once: int | None = None, *, mean: bool = False) -> int:
+        """Network calls that make a prepared volume (X, Y, Z), or its mean, with so many windows at once."""
+        passes = 1 if mean and self.method.gives_mean else self.method.passes
+        return passes * self.method.needs.windows(at_once).ticks(shape)
 
     def provenance(
         self, target: str, sources: Mapping[str, Volume], sampling: Sampling, *, subject: str
@@ -429,7 +449,7 @@ class Run:
             "weights": dict(self.weights),
             "weights_chosen": self.chosen,
             **sampling.told,
-            "sampling_steps": self.method.sampling_steps,
+            "sampling_steps": 1 if sampling.mean and self.method.gives_mean else self.method.sampling_steps,
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }
