@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 
 import scansynth
+from scansynth.commands.calibrate import Calibrate
 from scansynth.commands.console import LineHandler, err, out
 from scansynth.commands.evaluate import Compare, Conventions, Evaluate
 from scansynth.commands.generate import Generate
@@ -32,6 +33,7 @@ VERBS = {
     "prepare": Prepare,
     "plan": Plan,
     "train": Train,
+    "calibrate": Calibrate,
     "translate": Translate,
     "generate": Generate,
     "evaluate": Evaluate,

@@ -101,7 +101,7 @@ class _Measured:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluate(_Measured):
     """Measure runs on a split of a prepared cohort, beside the copied source: tables and pictures.
 

@@ -47,6 +47,13 @@ def at_work(run: "Run", cohort: Path) -> str:
     return f"Next: {command('translate', '--run', run.folder, '-i', 'DATA', '-o', 'translated', '--missing')}"
 
 
+def after_calibrating(run: Path, cohort: Path, words: Sequence[str | int]) -> str:
+    """How often the intervals hold, and what they are for."""
+    measured = command("evaluate", "--run", run, "--cohort", cohort, "-o", Path("evaluation") / run.name, *words)
+    made = command("translate", "--run", run, "-i", "DATA", "-o", "translated", "--intervals", *words)
+    return f"Next, how often they hold: {measured}\nand beside images: {made}"
+
+
 def after_translating(run: Path) -> str:
     """How far its images may be trusted."""
     words = ("evaluate", "--run", run, "--cohort", "COHORT", "-o", Path("evaluation") / run.name)

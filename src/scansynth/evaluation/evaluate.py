@@ -13,6 +13,7 @@ from scansynth.errors import InputError
 from scansynth.evaluation.consistency import ConsistencyFigures
 from scansynth.evaluation.costs import CostFigures
 from scansynth.evaluation.figures import Figures, Key, Synthesis
+from scansynth.evaluation.intervals import IntervalFigures
 from scansynth.evaluation.observed import Observed, ObservedFigures
 from scansynth.evaluation.regions import RegionFigures, RegionResult
 from scansynth.evaluation.samples import DrawnSample, calls_left, draw
@@ -33,6 +34,7 @@ KINDS: tuple[type[Figures], ...] = (
     UncertaintyFigures,
     ConsistencyFigures,
     ObservedFigures,
+    IntervalFigures,
     RegionFigures,
     CostFigures,
 )
@@ -145,16 +147,9 @@ def evaluate(
         InputError: if a run was trained on another cohort, runs see a contrast at different accelerations, or the split
             has no subject to measure.
     """
-    if samples < 1:
-        raise InputError(f"samples {samples}: draw at least one")
-    if mean and samples == 1 and (drawn_only := [run.folder.name for run in runs if not run.method.gives_mean]):
-        raise InputError(f"the mean of {drawn_only[0]} is that of several draws: say how many, --samples 8")
     protocol = find_protocol(protocol)
     work = choose_work(runs, cohort, split, protocol=protocol, target=target, subsets=subsets)
-    numbers: dict[Path, Sequence[int | None]] = {
-        run.folder: (None,) if mean and run.method.gives_mean else range(samples if run.method.stochastic else 1)
-        for run in runs
-    }
+    numbers = numbers_of(runs, samples=samples, mean=mean)
     calls = {
         (number, run.folder, sample): calls_left(run, task, sample, kept=kept)
         for number, task in enumerate(work)
@@ -180,7 +175,7 @@ def evaluate(
         images: dict[str, np.ndarray] = {}
         deviations: dict[str, np.ndarray] = {}
         truth, masks = task.truth(), task.masks()
-        for synthesis in _syntheses(task, truth, masks, partial(drawn, number)):
+        for synthesis in _syntheses(task, truth, masks, partial(drawn, number), mean=mean):
             results.append(synthesis.result)
             for one in figures:
                 one.collect(synthesis)
@@ -213,8 +208,34 @@ def evaluate(
     )
 
 
+def numbers_of(runs: Sequence[Run], *, samples: int, mean: bool) -> dict[Path, Sequence[int | None]]:
+    """Which samples are drawn of each image, by run folder; None stands for the mean.
+
+    Args:
+        runs: what draws.
+        samples: to draw by a stochastic method.
+        mean: the mean given the sources, by methods that give it in one call.
+
+    Raises:
+        InputError: if there is none to draw, or a mean is that of one draw.
+    """
+    if samples < 1:
+        raise InputError(f"samples {samples}: draw at least one")
+    if mean and samples == 1 and (drawn_only := [run.folder.name for run in runs if not run.method.gives_mean]):
+        raise InputError(f"the mean of {drawn_only[0]} is that of several draws: say how many, --samples 8")
+    return {
+        run.folder: (None,) if mean and run.method.gives_mean else range(samples if run.method.stochastic else 1)
+        for run in runs
+    }
+
+
 def _syntheses(
-    task: Task, truth: np.ndarray, masks: Mapping[str, np.ndarray], drawn: Callable[[Run], list[DrawnSample]]
+    task: Task,
+    truth: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    drawn: Callable[[Run], list[DrawnSample]],
+    *,
+    mean: bool,
 ) -> Iterator[Synthesis]:
     """What there is of a target, measured: each source copied, where all of them are given, then what each run makes.
 
@@ -223,6 +244,7 @@ def _syntheses(
         truth: (X, Y, Z) in [0, 1].
         masks: of the subject, by name, (X, Y, Z).
         drawn: draws a run's samples.
+        mean: whether means are made.
     """
     take = task.measuring()
     for source in task.sources if task.whole and task.target not in task.sources else ():
@@ -234,4 +256,14 @@ def _syntheses(
         samples = np.stack([one.image for one in found])
         image = samples.mean(0)
         result = Result(run.folder.name, found[0].sources, task.target, task.subject, take(image))
-        yield Synthesis(task=task, result=result, image=image, samples=samples, truth=truth, masks=masks, drawn=found)
+        yield Synthesis(
+            task=task,
+            result=result,
+            image=image,
+            samples=samples,
+            truth=truth,
+            masks=masks,
+            drawn=found,
+            run=run,
+            drawn_as_mean=mean,
+        )

@@ -16,6 +16,7 @@ from scansynth.evaluation.samples import DrawnSample
 from scansynth.evaluation.sections import Section
 from scansynth.evaluation.tables import Result
 from scansynth.evaluation.tasks import Task
+from scansynth.synthesis.run import Run
 
 Value = TypeVar("Value")
 Key = tuple[str, str, str]
@@ -38,6 +39,10 @@ class Synthesis:
     """Of the subject, by name."""
     drawn: Sequence[DrawnSample] = ()
     """How each sample came about; none for a copied source."""
+    run: Run | None = None
+    """What made it; None for a copied source."""
+    drawn_as_mean: bool = False
+    """Whether it is a mean given the sources (`evaluate`)."""
 
     @property
     def key(self) -> Key:

@@ -1,8 +1,8 @@
 """Synthetic images as files: each says what it is, and that it is no scan; none ever takes the place of a scan.
 
-A translation is an image (`t2.nii.gz`) and its parts: `_std`, `_sample-N` and `_T1map` files. Each has its mark in
-the NIfTI header (`descrip`) and a JSON sidecar (`t2.json`, with `"synthetic": true`). Only what is so marked is ever
-replaced.
+A translation is an image (`t2.nii.gz`) and its parts: `_std`, `_sample-N`, `_interval-90` and `_T1map` files. Each has
+its mark in the NIfTI header (`descrip`) and a JSON sidecar (`t2.json`, with `"synthetic": true`). Only what is so
+marked is ever replaced.
 """
 
 import json
@@ -44,6 +44,9 @@ class Synthesis:
     """The source whose grid this is on."""
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Hypothetical maps by name and unit (`T1 (s)`), (X, Y, Z) float32, of the first sample, where asked for."""
+    intervals: Mapping[float, np.ndarray] = field(default_factory=dict)
+    """Half the width of the interval of each nominal coverage around the image, (X, Y, Z) float32 in its unit, 0
+    outside the head; where asked for."""
 
     def write(self, path: str | Path) -> list[Path]:
         """Write the image and its JSON sidecar; with several samples also `_std` and `_sample-N` files.
@@ -87,6 +90,9 @@ class Synthesis:
             }  # fmt: skip
             parts[f"_{what}map"] = Part(array, mark, content)
         mark = f"SYNTHETIC {self.provenance['target'][:_NAME]} by scansynth. Not a scan."
+        for level, width in self.intervals.items():
+            image = f"half the width of the {100 * level:g} % interval"
+            parts[f"_interval-{100 * level:g}"] = Part(width, mark, {"image": image, "nominal_coverage": level})
         for number, sample in reversed(list(enumerate(self.samples, 1))):
             parts[f"_sample-{number}"] = Part(sample, mark, {"image": "sample"})
         if self.deviation is not None:

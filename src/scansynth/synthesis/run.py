@@ -39,12 +39,14 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.given import given, sources_for
 from scansynth.method import Method
+from scansynth.metrics.conformal import Intervals, half_width
 from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
 from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis
+from scansynth.synthesis.intervals import read_intervals
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
 from scansynth.training.first_stage import FOLDER, FirstStage
@@ -232,7 +234,8 @@ class Run:
         if self.method.needs.tissue:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
             densities = self.segmented(images, available, grid.affine, labels=labels)
-        moments, kept, found = Moments(), [], {}
+        intervals = self.intervals(sampling).get(target) if sampling.intervals else None
+        moments, prepared, kept, found = Moments(), Moments(), [], {}
         for sample in range(sampling.samples):
             kind = SharedAlongSlices if sampling.shared_noise else Noise
             noise = kind([(sampling.seed, subject, sample)], self.device)
@@ -249,10 +252,20 @@ class Run:
             )
             made = undo(own.image, self.record.statistics[target])
             moments.add(made)
+            if intervals:
+                prepared.add(own.image)
             found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
             if sampling.samples > 1 and sampling.keeps_samples:
                 kept.append(made)
         provenance = self.provenance(target, volumes, sampling, subject=subject)
+        widths = {}
+        if intervals:
+            provenance["intervals_of"] = f"{intervals.subjects} validation subjects"
+            center, deviation = prepared.mean(), prepared.deviation()
+            for level in intervals.levels:
+                width = half_width(center, deviation, intervals, level)
+                low, high = (undo(edge, self.record.statistics[target]) for edge in (center - width, center + width))
+                widths[level] = (high - low) / 2
         if accepted:
             provenance["accepted"] = list(accepted)
         if self.method.needs.tissue:
@@ -264,6 +277,7 @@ class Run:
             provenance=provenance,
             like=like,
             maps=found,
+            intervals=widths,
         )
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -277,8 +291,18 @@ class Run:
             raise InputError(
                 f"the mean of {method} with these settings is that of several draws: say how many, --samples 8"
             )
+        if sampling.intervals:
+            self.intervals(sampling)
         if sampling.mean and sampling.maps:
             raise InputError("maps are those of a draw: leave out --mean, or --maps")
+
+    def intervals(self, sampling: Sampling) -> dict[str, Intervals]:
+        """Intervals of this way of drawing, by target.
+
+        Raises:
+            InputError: if the run was not calibrated so.
+        """
+        return read_intervals(self, samples=sampling.samples, mean=sampling.mean)
 
     def guard(
         self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False

@@ -26,6 +26,8 @@ class Sampling:
     """Keep only the mean and the standard deviation of several samples: memory does not grow with their number."""
     maps: bool = False
     """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
+    intervals: bool = False
+    """Also write half the width of the intervals that `scansynth calibrate` found for this run, in the image's unit."""
     seed: int = 0
     """Seed of the noise."""
 
@@ -38,14 +40,21 @@ class Sampling:
         """What of a sidecar tells one translation from another."""
         return {
             "seed": self.seed, "samples": self.samples, "shared_noise": self.shared_noise, "maps": self.maps,
-            "mean": self.mean or None,  # sidecars of older versions say nothing of it
+            # Sidecars of older versions say nothing of these.
+            "mean": self.mean or None, "intervals": self.intervals or None,
         }  # fmt: skip
 
     def images(self, path: Path) -> list[Path]:
         """All images that a translation to `path` writes."""
         from scansynth.synthesis.writers.nifti import images_of  # which loads nibabel: `translate --help` is quick
 
-        return images_of(path, samples=self.samples, moments_only=not self.keeps_samples, maps=self.maps)
+        return images_of(
+            path,
+            samples=self.samples,
+            moments_only=not self.keeps_samples,
+            maps=self.maps,
+            intervals=self.intervals,
+        )
 
     @property
     def keeps_samples(self) -> bool:

@@ -88,7 +88,7 @@ class Row:
     """The recipe of the same method for small slices."""
     change: Change | None = None
     """What makes the variant of the recipe."""
-    by_target: bool = False
+    by_target: bool = field(default=False, kw_only=True)
     """A run for each target: the paper's method makes one contrast, and ours would share its samples among several."""
 
 

@@ -66,7 +66,9 @@ def with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name.removesuffix(ending) + suffix + ending)
 
 
-def images_of(path: Path, *, samples: int = 1, moments_only: bool = False, maps: bool = False) -> list[Path]:
+def images_of(
+    path: Path, *, samples: int = 1, moments_only: bool = False, maps: bool = False, intervals: bool = False
+) -> list[Path]:
     """The images that a translation will write, before it is made; each has a sidecar.
 
     Args:
@@ -75,12 +77,13 @@ def images_of(path: Path, *, samples: int = 1, moments_only: bool = False, maps:
         moments_only: as in `Run.translate`.
         maps: as in `Run.translate`. Which ones there are is the method's to say: files stand for them that are there
             and named so.
+        intervals: as in `Run.translate`; likewise.
     """
     images = []
-    if maps:
-        name = re.compile(re.escape(_ENDING.sub("", path.name)) + r"_[^\W_]+map\.nii(\.gz)?", re.IGNORECASE)
-        there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-        images += [file for file in there if name.fullmatch(file.name)]
+    there = sorted(path.parent.iterdir()) if (maps or intervals) and path.parent.is_dir() else []
+    for asked, kind in ((maps, r"[^\W_]+map"), (intervals, r"interval-\d+")):
+        name = re.compile(re.escape(_ENDING.sub("", path.name)) + rf"_{kind}\.nii(\.gz)?", re.IGNORECASE)
+        images += [file for file in there if asked and name.fullmatch(file.name)]
     if samples > 1:
         kept = 0 if moments_only else samples
         images += [with_suffix(path, f"_sample-{number}") for number in range(kept, 0, -1)]
