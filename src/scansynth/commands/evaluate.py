@@ -158,15 +158,19 @@ class Evaluate(_Measured):
 
 @dataclass(frozen=True)
 class Compare(_Measured):
-    """Hold runs against each other on a split: best, differences with tests by subject, time and memory."""
+    """Hold runs against each other on a split: best, differences with tests by subject, time and memory.
+
+    Runs that are equal but for the seed are trainings of one method, and stand in one row.
+    """
 
     by_slice: bool = False
     """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
-    """The run, by its folder's name, that the others are held against; by default the best of each target."""
+    """The method, by its row or a run folder's name, that the others are held against; by default each target's best."""
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
+        from scansynth.evaluation.arms import arms_of
         from scansynth.evaluation.comparison import check_slices, compare
         from scansynth.evaluation.comparison_tables import markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
@@ -178,8 +182,14 @@ class Compare(_Measured):
         runs, cohort = self.opened()
         found = self.evaluated(runs, cohort, protocol)
         plot_subjects(found.results, found.protocol, self.output)
+        arms = arms_of(runs)
         by_subject = compare(
-            found.results, found.protocol, reference=self.reference, costs=found.costs, acceleration=found.acceleration
+            found.results,
+            found.protocol,
+            arms=arms,
+            reference=self.reference,
+            costs=found.costs,
+            acceleration=found.acceleration,
         )
         write_comparison(by_subject, self.output)
         out.print(markdown(by_subject), markup=False)
@@ -188,6 +198,7 @@ class Compare(_Measured):
             by_slice = compare(
                 found.results,
                 found.protocol,
+                arms=arms,
                 reference=self.reference,
                 costs=costs,
                 acceleration=acceleration,
@@ -198,7 +209,7 @@ class Compare(_Measured):
         path = write_report(found, runs, self.output, comparison=by_subject)
         out.print(f"Report, for a browser: {path}", markup=False)
         # The run that has the best mean of the most figures.
-        best = [row.label for row in by_subject.rows for _ in row.best]
+        best = [label for row in by_subject.rows for label in row.runs for _ in row.best]
         out.print(at_work(max(runs, key=lambda run: best.count(run.folder.name)), self.cohort), markup=False)
 
 

@@ -47,10 +47,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (NaN with one value, or where the mean is infinite)."""
+    """Mean and sample standard deviation (NaN with one value)."""
 
     mean: float
     std: float
+    n: int | None = None
+    """Over how many, where some are left out, for they are infinite or missing; None: over all, or there is no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +168,13 @@ def _rows(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
-    """Mean and deviation of some figures."""
+    """Mean and deviation of some figures: of those that are finite, or, where none is, what they are (∞ or NaN)."""
     values = np.asarray(values, dtype=np.float64)
-    std = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else math.nan
-    return Spread(float(values.mean()), std)
+    kept = values[np.isfinite(values)]
+    if not kept.size:
+        return Spread(float(values.mean()) if values.size else math.nan, math.nan)
+    std = float(kept.std(ddof=1)) if kept.size > 1 else math.nan
+    return Spread(float(kept.mean()), std, kept.size if kept.size < values.size else None)
 
 
 def _same_units(results: Sequence[Result]) -> bool:
@@ -224,23 +229,55 @@ def _markdown(
 
 
 def missing_notes(results: Sequence[Result], protocol: Protocol) -> list[str]:
-    """A line for each reason why figures are missing: which, of how many subjects, and why."""
-    found: dict[tuple[str, str], set[str]] = {}
+    """A line for each figure and reason that leaves subjects out of a mean: which, whose, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for column, why in result.measurement.missing.items():
-            found.setdefault((column, why), set()).add(result.subject)
-    return [
-        f"{protocol.heading(column)} is missing for {len(subjects)} subject{'s' * (len(subjects) > 1)}: {why}."
+            found.setdefault((column, why), []).append(result.subject)
+    lines = [
+        f"{protocol.heading(column)} is missing for {counted(subjects)}: {why}. Left out of its means: {listed(subjects)}."
         for (column, why), subjects in found.items()
+    ]
+    odd: dict[tuple[str, str, str], list[str]] = {}
+    for result in results:
+        for column, figures in result.measurement.figures.items():
+            if column not in result.measurement.missing and not np.isfinite(figures).all():
+                what = "not a number" if np.isnan(figures).any() else "infinite"
+                odd.setdefault((column, what, f"{result.label}, {result.direction}"), []).append(result.subject)
+    return lines + [
+        f"{protocol.heading(column)} of {row} is {what} for {counted(subjects)}"
+        f"{INFINITE.get(column, '') if what == 'infinite' else ''}: left out of a mean of others: {listed(subjects)}."
+        for (column, what, row), subjects in odd.items()
     ]
 
 
+INFINITE = {
+    "psnr_db": " (an image, or one of its slices, that equals the truth)",
+    "nmse": " (an empty truth)",
+}
+"""Why a figure is infinite, by column."""
+
+
+def counted(subjects: Sequence[str]) -> str:
+    """`1 subject`, `2 subjects`."""
+    number = len(set(subjects))
+    return f"{number} subject{'s' * (number > 1)}"
+
+
+def listed(subjects: Sequence[str]) -> str:
+    """Their names; of many the first ten."""
+    names = list(dict.fromkeys(subjects))
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
 def spread_text(spread: Spread, digits: int, plus_minus: str = " ± ") -> str:
-    """`22.19 ± 2.09`; the mean alone where there is no deviation, and a dash where there is no mean."""
+    """`22.19 ± 2.09`; the mean alone where there is no deviation, a dash where there is no mean, and over how many, where
+    some are left out: `22.19 ± 2.09 (n = 7)`."""
     if math.isnan(spread.mean):
         return "–"
-    mean = f"{spread.mean:.{digits}f}"
-    return mean if math.isnan(spread.std) else f"{mean}{plus_minus}{spread.std:.{digits}f}"
+    text = f"{spread.mean:.{digits}f}"
+    text += "" if math.isnan(spread.std) else f"{plus_minus}{spread.std:.{digits}f}"
+    return text if spread.n is None else f"{text} (n = {spread.n})"
 
 
 def _subject_records(results: Sequence[Result], acceleration: Acceleration) -> list[dict[str, object]]:
@@ -311,7 +348,8 @@ def _json(
 
 
 def _plain(spread: Spread) -> dict[str, float | str | None]:
-    return {"mean": _number(spread.mean), "std": _number(spread.std)}
+    number = {} if spread.n is None else {"n": spread.n}
+    return {"mean": _number(spread.mean), "std": _number(spread.std), **number}
 
 
 def _number(value: float) -> float | str | None:

@@ -68,6 +68,8 @@ class Protocol:
     """The region that holds all others, where a further metric is taken."""
     figures: str = ""
     """What is measured of sets, in words."""
+    caution: str = ""
+    """What a reader must know who holds these figures beside those of another protocol."""
 
     def only(self, column: str) -> "Protocol":
         """The protocol with one of its figures."""
@@ -92,7 +94,8 @@ class Protocol:
     def description(self) -> dict[str, str | int]:
         """The protocol in words, for the head of a table."""
         words = ("name", "version", "source", "unit", "intensities", "mask", "data_range", "test")
-        return {name: getattr(self, name) for name in words} | ({"figures": self.figures} if self.figures else {})
+        further = {name: getattr(self, name) for name in ("figures", "caution") if getattr(self, name)}
+        return {name: getattr(self, name) for name in words} | further
 
 
 @dataclass(frozen=True, kw_only=True)

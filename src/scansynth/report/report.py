@@ -24,7 +24,7 @@ from scansynth.files import write_text
 from scansynth.methods import METHODS
 from scansynth.metrics.montage import BANNER
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
-from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables
+from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables, training_table
 from scansynth.report.page import HERE, pictures, render
 from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
 from scansynth.synthesis.run import Run
@@ -78,6 +78,7 @@ def write_report(
         runs=[_described(run) for run in runs],
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
         differences=difference_table(comparison) if comparison else None,
+        trainings=training_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
         subject_plots=pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
         sections=[(section, pictures(out, section.plots)) for section in sections],
