@@ -110,7 +110,7 @@ def test_a_region_without_a_voxel_is_left_out_and_counted(pair, masks, tmp_path)
     assert {line["subject"] for line in lines if line["region"] == "seg-4"} == {"test-1"}
     (mae,) = [one for one in lines if (one["subject"], one["region"], one["figure"]) == ("test-2", "seg-1", "mae")]
     assert float(mae["value"]) == found[4].figures["mae"]
-    assert (mae["protocol"], mae["protocol_version"], mae["n_voxels"]) == ("default", "1", "216")
+    assert (mae["protocol"], mae["protocol_version"], mae["n_voxels"]) == ("default", "2", "216")
 
 
 def test_a_mask_of_ones_is_one_region(pair, tmp_path):
@@ -148,7 +148,7 @@ def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     found = evaluate([run], cohort, protocol="syndiff", pictures=0)
     write_evaluation(found, tmp_path / "out")
     text = (tmp_path / "out" / "regions.md").read_text()
-    assert "protocol `default`, version 1" in text
+    assert "protocol `default`, version 2" in text
     rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in text.splitlines() if line.startswith("| seg ")]
     assert rows == [
         ["seg", "copied source", "T2w→T1w", "1 of 1"], ["seg", "run", "T2w→T1w", "1 of 1"],

@@ -166,7 +166,7 @@ class Compare(_Measured):
     by_slice: bool = False
     """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
-    """The method, by its row or a run folder's name, that the others are held against; by default each target's best."""
+    """The method, by its row or a run of it, that the others are held against; by default the best of each target."""
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""

@@ -4,10 +4,10 @@ Nobody says so: runs are one arm whose settings (`config.yaml`, and that of a fi
 and for what changes no recipe: how often is logged and saved, threads, and, of runs by minutes, the steps they came to.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 from scansynth.config import RunConfig, read_yaml
@@ -58,7 +58,7 @@ def arms_of(runs: Sequence[Run]) -> tuple[Arm, ...]:
         label = labels[0]
         if len(group) > 1:
             stems = {_stem(run) for run in group}
-            label = stems.pop() if len(stems) == 1 else os.path.commonprefix(labels).rstrip("-_. ")
+            label = stems.pop() if len(stems) == 1 else _beginning(labels).rstrip("-_. ")
             if not label or label in (taken - set(labels)) | {arm.label for arm in arms}:
                 label = "+".join(labels)
         arms.append(Arm(label, labels))
@@ -81,6 +81,12 @@ def _apart(group: Sequence[Run]) -> bool:
 def _stem(run: Run) -> str:
     """A run folder's name without its seed: `syndiff-seed1`, `syndiff_1` → `syndiff`."""
     return re.sub(rf"[-_. ]*(?:seed|s)?[-_. ]*(?<!\d)0*{run.config.seed}(?![0-9A-Za-z])", "", run.folder.name)
+
+
+def _beginning(labels: Sequence[str]) -> str:
+    """What all names begin with."""
+    letters = zip(*labels, strict=False)
+    return "".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, letters))
 
 
 def _recipe(run: Run) -> str:

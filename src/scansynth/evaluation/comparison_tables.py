@@ -52,7 +52,7 @@ def notes(comparison: Comparison) -> list[str]:
         *comparison.cautions,
         f"Protocol {protocol.name}, version {protocol.version} ({protocol.source}); unit {protocol.unit}; "
         f"intensities: {protocol.intensities}; mask: {protocol.mask}; range: {protocol.data_range}.",
-        *([protocol.caution] if protocol.caution else []),
+        *([f"{protocol.caution}."] if protocol.caution else []),
         f"Mean ± standard deviation over {over}, of several trainings over their mean. Bold: best mean.",
         *acceleration_note(comparison.acceleration),
         *(f"{metric.note}." for metric in comparison.columns.values() if metric.note),

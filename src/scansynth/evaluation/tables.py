@@ -52,7 +52,7 @@ class Spread:
     mean: float
     std: float
     n: int | None = None
-    """Over how many, where some are left out, for they are infinite or missing; None: over all, or there is no other."""
+    """Over how many, where some that are infinite or missing are left out; None: over all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +215,7 @@ def _markdown(
         *(f"- {note}" for note in acceleration_note(acceleration)),
         *(f"- {metric.note}." for metric in columns.values() if metric.note),
         *(f"- {note}" for note in missing_notes(results, protocol)),
+        *([f"- {protocol.caution}."] if protocol.caution else []),
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
@@ -235,7 +236,8 @@ def missing_notes(results: Sequence[Result], protocol: Protocol) -> list[str]:
         for column, why in result.measurement.missing.items():
             found.setdefault((column, why), []).append(result.subject)
     lines = [
-        f"{protocol.heading(column)} is missing for {counted(subjects)}: {why}. Left out of its means: {listed(subjects)}."
+        f"{protocol.heading(column)} is missing for {counted(subjects)}: {why}. Left out of its means: "
+        f"{listed(subjects)}."
         for (column, why), subjects in found.items()
     ]
     odd: dict[tuple[str, str, str], list[str]] = {}
@@ -271,8 +273,10 @@ def listed(subjects: Sequence[str]) -> str:
 
 
 def spread_text(spread: Spread, digits: int, plus_minus: str = " ± ") -> str:
-    """`22.19 ± 2.09`; the mean alone where there is no deviation, a dash where there is no mean, and over how many, where
-    some are left out: `22.19 ± 2.09 (n = 7)`."""
+    """`22.19 ± 2.09`; the mean alone where there is no deviation, a dash where there is no mean.
+
+    Where some are left out it says over how many: `22.19 ± 2.09 (n = 7)`.
+    """
     if math.isnan(spread.mean):
         return "–"
     text = f"{spread.mean:.{digits}f}"

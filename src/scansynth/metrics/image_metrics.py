@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scansynth.errors import InputError
-from scansynth.metrics import feature_similarity
+from scansynth.metrics import feature_similarity, texture_similarity
 from scansynth.metrics.structural_similarity import SCALE_WEIGHTS, ssim_maps, structure_by_scale
 
 WINDOW = 11
@@ -203,6 +203,39 @@ def gmsd(images: Images) -> Tensor:
     return over_slices(feature_similarity.gmsd, images)
 
 
+def texture(images: Images) -> Tensor:
+    """Texture similarity in per cent (`texture_similarity.py`); of volumes, the mean over axial slices.
+
+    Outside the mask both images count as 0, and no window is centred there; slices of a volume without a voxel of it
+    are left out.
+
+    Raises:
+        InputError: if a side is too short for the pyramid.
+    """
+    sides = tuple(images.reference.shape[1:3])
+    if min(sides) < texture_similarity.LEAST:
+        raise InputError(
+            f"slices of {'×'.join(map(str, sides))} voxels: texture similarity needs sides of at least "
+            f"{texture_similarity.LEAST}"
+        )
+    x, y = (image.float() for image in _cleared(images))
+    mask = torch.ones_like(y, dtype=torch.bool) if images.mask is None else images.mask
+    of_volumes = y.ndim == 4
+    stacks = (
+        [tuple(one[k].movedim(2, 0) for one in (x, y, mask)) for k in range(len(y))] if of_volumes else [(x, y, mask)]
+    )
+    figures = []
+    for slices, truths, inside in stacks:
+        kept = inside.flatten(1).any(1)
+        parts = zip(*(one[kept].split(SLICES) for one in (slices, truths, inside)), strict=True)
+        figures.append(
+            torch.cat(
+                [texture_similarity.texture_similarity(a, b, images.data_range, mask=where) for a, b, where in parts]
+            )
+        )
+    return 100 * (torch.stack([one.mean() for one in figures]) if of_volumes else figures[0]).double()
+
+
 def gradient_energy(images: Images) -> Tensor:
     """Energy of the in-plane gradients of all images together, synthesis over reference: (1,).
 
@@ -326,6 +359,16 @@ MAE_HU = Metric(column="mae_hu", heading="MAE (HU)", better="less", digits=1, co
 NMSE = Metric(column="nmse", heading="NMSE", better="less", digits=4, compute=nmse)
 FSIM = Metric(column="fsim", heading="FSIM", better="more", digits=4, compute=fsim, ranged=True)
 GMSD = Metric(column="gmsd", heading="GMSD", better="less", digits=4, compute=gmsd, ranged=True)
+TEXTURE = Metric(
+    column="texture_similarity_percent",
+    heading="texture similarity (%)",
+    better="more",
+    digits=2,
+    compute=texture,
+    ranged=True,
+    note="Texture similarity: untrained features, local deviations in the 14 sub-bands of a steerable pyramid (3 scales, "
+    "4 orientations) of axial slices; whether as much structure of each width is there, not on which voxel",
+)
 GRADIENT_ENERGY = Metric(
     column="gradient_energy_ratio",
     heading="gradient energy",
@@ -333,6 +376,6 @@ GRADIENT_ENERGY = Metric(
     digits=3,
     compute=gradient_energy,
     per_image=False,
-    note="Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth). It is an amount: noise "
-    "and a copied source reach 1 too, so that none is marked as best",
+    note="Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth). It is an amount: "
+    "noise and a copied source reach 1 too, so that none is marked as best",
 )

@@ -51,7 +51,7 @@ def main_table(
         ]
         if comparison
         else [
-            *([protocol.caution] if protocol.caution else []),
+            *([f"{protocol.caution}."] if protocol.caution else []),
             "Mean ± standard deviation over subjects. `scansynth compare` adds tests of differences.",
             *missing_notes(results, protocol),
         ]
