@@ -63,7 +63,16 @@ class _Measured:
         prepared = Cohort.open(self.cohort)
         return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
 
-    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
+    def evaluated(
+        self,
+        runs: list[Any],
+        cohort: Any,
+        protocol: Any,
+        *,
+        samples: int = 1,
+        subsets: bool = False,
+        kept: Path | None = None,
+    ) -> Any:
         """Measure, with progress bars, and write tables and pictures."""
         from scansynth.evaluation.evaluate import evaluate
         from scansynth.evaluation.write import write_evaluation
@@ -79,7 +88,7 @@ class _Measured:
                 pictures=self.pictures,
                 report=partial(move, "evaluating"),
                 samples=samples,
-                kept=self.keep,
+                kept=self.keep or kept,
                 subsets=subsets,
             )
         write_evaluation(found, self.output)
@@ -100,14 +109,19 @@ class Evaluate(_Measured):
     noise: tuple[float, ...] = ()
     """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
     dice: str | None = None
-    """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out."""
+    """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out. Under
+    protocol default it is taken unasked where subjects have a mask and that costs under a tenth of the syntheses."""
     segmenter: str | None = None
     """With --dice: your segmenter, 'COMMAND {T1w} {T2w} … {output}' (NIfTI files), in place of one trained here."""
 
     def run(self) -> None:
         """Evaluate and print the tables."""
+        from tempfile import TemporaryDirectory
+
+        from scansynth.evaluation.downstream import mask_of
         from scansynth.evaluation.robustness import check_levels
         from scansynth.evaluation.segmenter import command_segmenter, with_mask
+        from scansynth.evaluation.tables import write_tables
         from scansynth.report.report import write_report
 
         protocol = self.chosen_protocol()
@@ -121,12 +135,28 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, protocol, samples=self.samples, subsets=self.subsets == "all")
+        with TemporaryDirectory() as folder:
+            # Dice is of syntheses that have been made: where nothing is kept they are, until then.
+            mask = self.dice or (mask_of(runs, cohort, self.split) if protocol.name == "default" else None)
+            kept = self.keep or (Path(folder) if mask else None)
+            subsets = self.subsets == "all"
+            found = self.evaluated(runs, cohort, protocol, samples=self.samples, subsets=subsets, kept=kept)
+            dice, further, notes = self.downstream(runs, cohort, found, mask=mask, kept=kept)
+        if further or notes:
+            write_tables(
+                found.results,
+                self.output,
+                found.protocol,
+                acceleration=found.acceleration,
+                further=further,
+                notes=notes,
+            )
         out.print((self.output / "table.md").read_text(), markup=False)
+        if dice:
+            out.print((self.output / "dice.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
-        dice = self.downstream(runs, cohort, self.dice) if self.dice else ()
-        path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice)
+        path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice, notes=notes)
         out.print(f"Report, for a browser: {path}", markup=False)
         out.print(after_evaluating(runs, self.cohort, self.options()), markup=False)
 
@@ -142,18 +172,42 @@ class Evaluate(_Measured):
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
 
-    def downstream(self, runs: list[Any], cohort: Any, mask: str) -> list[Any]:
-        """What a segmenter finds."""
-        from scansynth.evaluation.downstream import measure_downstream, write_downstream
+    def downstream(
+        self, runs: list[Any], cohort: Any, found: Any, *, mask: str | None, kept: Path | None
+    ) -> tuple[list[Any], list[Any], list[str]]:
+        """What a segmenter finds, its column of the table, and, where it was not asked, why."""
+        from scansynth.evaluation.downstream import (
+            SHARE,
+            as_column,
+            forecast,
+            left_out,
+            measure_downstream,
+            write_downstream,
+        )
 
+        if mask is None:
+            why = "the subjects have no mask with labels (`seg`, `dseg`) together with all contrasts"
+            return [], [], [f"Dice of a segmenter: none, for {why}."] if found.protocol.name == "default" else []
+        if not self.dice:
+            targets = len({result.target for result in found.results})
+            try:
+                seconds = forecast(runs, cohort, mask, targets)
+            except InputError as error:
+                return [], [], [f"Dice of `{mask}`: none ({error})."]
+            if seconds > SHARE * found.seconds:
+                return [], [], [
+                    f"Dice of `{mask}`: not taken unasked, for its segmenters would train for some "
+                    f"{seconds / 60:.1f} minutes and the syntheses took {found.seconds / 60:.1f}; `--dice {mask}` "
+                    "takes it."
+                ]  # fmt: skip
         with stage_bars() as report:
-            found = measure_downstream(
+            dice = measure_downstream(
                 runs, cohort, mask, split=self.split, target=self.target, seed=self.seed, command=self.segmenter,
-                report=report,
+                kept=kept, report=report,
             )  # fmt: skip
-        write_downstream(found, mask, self.segmenter, self.output)
-        out.print((self.output / "dice.md").read_text(), markup=False)
-        return found
+        missing = left_out(runs, cohort, mask, self.split)
+        write_downstream(dice, mask, self.segmenter, self.output, missing=missing)
+        return dice, [as_column(dice, mask, self.segmenter, missing)], []
 
 
 @dataclass(frozen=True)

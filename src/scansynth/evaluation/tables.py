@@ -56,6 +56,17 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Further:
+    """A column of the main table that the protocol does not measure."""
+
+    heading: str
+    values: Mapping[tuple[str, str], Spread]
+    """By label and target."""
+    digits: int
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """One row of a comparison: one run and direction."""
 
@@ -108,7 +119,13 @@ def _of_slices(measurement: Measurement, column: str) -> np.ndarray | None:
 
 
 def write_tables(
-    results: Sequence[Result], folder: Path, protocol: str | Protocol, *, acceleration: Acceleration = ()
+    results: Sequence[Result],
+    folder: Path,
+    protocol: str | Protocol,
+    *,
+    acceleration: Acceleration = (),
+    further: Sequence[Further] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
@@ -121,6 +138,8 @@ def write_tables(
         folder: where to; made if missing.
         protocol: that all results were measured with, or its name.
         acceleration: at which all results were measured.
+        further: columns beside the protocol's own, in `table.md`.
+        notes: what else the reader of `table.md` must know, each a sentence.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -128,7 +147,10 @@ def write_tables(
     definition = find_protocol(protocol)
     check_results(results, definition)
     summaries = summarise(results)
-    write_text(folder / "table.md", _markdown(results, summaries, definition, acceleration))
+    words = [*(one.note for one in further), *notes]
+    write_text(
+        folder / "table.md", _markdown(results, summaries, definition, acceleration, further=further, notes=words)
+    )
     write_text(folder / "table.csv", csv_text(_subject_records(results, acceleration)))
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
@@ -188,12 +210,19 @@ def _same_units(results: Sequence[Result]) -> bool:
 
 
 def _markdown(
-    results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol, acceleration: Acceleration
+    results: Sequence[Result],
+    summaries: Sequence[Summary],
+    protocol: Protocol,
+    acceleration: Acceleration,
+    *,
+    further: Sequence[Further],
+    notes: Sequence[str],
 ) -> str:
     columns = protocol.columns
     slicewise = list(summaries[0].slices)
     headings = ["method", "direction", "subjects", *(["slices"] if slicewise else [])]
     headings += [protocol.heading(column) for column in columns]
+    headings += [one.heading for one in further]
     headings += [f"{protocol.heading(column)} by slice" for column in slicewise]
     lines = [
         f"Protocol `{protocol.name}`, version {protocol.version} ({protocol.source}).",
@@ -205,6 +234,9 @@ def _markdown(
         cells = [row.label.replace("|", "\\|"), row.direction.replace("|", "\\|"), str(row.n_subjects)]
         cells += [str(row.n_slices)] if slicewise else []
         cells += [spread_text(row.subjects[column], metric.digits) for column, metric in columns.items()]
+        nothing = Spread(math.nan, math.nan)
+        target = row.direction.split("→")[-1]
+        cells += [spread_text(one.values.get((row.label, target), nothing), one.digits) for one in further]
         cells += [spread_text(row.slices[column], columns[column].digits) for column in slicewise]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -214,7 +246,7 @@ def _markdown(
         "",
         *(f"- {note}" for note in acceleration_note(acceleration)),
         *(f"- {metric.note}." for metric in columns.values() if metric.note),
-        *(f"- {note}" for note in missing_notes(results, protocol)),
+        *(f"- {note}" for note in (*missing_notes(results, protocol), *notes)),
         *([f"- {protocol.caution}."] if protocol.caution else []),
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",

@@ -366,8 +366,8 @@ TEXTURE = Metric(
     digits=2,
     compute=texture,
     ranged=True,
-    note="Texture similarity: untrained features, local deviations in the 14 sub-bands of a steerable pyramid (3 scales, "
-    "4 orientations) of axial slices; whether as much structure of each width is there, not on which voxel",
+    note="Texture similarity: untrained features, local deviations in the 14 sub-bands of a steerable pyramid (3 "
+    "scales, 4 orientations) of axial slices; whether as much structure of each width is there, not on which voxel",
 )
 GRADIENT_ENERGY = Metric(
     column="gradient_energy_ratio",

@@ -45,6 +45,7 @@ def write_report(
     largest: int = LARGEST,
     noise: bool = False,
     dice: Sequence[Dice] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write `report.html` beside the tables and pictures of an evaluation, which it takes up.
 
@@ -56,6 +57,7 @@ def write_report(
         largest: characters that embedded volumes may take; subjects beyond them are in the montages only.
         noise: whether the folder has `noise.png` of this evaluation.
         dice: what a segmenter found.
+        notes: what else the reader of the figures must know, each a sentence.
 
     Returns:
         The file.
@@ -77,6 +79,7 @@ def write_report(
         targets=targets,
         runs=[_described(run) for run in runs],
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
+        table_notes=notes,
         differences=difference_table(comparison) if comparison else None,
         trainings=training_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
