@@ -139,6 +139,22 @@ def test_equal_images_are_told_as_such(pair, masks):
     assert [one.figures["ssim_percent"] for one in found] == pytest.approx([100.0] * len(found))
 
 
+def test_a_subject_without_an_error_is_left_out_of_the_mean_and_named(pair, masks, tmp_path):
+    synthesis, reference = pair
+    results = [result("test-1"), result("test-2"), result("test-3")]
+    found = [
+        one
+        for k, x in enumerate((synthesis, reference, synthesis))
+        for one in measure_regions(results[k], x, reference, {"seg": masks["seg"]})
+    ]
+    write_regions(found, results, tmp_path)
+    text = (tmp_path / "regions.md").read_text()
+    assert "(n = 2)" in text
+    assert "PSNR (dB) of run, T1w→T2w, in seg is infinite (no error) for 1 subject: left out of a mean" in text
+    assert "others: test-2." in text
+    assert "inf " not in text.replace("infinite", "")
+
+
 def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     write_phantom_cohort(tmp_path / "data", 6, ("T1w", "T2w"), shape=(32, 32, 24), spacing=6.0, tumour_share=1.0)
     settings = Preparation(size=(32, 32, None))
