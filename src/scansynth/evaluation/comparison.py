@@ -102,7 +102,7 @@ class Comparison:
         return next((mark for limit, mark in MARKS if p is not None and p < limit), "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Figures:
     """An arm's figures of one direction."""
 
@@ -131,7 +131,7 @@ class _Figures:
 
 def _whole(values: np.ndarray) -> np.ndarray:
     """Units (S,) whose figure (T, S) every training has."""
-    return np.isfinite(values).all(0)
+    return np.asarray(np.isfinite(values).all(0))
 
 
 def compare(
@@ -262,7 +262,7 @@ def _figures(
         _check_same(units, tuple(sorted(one[columns[0]])), f"{arm.runs[0]} and {label}", unit)
     values = {column: np.array([[one[column][name] for name in units] for one in by_run]) for column in columns}
     slices = sum(one.measurement.slices.size for one in own if one.measurement.slices is not None)
-    return _Figures(arm, direction, units, values, len(own), slices or None)
+    return _Figures(arm=arm, direction=direction, units=units, values=values, subjects=len(own), slices=slices or None)
 
 
 def _by_unit(own: Sequence[Result], column: str, unit: TestUnit) -> dict[str, float]:
@@ -291,9 +291,9 @@ def _difference(one: _Figures, other: _Figures, column: str, *, metric: Metric, 
         return None
     method, base = (some[:, kept] for some in values)
     names = [name for name, is_kept in zip(one.units, kept, strict=True) if is_kept]
-    means = [dict(zip(names, some.mean(0).tolist(), strict=True)) for some in (method, base)]
+    own, others = (dict(zip(names, some.mean(0).tolist(), strict=True)) for some in (method, base))
     p = over_trainings(method, base, (one.arm.trained, other.arm.trained))
-    return replace(difference(*means, unit), over_trainings=p)
+    return replace(difference(own, others, unit), over_trainings=p)
 
 
 def check_slices(protocol: Protocol) -> None:

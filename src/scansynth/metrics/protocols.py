@@ -133,8 +133,9 @@ _ALL_SLICES = (
 def _background_counts(decibels: str) -> str:
     """What it gives away, as measured on phantoms (docs/protocols.md)."""
     return (
-        f"Background counts, where a synthesis is right by doing nothing: PSNR of a whole head is some {decibels} dB above "
-        "that inside the brain (protocol default), SSIM higher too; these figures cannot be held against any that are taken inside it"
+        "Background counts, where a synthesis is right by doing nothing: of a whole head PSNR is some "
+        f"{decibels} dB above that inside the brain (protocol default), and SSIM higher; no figure that is taken "
+        "inside it can be held against these"
     )
 
 
