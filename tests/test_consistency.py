@@ -1,6 +1,8 @@
 """Consistency of samples, by hand."""
 
 import csv
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +10,10 @@ from PIL import Image
 
 from scansynth.errors import InputError
 from scansynth.evaluation.consistency import ConsistencyFigures, markdown
+from scansynth.evaluation.figures import Synthesis
+from scansynth.evaluation.tables import Result
 from scansynth.metrics.consistency import Consistency, consistency
+from scansynth.metrics.protocols import PROTOCOLS, Protocol, measure
 
 
 def test_uncertainty_and_mc_n_are_those_of_the_definition():
@@ -58,3 +63,38 @@ def test_tables_and_the_curve_are_written(tmp_path):
     assert [row["subject"] for row in rows] == ["one", "two", "one"]
     assert float(rows[2]["mc_2_ms_ssim_percent"]) == 81
     assert Image.open(tmp_path / "consistency.png").size[0] > 800
+
+
+def test_a_volume_without_ms_ssim_is_left_out_and_said(tmp_path):
+    """Too thin a volume costs its consistency, and not the evaluation."""
+    rng = np.random.default_rng(0)
+    figures = ConsistencyFigures()
+    for subject, depth in (("thick", 24), ("thin", 8)):
+        truth = rng.uniform(0.2, 1, size=(32, 32, depth))
+        samples = np.clip(truth + 0.1 * rng.normal(size=(2, *truth.shape)), 0, 1)
+        image = samples.mean(0)
+        result = Result("run", ("T1w",), "T2w", subject, measure("default", image, truth))
+        task = Ready(truth)
+        figures.collect(Synthesis(task=task, result=result, image=image, samples=samples, truth=truth, masks={}))
+    assert [subject for _, _, subject in figures.found] == ["thick"]
+    figures.write(tmp_path)
+    text = (tmp_path / "consistency.md").read_text()
+    assert "Left out, for there is no MS-SSIM (images of 32×32×8 voxels" in text
+    assert text.rstrip().endswith(": thin.")
+    assert any("thin" in note for note in figures.section().table.notes)
+    del figures.found["run", "T1w→T2w", "thick"]
+    assert not figures.empty
+    figures.write(tmp_path)
+    assert (tmp_path / "consistency.md").read_text().startswith("- Left out")
+    assert "thin" in figures.section().text
+
+
+@dataclass
+class Ready:
+    """What consistency asks of a task."""
+
+    volume: np.ndarray
+    protocol: Protocol = field(default_factory=lambda: PROTOCOLS["default"])
+
+    def measuring(self):
+        return partial(measure, self.protocol, reference=self.volume)

@@ -15,7 +15,17 @@ from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
-from scansynth.evaluation.downstream import ACQUIRED, WHOLE, WITHOUT, dice, measure_downstream
+from scansynth.evaluation import samples
+from scansynth.evaluation.downstream import (
+    ACQUIRED,
+    WHOLE,
+    WITHOUT,
+    Dice,
+    as_column,
+    dice,
+    measure_downstream,
+    write_downstream,
+)
 from scansynth.evaluation.segmenter import command_segmenter, segmentation_loss, train_segmenter
 from scansynth.training.train import train
 
@@ -144,3 +154,63 @@ def test_masks_that_are_not_there_are_named(run, tumours, cohort, tmp_path, caps
     assert main(["evaluate", *arguments, "--segmenter", "x {output}"]) == 1
     assert "goes with --dice" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def evaluated(run, tumours, folder, *further):
+    arguments = ["--run", str(run.folder), "--cohort", str(tumours.folder), "-o", str(folder), "--target", "FLAIR"]
+    assert main(["evaluate", *arguments, "--pictures", "0", "--device", "cpu", *further]) == 0
+    return (folder / "table.md").read_text()
+
+
+def test_dice_stands_in_the_default_table_where_it_is_cheap(run, tumours, tmp_path, monkeypatch):
+    """The evaluation is made out to have taken long; the segmenter trains three steps."""
+
+    def quickly(*arguments, steps, **options):
+        return train_segmenter(*arguments, steps=min(steps, 3), **options)
+
+    monkeypatch.setattr("scansynth.evaluation.downstream.train_segmenter", quickly)
+    monkeypatch.setattr("scansynth.evaluation.evaluate.Evaluation.seconds", 1e6)
+    drawn = []
+
+    def synthesise(*arguments, **options):
+        drawn.append(options["target"])
+        return made(*arguments, **options)
+
+    made = samples.synthesise
+    monkeypatch.setattr(samples, "synthesise", synthesise)
+    text = evaluated(run, tumours, tmp_path)
+    assert len(drawn) == len(tumours.subjects("test"))  # each once: Dice is of the same syntheses
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    place = [cell.strip() for cell in lines[0].split("|")].index("Dice, seg")
+    cells = {line.split("|")[1].strip(): line.split("|")[place].strip() for line in lines[2:]}
+    assert cells["copied source"] == "–"
+    with (tmp_path / "dice.csv").open(newline="") as stream:
+        own = [float(row[WHOLE]) for row in csv.DictReader(stream) if row["contrast"] == "regression"]
+    assert cells["regression"].startswith(f"{np.mean(own):.3f}")
+    assert "FLAIR: acquired 0." in text
+    assert "left out" in text
+
+
+def test_dice_that_costs_too_much_is_offered(run, tumours, tmp_path):
+    text = evaluated(run, tumours, tmp_path)
+    assert "Dice of `seg`: not taken unasked" in text
+    assert "`--dice seg` takes it." in text
+    assert not (tmp_path / "dice.md").exists()
+    assert "not taken unasked" in (tmp_path / "report.html").read_text()
+    assert "not taken unasked" not in evaluated(run, tumours, tmp_path / "other", "--protocol", "syndiff")
+
+
+def test_without_labels_the_table_says_why_there_is_no_dice(cohort, tiny, tmp_path):
+    train(tiny("regression"), cohort, tmp_path / "run", device=torch.device("cpu"))
+    arguments = ["--run", str(tmp_path / "run"), "--cohort", str(cohort.folder), "-o", str(tmp_path / "out")]
+    assert main(["evaluate", *arguments, "--pictures", "0", "--device", "cpu"]) == 0
+    assert "Dice of a segmenter: none, for the subjects have no mask" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_subjects_without_the_mask_are_named(tumours, tmp_path):
+    found = [Dice("run", "FLAIR", "test-1", {WHOLE: 0.5}), Dice(ACQUIRED, "FLAIR", "test-1", {WHOLE: 0.7})]
+    write_downstream(found, "seg", None, tmp_path, missing=["test-2", "test-3"])
+    assert "Left out, for they lack the mask or a contrast: test-2, test-3." in (tmp_path / "dice.md").read_text()
+    assert "without test-2, test-3" in as_column(found, "seg", None, ["test-2", "test-3"]).note
+    write_downstream(found, "seg", "mine {output}", tmp_path)
+    assert "no row says what leaving it out costs" in (tmp_path / "dice.md").read_text()

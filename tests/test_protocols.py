@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from scansynth.data.phantom import cohort_phantom
 from scansynth.errors import InputError
+from scansynth.evaluation.comparison import compare
+from scansynth.evaluation.comparison_tables import markdown
 from scansynth.evaluation.tables import Result, write_tables
 from scansynth.metrics import feature_similarity
 from scansynth.metrics import image_metrics as metrics
@@ -15,6 +19,7 @@ from scansynth.metrics.cases import Case, body, brain
 from scansynth.metrics.image_metrics import Images
 from scansynth.metrics.protocols import PROTOCOLS, measure
 from scansynth.metrics.structural_similarity import ssim_maps
+from scansynth.report.figures import main_table
 
 SHAPE = (60, 56, 34)
 
@@ -155,6 +160,7 @@ def test_equal_images_and_broken_ones(name, pair, masks):
     found = measure(name, reference, reference, masks=masks, to_units=to_hu)
     for column, metric in PROTOCOLS[name].columns.items():
         best = {"psnr_db": np.inf, "ssim_percent": 100, "ms_ssim_percent": 100, "fsim": 1, "gradient_energy_ratio": 1}
+        best["texture_similarity_percent"] = 100
         np.testing.assert_allclose(found.figures[column], best.get(metric.column, 0.0), atol=1e-6, err_msg=column)
         assert PROTOCOLS[name].heading(column)
     broken = reference.copy()
@@ -237,3 +243,34 @@ def test_tables_say_what_is_missing_and_why(pair, tmp_path):
     content = json.loads((tmp_path / "table.json").read_text())
     assert content["subjects"][0]["ssim_percent"] is None
     assert content["subjects"][0]["psnr_db"] > 0
+
+
+def test_how_much_the_background_gives_away():
+    """Of whole heads: slices with range 1 beside the brain with its own range differ by the background's share."""
+    gains = []
+    for index in range(2):
+        volume = cohort_phantom(index, 6, shape=(64, 80, 60), spacing=2.5).contrast("T2w").astype(np.float64)
+        reference = np.clip(volume / np.percentile(volume, 99.9), 0, None)
+        mask = brain(Case(reference, reference))
+        inside, slices = (measure(name, reference + 0.1 * mask, reference) for name in ("default", "mrdiff"))
+        shares = mask.mean((0, 1))[slices.slices]
+        expected = -10 * np.log10(shares).mean() - 20 * np.log10(np.ptp(reference[mask]))
+        assert slices.mean("psnr_db") - inside.mean("psnr_db") == pytest.approx(expected)
+        blurred = ndimage.gaussian_filter(reference, 0.8) * mask
+        inside, slices = (measure(name, blurred, reference).mean("psnr_db") for name in ("default", "cola-diff"))
+        gains.append(slices - inside)
+    assert 5 < np.mean(gains) < 8
+    for name in ("mrdiff", "cola-diff"):
+        assert "6 to 7 dB" in PROTOCOLS[name].caution
+
+
+def test_protocols_whose_background_counts_say_so_in_every_table(pair, tmp_path):
+    for name in ("mrdiff", "cola-diff", "syndiff", "cg-ddpm"):
+        results = [Result(label, ("T1w",), "T2w", "test-1", measure(name, *pair)) for label in ("a", "b")]
+        write_tables(results, tmp_path, name)
+        assert "Background counts" in (tmp_path / "table.md").read_text()
+        assert "Background counts" in markdown(compare(results, name))
+        notes = main_table(results, PROTOCOLS[name], {}, None).notes
+        assert any("Background counts" in note for note in notes)
+    assert not PROTOCOLS["default"].caution
+    assert next(iter(PROTOCOLS)) == "default"

@@ -110,7 +110,7 @@ def test_a_region_without_a_voxel_is_left_out_and_counted(pair, masks, tmp_path)
     assert {line["subject"] for line in lines if line["region"] == "seg-4"} == {"test-1"}
     (mae,) = [one for one in lines if (one["subject"], one["region"], one["figure"]) == ("test-2", "seg-1", "mae")]
     assert float(mae["value"]) == found[4].figures["mae"]
-    assert (mae["protocol"], mae["protocol_version"], mae["n_voxels"]) == ("default", "1", "216")
+    assert (mae["protocol"], mae["protocol_version"], mae["n_voxels"]) == ("default", "2", "216")
 
 
 def test_a_mask_of_ones_is_one_region(pair, tmp_path):
@@ -139,6 +139,22 @@ def test_equal_images_are_told_as_such(pair, masks):
     assert [one.figures["ssim_percent"] for one in found] == pytest.approx([100.0] * len(found))
 
 
+def test_a_subject_without_an_error_is_left_out_of_the_mean_and_named(pair, masks, tmp_path):
+    synthesis, reference = pair
+    results = [result("test-1"), result("test-2"), result("test-3")]
+    found = [
+        one
+        for k, x in enumerate((synthesis, reference, synthesis))
+        for one in measure_regions(results[k], x, reference, {"seg": masks["seg"]})
+    ]
+    write_regions(found, results, tmp_path)
+    text = (tmp_path / "regions.md").read_text()
+    assert "(n = 2)" in text
+    assert "PSNR (dB) of run, T1w→T2w, in seg is infinite (no error) for 1 subject: left out of a mean" in text
+    assert "others: test-2." in text
+    assert "inf " not in text.replace("infinite", "")
+
+
 def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     write_phantom_cohort(tmp_path / "data", 6, ("T1w", "T2w"), shape=(32, 32, 24), spacing=6.0, tumour_share=1.0)
     settings = Preparation(size=(32, 32, None))
@@ -148,7 +164,7 @@ def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     found = evaluate([run], cohort, protocol="syndiff", pictures=0)
     write_evaluation(found, tmp_path / "out")
     text = (tmp_path / "out" / "regions.md").read_text()
-    assert "protocol `default`, version 1" in text
+    assert "protocol `default`, version 2" in text
     rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in text.splitlines() if line.startswith("| seg ")]
     assert rows == [
         ["seg", "copied source", "T2w→T1w", "1 of 1"], ["seg", "run", "T2w→T1w", "1 of 1"],

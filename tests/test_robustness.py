@@ -64,7 +64,7 @@ def test_evaluate_writes_tables_and_a_figure_of_noise(run, cohort, tmp_path, cap
     assert {row["protocol"] for row in rows} == {"default"}
     text = (tmp_path / "noise.md").read_text()
     assert "| regression | T1w→T2w | 0.21 |" in text
-    assert "protocol `default`, version 1" in text
+    assert "protocol `default`, version 2" in text
     assert Image.open(tmp_path / "noise.png").size[0] > 500
     page = (tmp_path / "report.html").read_text()
     picture = base64.b64encode((tmp_path / "noise.png").read_bytes()).decode()

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from scansynth.errors import InputError
-from scansynth.metrics.statistics import Difference, corrected, difference, holm, warn_of
+from scansynth.metrics.statistics import Difference, corrected, difference, holm, over_trainings, warn_of
 
 OTHER = {f"s{k}": value for k, value in enumerate((20.1, 22.4, 19.8, 25.0, 23.3, 21.7, 24.2, 20.9))}
 METHOD = {
@@ -78,3 +78,42 @@ def test_each_test_is_corrected_in_its_own_family():
         for p, q in ((0.01, 0.5), (0.04, 0.02))
     ]
     assert [(one.wilcoxon, one.t_test) for one in corrected(family)] == [(0.02, 0.5), (0.04, 0.04)]
+
+
+def test_min_f_by_hand():
+    """Clark (1973): F₁F₂/(F₁ + F₂), by subjects and by trainings, with his degrees of freedom."""
+    rng = np.random.default_rng(0)
+    method, other = 20 + rng.normal(size=(4, 9)), 19 + rng.normal(size=(5, 9))
+    subjects = stats.ttest_rel(method.mean(0), other.mean(0)).statistic ** 2
+    trainings = stats.ttest_ind(method.mean(1), other.mean(1), equal_var=False)
+    f1, f2 = subjects, trainings.statistic**2
+    freedom = (f1 + f2) ** 2 / (f1**2 / trainings.df + f2**2 / 8)
+    expected = stats.f.sf(f1 * f2 / (f1 + f2), 1, freedom)
+    assert over_trainings(method, other) == pytest.approx(expected)
+
+
+def test_min_f_needs_three_trainings_and_six_subjects():
+    figures = 20 + np.random.default_rng(0).normal(size=(3, 6))
+    assert over_trainings(figures, figures + 1) is not None
+    assert over_trainings(figures[:2], figures + 1) is None
+    assert over_trainings(figures[:, :5], figures[:, :5] + 1) is None
+    assert over_trainings(figures, figures[:1] + 1) is None
+    assert over_trainings(figures, figures[:1] + 1, (True, False)) is not None
+    assert over_trainings(np.ones((3, 6)), np.ones((3, 6))) == 1
+    assert over_trainings(np.ones((3, 6)), np.zeros((3, 6))) == 0
+
+
+def test_seeds_alone_rarely_make_a_star():
+    """One recipe against itself, trainings 0.5 dB apart: over subjects alone most pairs differ, over both one in 20."""
+    rng = np.random.default_rng(0)
+    alone, both = [], []
+    for _ in range(400):
+        subjects = rng.normal(22, 2, 24)
+        arms = [subjects + rng.normal(0, 0.5, (3, 1)) + rng.normal(0, 0.2, (3, 24)) for _ in range(2)]
+        alone.append(stats.wilcoxon(arms[0][0] - arms[1][0]).pvalue < 0.05)
+        both.append((over_trainings(*arms) or 0) < 0.05)
+    assert np.mean(alone) > 0.7
+    assert np.mean(both) < 0.07
+    # And a difference that is there is found: 2 dB.
+    arms = [arms[0], arms[1] + 2]
+    assert (over_trainings(*arms) or 1) < 0.05

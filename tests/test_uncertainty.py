@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scansynth.errors import InputError
+from scansynth.evaluation.uncertainty import UncertaintyFigures
 from scansynth.metrics.uncertainty import LEVELS, sparsification, uncertainty
 
 SHAPE = (20, 20, 20)
@@ -72,3 +73,15 @@ def test_what_cannot_be_measured_is_refused():
     samples[0, 0, 0, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         uncertainty(samples, truth, EVERYWHERE)
+
+
+def test_a_subject_without_a_correlation_is_left_out_of_its_mean_and_named():
+    rng = np.random.default_rng(0)
+    figures = UncertaintyFigures()
+    truth, mask = rng.uniform(size=(6, 6, 6)), np.ones((6, 6, 6), bool)
+    spread = truth + 0.1 * rng.normal(size=(3, 6, 6, 6))
+    figures.found["run", "T1w→T2w", "one"] = uncertainty(spread, truth, mask)
+    figures.found["run", "T1w→T2w", "flat"] = uncertainty(np.stack([truth, truth]), truth, mask)
+    table = figures.section().table
+    assert table.lines[0].cells[2].text == f"{figures.found['run', 'T1w→T2w', 'one'].correlation:.3f} (n = 1)"
+    assert "left out of its mean: flat" in table.notes[0]

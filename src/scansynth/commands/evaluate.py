@@ -77,6 +77,7 @@ class _Measured:
         samples: int = 1,
         mean: bool = False,
         subsets: bool = False,
+        kept: Path | None = None,
     ) -> Any:
         """Measure, with progress bars, and write tables and pictures."""
         from scansynth.evaluation.evaluate import evaluate
@@ -94,7 +95,7 @@ class _Measured:
                 report=partial(move, "evaluating"),
                 samples=samples,
                 mean=mean,
-                kept=self.keep,
+                kept=self.keep or kept,
                 subsets=subsets,
             )
         write_evaluation(found, self.output)
@@ -118,14 +119,19 @@ class Evaluate(_Measured):
     noise: tuple[float, ...] = ()
     """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
     dice: str | None = None
-    """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out."""
+    """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out. Under
+    protocol default it is taken unasked where subjects have a mask and that costs under a tenth of the syntheses."""
     segmenter: str | None = None
     """With --dice: your segmenter, 'COMMAND {T1w} {T2w} … {output}' (NIfTI files), in place of one trained here."""
 
     def run(self) -> None:
         """Evaluate and print the tables."""
+        from tempfile import TemporaryDirectory
+
+        from scansynth.evaluation.downstream import mask_of
         from scansynth.evaluation.robustness import check_levels
         from scansynth.evaluation.segmenter import command_segmenter, with_mask
+        from scansynth.evaluation.tables import write_tables
         from scansynth.report.report import write_report
 
         protocol = self.chosen_protocol()
@@ -139,14 +145,30 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(
-            runs, cohort, protocol, samples=self.samples, mean=self.mean, subsets=self.subsets == "all"
-        )
+        with TemporaryDirectory() as folder:
+            # Dice is of syntheses that have been made: where nothing is kept they are, until then.
+            mask = self.dice or (mask_of(runs, cohort, self.split) if protocol.name == "default" else None)
+            kept = self.keep or (Path(folder) if mask else None)
+            found = self.evaluated(
+                runs, cohort, protocol, samples=self.samples, mean=self.mean, subsets=self.subsets == "all", kept=kept
+            )
+            dice, further, notes = self.downstream(runs, cohort, found, mask=mask, kept=kept)
+        if further or notes:
+            write_tables(
+                found.results,
+                self.output,
+                found.protocol,
+                acceleration=found.acceleration,
+                syntheses=found.syntheses,
+                further=further,
+                notes=notes,
+            )
         out.print((self.output / "table.md").read_text(), markup=False)
+        if dice:
+            out.print((self.output / "dice.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)
-        dice = self.downstream(runs, cohort, self.dice) if self.dice else ()
-        path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice)
+        path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice, notes=notes)
         out.print(f"Report, for a browser: {path}", markup=False)
         out.print(after_evaluating(runs, self.cohort, self.options()), markup=False)
 
@@ -162,31 +184,59 @@ class Evaluate(_Measured):
         write_robustness(robustness, self.output)
         out.print((self.output / "noise.md").read_text(), markup=False)
 
-    def downstream(self, runs: list[Any], cohort: Any, mask: str) -> list[Any]:
-        """What a segmenter finds."""
-        from scansynth.evaluation.downstream import measure_downstream, write_downstream
+    def downstream(
+        self, runs: list[Any], cohort: Any, found: Any, *, mask: str | None, kept: Path | None
+    ) -> tuple[list[Any], list[Any], list[str]]:
+        """What a segmenter finds, its column of the table, and, where it was not asked, why."""
+        from scansynth.evaluation.downstream import (
+            SHARE,
+            as_column,
+            forecast,
+            left_out,
+            measure_downstream,
+            write_downstream,
+        )
 
+        if mask is None:
+            why = "the subjects have no mask with labels (`seg`, `dseg`) together with all contrasts"
+            return [], [], [f"Dice of a segmenter: none, for {why}."] if found.protocol.name == "default" else []
+        if not self.dice:
+            targets = len({result.target for result in found.results})
+            try:
+                seconds = forecast(runs, cohort, mask, targets)
+            except InputError as error:
+                return [], [], [f"Dice of `{mask}`: none ({error})."]
+            if seconds > SHARE * found.seconds:
+                return [], [], [
+                    f"Dice of `{mask}`: not taken unasked, for its segmenters would train for some "
+                    f"{seconds / 60:.1f} minutes and the syntheses took {found.seconds / 60:.1f}; `--dice {mask}` "
+                    "takes it."
+                ]  # fmt: skip
         with stage_bars() as report:
-            found = measure_downstream(
+            dice = measure_downstream(
                 runs, cohort, mask, split=self.split, target=self.target, seed=self.seed, command=self.segmenter,
-                report=report,
+                kept=kept, report=report,
             )  # fmt: skip
-        write_downstream(found, mask, self.segmenter, self.output)
-        out.print((self.output / "dice.md").read_text(), markup=False)
-        return found
+        missing = left_out(runs, cohort, mask, self.split)
+        write_downstream(dice, mask, self.segmenter, self.output, missing=missing)
+        return dice, [as_column(dice, mask, self.segmenter, missing)], []
 
 
 @dataclass(frozen=True)
 class Compare(_Measured):
-    """Hold runs against each other on a split: best, differences with tests by subject, time and memory."""
+    """Hold runs against each other on a split: best, differences with tests by subject, time and memory.
+
+    Runs that are equal but for the seed are trainings of one method, and stand in one row.
+    """
 
     by_slice: bool = False
     """Tests over slices too, in comparison_by_slice.*: slices are not independent, p-values come out too small."""
     reference: str | None = None
-    """The run, by its folder's name, that the others are held against; by default the best of each target."""
+    """The method, by its row or a run of it, that the others are held against; by default the best of each target."""
 
     def run(self) -> None:
         """Evaluate all runs, compare them and print the table."""
+        from scansynth.evaluation.arms import arms_of
         from scansynth.evaluation.comparison import check_slices, compare
         from scansynth.evaluation.comparison_tables import markdown, write_comparison
         from scansynth.evaluation.plots import plot_subjects
@@ -198,8 +248,14 @@ class Compare(_Measured):
         runs, cohort = self.opened()
         found = self.evaluated(runs, cohort, protocol)
         plot_subjects(found.results, found.protocol, self.output)
+        arms = arms_of(runs)
         by_subject = compare(
-            found.results, found.protocol, reference=self.reference, costs=found.costs, acceleration=found.acceleration
+            found.results,
+            found.protocol,
+            arms=arms,
+            reference=self.reference,
+            costs=found.costs,
+            acceleration=found.acceleration,
         )
         write_comparison(by_subject, self.output)
         out.print(markdown(by_subject), markup=False)
@@ -208,6 +264,7 @@ class Compare(_Measured):
             by_slice = compare(
                 found.results,
                 found.protocol,
+                arms=arms,
                 reference=self.reference,
                 costs=costs,
                 acceleration=acceleration,
@@ -218,7 +275,7 @@ class Compare(_Measured):
         path = write_report(found, runs, self.output, comparison=by_subject)
         out.print(f"Report, for a browser: {path}", markup=False)
         # The run that has the best mean of the most figures.
-        best = [row.label for row in by_subject.rows for _ in row.best]
+        best = [label for row in by_subject.rows for label in row.runs for _ in row.best]
         out.print(at_work(max(runs, key=lambda run: best.count(run.folder.name)), self.cohort), markup=False)
 
 

@@ -12,7 +12,7 @@ from scansynth.evaluation.acceleration import accelerated, acceleration_note, ac
 from scansynth.evaluation.comparison import MARKS, Comparison, Row
 from scansynth.evaluation.tables import spread_text
 from scansynth.files import write_text
-from scansynth.metrics.statistics import FEWEST
+from scansynth.metrics.statistics import FEWEST, TRAININGS
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
@@ -52,18 +52,41 @@ def notes(comparison: Comparison) -> list[str]:
         *comparison.cautions,
         f"Protocol {protocol.name}, version {protocol.version} ({protocol.source}); unit {protocol.unit}; "
         f"intensities: {protocol.intensities}; mask: {protocol.mask}; range: {protocol.data_range}.",
-        f"Mean ± standard deviation over {over}. Bold: best mean.",
+        *([f"{protocol.caution}."] if protocol.caution else []),
+        f"Mean ± standard deviation over {over}, of several trainings over their mean. Bold: best mean.",
         *acceleration_note(comparison.acceleration),
         *(f"{metric.note}." for metric in comparison.columns.values() if metric.note),
+        *comparison.left_out,
     ]
+    arms = dict.fromkeys((row.label, row.runs) for row in comparison.rows if len(row.runs) > 1)
+    lines += [f"{label}: {len(runs)} trainings ({', '.join(runs)}), equal but for the seed." for label, runs in arms]
     if subjects < FEWEST:
         return [*lines, f"No p-values: they are given from {FEWEST} subjects on."]
-    stars = ", ".join(f"{mark} p < {limit:g}" for limit, mark in reversed(MARKS))
-    return [*lines, f"{stars}: {test} by {comparison.unit} against {against}, Holm's correction over a target's tests."]
+    few = list(dict.fromkeys(row.label for row in comparison.rows if not row.tested))
+    alone = f"{test} by {comparison.unit} against {against}, Holm's correction over a target's tests"
+    lines.append(f"p-values of the table of differences are about these weights ({alone}): not about the methods.")
+    if any(found.over_trainings is not None for row in comparison.rows for found in row.differences.values()):
+        stars = ", ".join(f"{mark} p < {limit:g}" for limit, mark in reversed(MARKS))
+        lines.append(
+            f"{stars}: min F′ over {comparison.unit}s and trainings (Clark 1973) against {against}, Holm's correction."
+        )
+    if few:
+        lines.append(
+            f"No stars for {', '.join(few)}, nor against {'it' if len(few) == 1 else 'them'}: fewer than {TRAININGS} "
+            f"trainings. A difference may be the seed's; train {TRAININGS} or more runs that are equal but for --seed, "
+            "and name them all."
+        )
+    return lines
+
+
+def differences_of(comparison: Comparison, column: str) -> str:
+    """A figure's heading where differences are given."""
+    heading = comparison.protocol.heading(column)
+    return heading if comparison.columns[column].marked else f"{heading}, distance from 1 (\\|ln\\|)"
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table for people, with its differences to the reference."""
+    """The table for people, with its differences to the reference, and how far trainings are apart."""
     headings = ["method", "direction", *_headings(comparison)]
     lines = [f"**{caution}**\n" for caution in comparison.cautions]
     lines += [f"| {' | '.join(headings)} |", f"| --- | --- |{' ---: |' * (len(headings) - 2)}"]
@@ -71,14 +94,26 @@ def markdown(comparison: Comparison) -> str:
         names = [name.replace("|", "\\|") for name in (row.label, row.direction)]
         lines.append(f"| {' | '.join([*names, *_cells(comparison, row, '**{}**', ' ± ')])} |")
     lines += ["", *(f"- {note}" for note in notes(comparison)[len(comparison.cautions) :]), ""]
-    lines += ["| method − reference | direction | figure | mean [95 % interval] | d | Wilcoxon p | t-test p |"]
-    lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |"]
+    if any(row.trainings for row in comparison.rows):
+        columns = comparison.columns
+        lines += ["Mean ± standard deviation over trainings, each with its mean over the subjects:", ""]
+        lines += [f"| method | direction | trainings | {' | '.join(map(comparison.protocol.heading, columns))} |"]
+        lines += [f"| --- | --- | ---: |{' ---: |' * len(columns)}"]
+        for row in comparison.rows:
+            if row.trainings:
+                cells = [row.label.replace("|", "\\|"), row.direction, str(len(row.runs))]
+                cells += [spread_text(row.trainings[column], metric.digits) for column, metric in columns.items()]
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    lines += ["| method − reference | direction | figure | n | mean [95 % interval] | d | Wilcoxon p, these weights "]
+    lines[-1] += "| t-test p, these weights | min F′ p, methods |"
+    lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in comparison.rows:
         for column, found in row.differences.items():
             digits = comparison.columns[column].digits
             interval = ", ".join(f"{end:.{digits}f}" for end in found.interval)
-            p_values = ["–" if p is None else f"{p:.3g}" for p in (found.wilcoxon, found.t_test)]
-            cells = [row.label.replace("|", "\\|"), row.direction, comparison.protocol.heading(column)]
+            p_values = ["–" if p is None else f"{p:.3g}" for p in (found.wilcoxon, found.t_test, found.over_trainings)]
+            cells = [row.label.replace("|", "\\|"), row.direction, differences_of(comparison, column), str(found.n)]
             cells += [f"{found.mean:+.{digits}f} [{interval}]", f"{found.effect_size:.2f}", *p_values]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -113,8 +148,12 @@ def _csv(comparison: Comparison) -> str:
         "interval_low",
         "interval_high",
         "effect_size",
-        "wilcoxon_p",
-        "t_test_p",
+        "n",
+        "wilcoxon_p_these_weights",
+        "t_test_p_these_weights",
+        "min_f_p_methods",
+        "trainings",
+        "std_over_trainings",
     ]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
@@ -132,6 +171,8 @@ def _csv(comparison: Comparison) -> str:
                 "subjects": row.subjects,
                 "mean": figures.mean,
                 "std": figures.std,
+                "trainings": len(row.runs) or "",
+                "std_over_trainings": row.trainings[column].std if row.trainings else "",
             }
             if found := row.differences.get(column):
                 record |= {
@@ -140,8 +181,10 @@ def _csv(comparison: Comparison) -> str:
                     "interval_low": found.interval[0],
                     "interval_high": found.interval[1],
                     "effect_size": found.effect_size,
-                    "wilcoxon_p": found.wilcoxon,
-                    "t_test_p": found.t_test,
+                    "n": found.n,
+                    "wilcoxon_p_these_weights": found.wilcoxon,
+                    "t_test_p_these_weights": found.t_test,
+                    "min_f_p_methods": found.over_trainings,
                 }
             writer.writerow(record)
     return stream.getvalue()
@@ -157,11 +200,14 @@ def _json(comparison: Comparison) -> str:
             "best": sorted(row.best),
             "differences": {column: asdict(found) for column, found in row.differences.items()},
             "cost": asdict(row.cost) if row.cost else None,
+            "runs": row.runs,
+            "trainings": {column: asdict(found) for column, found in (row.trainings or {}).items()},
         }
         for row in comparison.rows
     ]
     content = {"protocol": comparison.protocol.description(), "acceleration": accelerated(comparison.acceleration)}
     content |= {"unit": comparison.unit, "cautions": comparison.cautions}
+    content |= {"left_out": comparison.left_out, "p_values": "Wilcoxon's and the t-test's are about these weights"}
     content |= {"reference": dict(comparison.reference), "rows": rows}
     return json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -13,7 +13,7 @@ from scansynth.evaluation.acceleration import acceleration_text
 from scansynth.evaluation.figures import Figures, Key, Synthesis, by_direction
 from scansynth.evaluation.plots import MARKERS
 from scansynth.evaluation.sections import Cell, Line, Section, Table
-from scansynth.evaluation.tables import csv_text, spread_of, spread_text
+from scansynth.evaluation.tables import csv_text, listed, spread_of, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.consistency import Consistency, consistency
 
@@ -29,21 +29,38 @@ class ConsistencyFigures(Figures):
 
     def __init__(self) -> None:
         self.found: dict[Key, Consistency] = {}
+        self.missing: dict[Key, str] = {}
+        """Why MS-SSIM cannot be had."""
 
     def collect(self, synthesis: Synthesis) -> None:
         """Measure the mean of the first n samples, n = 1 … S."""
         task = synthesis.task
         if len(synthesis.samples) > 1 and MS_SSIM in task.protocol.columns:
+            if why := synthesis.result.measurement.missing.get(MS_SSIM):
+                self.missing[synthesis.key] = why
+                return
             alone = replace(task, protocol=task.protocol.only(MS_SSIM)).measuring()
             self.found[synthesis.key] = consistency(synthesis.samples, lambda image: alone(image).mean(MS_SSIM))
 
     @property
     def empty(self) -> bool:
         """Whether one sample was drawn of each, or MS-SSIM is not measured."""
-        return not self.found
+        return not self.found and not self.missing
+
+    @property
+    def notes(self) -> list[str]:
+        """Who is left out, and why."""
+        by_reason: dict[str, list[str]] = {}
+        for (_, _, subject), why in self.missing.items():
+            by_reason.setdefault(why, []).append(subject)
+        return [f"Left out, for there is no MS-SSIM ({why}): {listed(names)}." for why, names in by_reason.items()]
 
     def write(self, folder: Path, *, acceleration: Acceleration = ()) -> None:
         """Write `consistency.md`, `consistency.csv` (a line a subject) and `consistency.png` (N-MSSIM)."""
+        text = markdown(self.found) if self.found else ""
+        write_text(folder / "consistency.md", "\n".join([text, *(f"- {note}" for note in self.notes)]).strip() + "\n")
+        if not self.found:
+            return
         records = [
             {
                 "label": label,
@@ -57,12 +74,13 @@ class ConsistencyFigures(Figures):
             for (label, direction, subject), one in self.found.items()
         ]
         write_text(folder / "consistency.csv", csv_text(records))
-        write_text(folder / "consistency.md", markdown(self.found))
         _plot(by_direction(self.found), folder / "consistency.png")
 
     def section(self) -> Section:
         """Means over subjects, and the curve."""
         lines = []
+        if not self.found:
+            return Section(name="consistency", heading="Consistency", text=" ".join(self.notes))
         for names, group in by_direction(self.found).items():
             parts = [text.partition(" ") for text in _spreads(group)]
             cells = [Cell(mean, deviation) for mean, _, deviation in parts]
@@ -72,7 +90,7 @@ class ConsistencyFigures(Figures):
             name="consistency",
             heading="Consistency",
             text="How much the samples of one subject differ, and what averaging them brings.",
-            table=Table("Consistency", ("method", "direction"), own, tuple(lines), (NOTE,)),
+            table=Table("Consistency", ("method", "direction"), own, tuple(lines), (NOTE, *self.notes)),
             plots={
                 "consistency.png": "N-MSSIM by the number of samples that are averaged; the table above has the "
                 "figures."

@@ -6,6 +6,7 @@ the target. A synthesis is of use where its Dice lies above that of leaving the 
 A user's own segmenter, a command, can stand in its place.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from scansynth.data.cohort import Cohort
+from scansynth.errors import InputError
+from scansynth.evaluation.samples import draw
 from scansynth.evaluation.segmenter import STEPS, Segment, command_segmenter, train_segmenter, with_mask
-from scansynth.evaluation.tables import csv_text
-from scansynth.evaluation.tasks import Task, choose_work, synthesise
+from scansynth.evaluation.tables import Further, csv_text, listed, spread_of
+from scansynth.evaluation.tasks import Task, choose_work
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
 from scansynth.synthesis.run import Run
@@ -23,6 +26,12 @@ from scansynth.synthesis.run import Run
 ACQUIRED = "acquired"
 WITHOUT = "left out"
 WHOLE = "any label"
+SHARE = 0.1
+"""Of an evaluation's time that Dice may take without being asked for."""
+NO_LABELS = ("brain", "body")
+"""Masks that say where to measure, and nothing of what is inside."""
+TRIAL = 5
+"""Steps by which a segmenter's time is foretold."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ def measure_downstream(
     seed: int = 0,
     command: str | None = None,
     steps: int = STEPS,
+    kept: Path | None = None,
     report: Report | None = None,
 ) -> list[Dice]:
     """Dice of a segmenter with each target acquired, synthetic and left out.
@@ -71,6 +81,7 @@ def measure_downstream(
         seed: of segmenter and synthesis (one sample).
         command: the user's own segmenter (`command_segmenter`); it is not run without the target.
         steps: of the segmenters trained here.
+        kept: folder of samples; those that are there are read, others are put there.
         report: told of every step and subject.
 
     Raises:
@@ -95,7 +106,7 @@ def measure_downstream(
     for name in dict.fromkeys(task.target for task in work):
         own = [task for task in work if task.target == name]
         for number, task in enumerate(own):
-            found += _segmented(task, segment, mask, labels=labels, contrasts=contrasts, seed=seed)
+            found += _segmented(task, segment, mask, labels=labels, contrasts=contrasts, seed=seed, kept=kept)
             if report:
                 report(Event(number + 1, len(own), f"segmenting, {name}"))
         rest = tuple(other for other in contrasts if other != name)
@@ -119,22 +130,90 @@ def measure_downstream(
 
 
 def _segmented(
-    task: Task, segment: Segment, mask: str, *, labels: Sequence[int], contrasts: Sequence[str], seed: int
+    task: Task,
+    segment: Segment,
+    mask: str,
+    *,
+    labels: Sequence[int],
+    contrasts: Sequence[str],
+    seed: int,
+    kept: Path | None,
 ) -> list[Dice]:
     """A subject with its target acquired, and as each run makes it."""
     truth, affine = task.masks()[mask], task.cohort.affine(task.subject, task.target, crop=task.crop)
     acquired = {name: task.read(name) for name in contrasts}
     versions = {ACQUIRED: acquired}
     for run in task.runs:
-        made, _ = synthesise(run, task.cohort, task.subject, target=task.target, seed=seed, crop=task.crop)
-        versions[run.folder.name] = {**acquired, task.target: made[0].image}
+        made = draw(run, task, seed, sample=0, kept=kept)
+        versions[run.folder.name] = {**acquired, task.target: made.image}
     return [
         Dice(label, task.target, task.subject, dice(segment(images, affine), truth, labels))
         for label, images in versions.items()
     ]
 
 
-def write_downstream(found: Sequence[Dice], mask: str, command: str | None, folder: Path) -> None:
+def mask_of(runs: Sequence[Run], cohort: Cohort, split: str) -> str | None:
+    """The mask that Dice can be had of without being asked for one: `seg`, `dseg`, or the first; None without any.
+
+    Subjects who train and who are measured must have it, together with all contrasts.
+    """
+    contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
+    if len(contrasts) < 2 or any(run.method.reconstructs for run in runs):
+        return None
+    names = sorted({name for subject in cohort.subjects(split) for name in cohort.masks(subject)} - {*NO_LABELS})
+    for name in sorted(names, key=lambda name: (name != "seg", name != "dseg")):
+        try:
+            with_mask(cohort, "train", contrasts, name)
+            with_mask(cohort, split, contrasts, name)
+        except InputError:
+            continue
+        return name
+    return None
+
+
+def forecast(runs: Sequence[Run], cohort: Cohort, mask: str, targets: int) -> float:
+    """Seconds that training the segmenters takes, by a few steps: one, and one more for each target that is left out.
+
+    Raises:
+        InputError: if none can be trained (an empty mask, too many labels).
+    """
+    contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
+    ends: list[float] = []
+    train_segmenter(
+        cohort, contrasts, mask, steps=TRIAL, device=runs[0].device, report=lambda _: ends.append(time.perf_counter())
+    )
+    return float(np.median(np.diff(ends))) * STEPS * (1 + targets)
+
+
+def left_out(runs: Sequence[Run], cohort: Cohort, mask: str, split: str) -> list[str]:
+    """Subjects of the split that have no such mask, or not all contrasts."""
+    contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
+    return [name for name in cohort.subjects(split) if name not in with_mask(cohort, split, contrasts, mask)]
+
+
+def as_column(found: Sequence[Dice], mask: str, command: str | None, missing: Sequence[str] = ()) -> Further:
+    """Dice of all labels as a column of the main table: of each run, and of the target acquired and left out."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for one in found:
+        groups.setdefault((one.label, one.target), []).append(one.dice[WHOLE])
+    spreads = {key: spread_of(values) for key, values in groups.items()}
+    marks = [
+        f"{target}: " + ", ".join(f"{label} {spreads[label, target].mean:.3f}" for label in (ACQUIRED, WITHOUT))
+        for target in dict.fromkeys(one.target for one in found)
+        if (WITHOUT, target) in spreads
+    ]
+    note = (
+        f"Dice of `{mask}`: what {'your segmenter' if command else 'a small U-Net'} finds with the run's synthesis in "
+        f"the target's place (one sample; dice.md has all labels){'; ' * bool(marks)}{'; '.join(marks)}"
+    )
+    if missing:
+        note += f"; without {listed(missing)}, who lack the mask or a contrast"
+    return Further(heading=f"Dice, {mask}", values=spreads, digits=3, note=f"{note}.")
+
+
+def write_downstream(
+    found: Sequence[Dice], mask: str, command: str | None, folder: Path, *, missing: Sequence[str] = ()
+) -> None:
     """Write `dice.md` and `dice.csv` (a line a subject).
 
     Args:
@@ -142,15 +221,16 @@ def write_downstream(found: Sequence[Dice], mask: str, command: str | None, fold
         mask: name of the expert mask.
         command: the user's segmenter, if it was one.
         folder: where to.
+        missing: subjects of the split who are left out.
     """
     records = [
         {"mask": mask, "target": one.target, "contrast": one.label, "subject": one.subject, **one.dice} for one in found
     ]
     write_text(folder / "dice.csv", csv_text(records))
-    write_text(folder / "dice.md", markdown(found, mask, command))
+    write_text(folder / "dice.md", markdown(found, mask, command, missing))
 
 
-def markdown(found: Sequence[Dice], mask: str, command: str | None) -> str:
+def markdown(found: Sequence[Dice], mask: str, command: str | None, missing: Sequence[str] = ()) -> str:
     """A row a target and what stood in its place: mean ± standard deviation over the subjects that have the label."""
     columns = list(found[0].dice)
     subjects = len({one.subject for one in found})
@@ -175,4 +255,8 @@ def markdown(found: Sequence[Dice], mask: str, command: str | None) -> str:
             cells.append(text + (f" (n = {values.size})" if 0 < values.size < subjects else ""))
         name = label.replace("|", "\\|")
         lines.append(f"| {target} | {name} | {' | '.join(cells)} |")
+    if missing:
+        lines += ["", f"Left out, for they lack the mask or a contrast: {listed(missing)}."]
+    if command is not None:
+        lines += ["", "Your segmenter is not asked without the target: no row says what leaving it out costs."]
     return "\n".join(lines) + "\n"

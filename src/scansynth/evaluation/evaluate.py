@@ -80,6 +80,11 @@ class Evaluation:
         return self.of(CostFigures).found
 
     @property
+    def seconds(self) -> float:
+        """That drawing all samples took, those that were read included."""
+        return sum(cost.seconds for costs in self.of(CostFigures).drawn.values() for cost in costs)
+
+    @property
     def uncertainty(self) -> dict[Key, Uncertainty]:
         """By run, direction and subject, where several samples were drawn."""
         return self.of(UncertaintyFigures).found

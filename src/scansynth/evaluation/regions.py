@@ -15,7 +15,7 @@ from scansynth.data.datasets import Acceleration
 from scansynth.evaluation.acceleration import acceleration_note, acceleration_text
 from scansynth.evaluation.figures import Figures, Synthesis
 from scansynth.evaluation.sections import Cell, Line, Section, Table
-from scansynth.evaluation.tables import Result, csv_text, spread_of, spread_text
+from scansynth.evaluation.tables import Result, counted, csv_text, listed, spread_of, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.cases import Case, inside_the_brain
 from scansynth.metrics.image_metrics import MAE, PSNR, SSIM, WINDOW, box_around
@@ -84,7 +84,7 @@ class RegionFigures(Figures):
 
     def section(self) -> Section:
         """Means over the subjects that have the region."""
-        return Section(name="regions", heading="By region", table=_table(self.found))
+        return Section(name="regions", heading="By region", table=_table(self.found, self.results))
 
 
 def regions_of(masks: Mapping[str, np.ndarray]) -> dict[Region, np.ndarray]:
@@ -182,19 +182,42 @@ def rows_by_region(found: Sequence[RegionResult]) -> dict[tuple[str, str, Region
     return rows
 
 
-def _table(found: Sequence[RegionResult]) -> Table:
+def _table(found: Sequence[RegionResult], results: Sequence[Result]) -> Table:
     """A line a region, run and direction: means over the subjects that have the region."""
     lines = []
     for (label, direction, region), row in rows_by_region(found).items():
-        cells = [Cell(str(len(row))), Cell(f"{np.mean([one.voxels for one in row]):.0f}")]
+        subjects = sum((result.label, result.direction) == (label, direction) for result in results)
+        cells = [Cell(f"{len(row)} of {subjects}"), Cell(f"{np.mean([one.voxels for one in row]):.0f}")]
         for metric in METRICS:
             values = spread_of([one.figures[metric.column] for one in row])
             text, _, spread = spread_text(values, metric.digits).partition(" ")
-            cells.append(Cell("–" if np.isnan(values.mean) else text, spread))
+            cells.append(Cell(text, spread))
         lines.append(Line((region.name, label, direction), tuple(cells)))
     own = ("subjects", "voxels", *(metric.heading for metric in METRICS))
     notes = ("Intensities and range of protocol default: that of the reference inside the brain, for every region.",)
+    notes += odd_notes(found)
     return Table("By region", ("region", "method", "direction"), own, tuple(lines), notes)
+
+
+def odd_notes(found: Sequence[RegionResult]) -> tuple[str, ...]:
+    """Whose figure is infinite or missing, and so left out of a mean of others: a line a region, figure and row."""
+    headings = {metric.column: metric.heading for metric in METRICS}
+    lines = []
+    for (label, direction, region), row in rows_by_region(found).items():
+        for column, heading in headings.items():
+            infinite = [one.result.subject for one in row if np.isinf(one.figures[column])]
+            if infinite:
+                lines.append(
+                    f"{heading} of {label}, {direction}, in {region.name} is infinite (no error) for "
+                    f"{counted(infinite)}: left out of a mean of others: {listed(infinite)}."
+                )
+            missing = [one.result.subject for one in row if np.isnan(one.figures[column])]
+            if missing and len(missing) < len(row):
+                lines.append(
+                    f"{heading} of {label}, {direction}, in {region.name} is missing (a side has less than {WINDOW} "
+                    f"voxels) for {counted(missing)}: left out of a mean of others: {listed(missing)}."
+                )
+    return tuple(lines)
 
 
 def _markdown(found: Sequence[RegionResult], results: Sequence[Result], acceleration: Acceleration) -> str:
@@ -228,6 +251,7 @@ def _markdown(found: Sequence[RegionResult], results: Sequence[Result], accelera
             "own.",
             f"- SSIM: the 3D map of the whole image averaged inside the region, whose edge sees what lies around; – "
             f"where a side of the volume has less than {WINDOW} voxels.",
+            *(f"- {note}" for note in odd_notes(found)),
             "",
         ]
     )

@@ -15,7 +15,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
 from scansynth.evaluation.plots import COLUMNS, MARKERS
 from scansynth.evaluation.samples import calls_left, draw
-from scansynth.evaluation.tables import Result, Summary, csv_text, spread_text, summarise
+from scansynth.evaluation.tables import Result, Summary, csv_text, missing_notes, spread_text, summarise
 from scansynth.evaluation.tasks import choose_work
 from scansynth.files import write_text
 from scansynth.metrics.protocols import Protocol, find_protocol
@@ -119,7 +119,9 @@ def markdown(robustness: Robustness) -> str:
             cells = [spread_text(row.subjects[column], metric.digits) for column, metric in protocol.columns.items()]
             label = row.label.replace("|", "\\|")
             lines.append(f"| {label} | {row.direction} | {level:g} | {row.n_subjects} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    every = [one for results in robustness.results.values() for one in results]
+    notes = [*([f"{protocol.caution}."] if protocol.caution else []), *missing_notes(every, protocol)]
+    return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])]) + "\n"
 
 
 def _records(robustness: Robustness) -> list[dict[str, object]]:

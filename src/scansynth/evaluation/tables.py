@@ -47,10 +47,23 @@ class Result:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (NaN with one value, or where the mean is infinite)."""
+    """Mean and sample standard deviation (NaN with one value)."""
 
     mean: float
     std: float
+    n: int | None = None
+    """Over how many, where some that are infinite or missing are left out; None: over all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """A column of the main table that the protocol does not measure."""
+
+    heading: str
+    values: Mapping[tuple[str, str], Spread]
+    """By label and target."""
+    digits: int
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +125,8 @@ def write_tables(
     *,
     acceleration: Acceleration = (),
     syntheses: str = "one draw each",
+    further: Sequence[Further] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
@@ -125,6 +140,8 @@ def write_tables(
         protocol: that all results were measured with, or its name.
         acceleration: at which all results were measured.
         syntheses: what they are, in words.
+        further: columns beside the protocol's own, in `table.md`.
+        notes: what else the reader of `table.md` must know, each a sentence.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -132,7 +149,10 @@ def write_tables(
     definition = find_protocol(protocol)
     check_results(results, definition)
     summaries = summarise(results)
-    write_text(folder / "table.md", _markdown(results, summaries, definition, acceleration, syntheses))
+    words = [*(one.note for one in further), *notes, f"Syntheses: {syntheses}."]
+    write_text(
+        folder / "table.md", _markdown(results, summaries, definition, acceleration, further=further, notes=words)
+    )
     write_text(folder / "table.csv", csv_text(_subject_records(results, acceleration)))
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
@@ -172,10 +192,13 @@ def _rows(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
-    """Mean and deviation of some figures."""
+    """Mean and deviation of some figures: of those that are finite, or, where none is, what they are (∞ or NaN)."""
     values = np.asarray(values, dtype=np.float64)
-    std = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else math.nan
-    return Spread(float(values.mean()), std)
+    kept = values[np.isfinite(values)]
+    if not kept.size:
+        return Spread(float(values.mean()) if values.size else math.nan, math.nan)
+    std = float(kept.std(ddof=1)) if kept.size > 1 else math.nan
+    return Spread(float(kept.mean()), std, kept.size if kept.size < values.size else None)
 
 
 def _same_units(results: Sequence[Result]) -> bool:
@@ -193,12 +216,15 @@ def _markdown(
     summaries: Sequence[Summary],
     protocol: Protocol,
     acceleration: Acceleration,
-    syntheses: str,
+    *,
+    further: Sequence[Further],
+    notes: Sequence[str],
 ) -> str:
     columns = protocol.columns
     slicewise = list(summaries[0].slices)
     headings = ["method", "direction", "subjects", *(["slices"] if slicewise else [])]
     headings += [protocol.heading(column) for column in columns]
+    headings += [one.heading for one in further]
     headings += [f"{protocol.heading(column)} by slice" for column in slicewise]
     lines = [
         f"Protocol `{protocol.name}`, version {protocol.version} ({protocol.source}).",
@@ -210,6 +236,9 @@ def _markdown(
         cells = [row.label.replace("|", "\\|"), row.direction.replace("|", "\\|"), str(row.n_subjects)]
         cells += [str(row.n_slices)] if slicewise else []
         cells += [spread_text(row.subjects[column], metric.digits) for column, metric in columns.items()]
+        nothing = Spread(math.nan, math.nan)
+        target = row.direction.split("→")[-1]
+        cells += [spread_text(one.values.get((row.label, target), nothing), one.digits) for one in further]
         cells += [spread_text(row.slices[column], columns[column].digits) for column in slicewise]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -219,8 +248,8 @@ def _markdown(
         "",
         *(f"- {note}" for note in acceleration_note(acceleration)),
         *(f"- {metric.note}." for metric in columns.values() if metric.note),
-        *(f"- {note}" for note in missing_notes(results, protocol)),
-        f"- Syntheses: {syntheses}.",
+        *(f"- {note}" for note in (*missing_notes(results, protocol), *notes)),
+        *([f"- {protocol.caution}."] if protocol.caution else []),
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
@@ -235,23 +264,58 @@ def _markdown(
 
 
 def missing_notes(results: Sequence[Result], protocol: Protocol) -> list[str]:
-    """A line for each reason why figures are missing: which, of how many subjects, and why."""
-    found: dict[tuple[str, str], set[str]] = {}
+    """A line for each figure and reason that leaves subjects out of a mean: which, whose, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for column, why in result.measurement.missing.items():
-            found.setdefault((column, why), set()).add(result.subject)
-    return [
-        f"{protocol.heading(column)} is missing for {len(subjects)} subject{'s' * (len(subjects) > 1)}: {why}."
+            found.setdefault((column, why), []).append(result.subject)
+    lines = [
+        f"{protocol.heading(column)} is missing for {counted(subjects)}: {why}. Left out of its means: "
+        f"{listed(subjects)}."
         for (column, why), subjects in found.items()
+    ]
+    odd: dict[tuple[str, str, str], list[str]] = {}
+    for result in results:
+        for column, figures in result.measurement.figures.items():
+            if column not in result.measurement.missing and not np.isfinite(figures).all():
+                what = "not a number" if np.isnan(figures).any() else "infinite"
+                odd.setdefault((column, what, f"{result.label}, {result.direction}"), []).append(result.subject)
+    return lines + [
+        f"{protocol.heading(column)} of {row} is {what} for {counted(subjects)}"
+        f"{INFINITE.get(column, '') if what == 'infinite' else ''}: left out of a mean of others: {listed(subjects)}."
+        for (column, what, row), subjects in odd.items()
     ]
 
 
+INFINITE = {
+    "psnr_db": " (an image, or one of its slices, that equals the truth)",
+    "nmse": " (an empty truth)",
+}
+"""Why a figure is infinite, by column."""
+
+
+def counted(subjects: Sequence[str]) -> str:
+    """`1 subject`, `2 subjects`."""
+    number = len(set(subjects))
+    return f"{number} subject{'s' * (number > 1)}"
+
+
+def listed(subjects: Sequence[str]) -> str:
+    """Their names; of many the first ten."""
+    names = list(dict.fromkeys(subjects))
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
 def spread_text(spread: Spread, digits: int, plus_minus: str = " ± ") -> str:
-    """`22.19 ± 2.09`; the mean alone where there is no deviation, and a dash where there is no mean."""
+    """`22.19 ± 2.09`; the mean alone where there is no deviation, a dash where there is no mean.
+
+    Where some are left out it says over how many: `22.19 ± 2.09 (n = 7)`.
+    """
     if math.isnan(spread.mean):
         return "–"
-    mean = f"{spread.mean:.{digits}f}"
-    return mean if math.isnan(spread.std) else f"{mean}{plus_minus}{spread.std:.{digits}f}"
+    text = f"{spread.mean:.{digits}f}"
+    text += "" if math.isnan(spread.std) else f"{plus_minus}{spread.std:.{digits}f}"
+    return text if spread.n is None else f"{text} (n = {spread.n})"
 
 
 def _subject_records(results: Sequence[Result], acceleration: Acceleration) -> list[dict[str, object]]:
@@ -326,7 +390,8 @@ def _json(
 
 
 def _plain(spread: Spread) -> dict[str, float | str | None]:
-    return {"mean": _number(spread.mean), "std": _number(spread.std)}
+    number = {} if spread.n is None else {"n": spread.n}
+    return {"mean": _number(spread.mean), "std": _number(spread.std), **number}
 
 
 def _number(value: float) -> float | str | None:

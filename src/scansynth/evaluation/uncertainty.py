@@ -1,6 +1,8 @@
 """What the spread of samples says about the error, of all runs: a table, and plots of sparsification and coverage."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from scansynth.data.datasets import Acceleration
 from scansynth.evaluation.acceleration import acceleration_text
 from scansynth.evaluation.figures import Figures, Key, Synthesis, by_direction
 from scansynth.evaluation.sections import Cell, Line, Section, Table
-from scansynth.evaluation.tables import csv_text
+from scansynth.evaluation.tables import csv_text, listed, spread_of, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.cases import Case, brain
 from scansynth.metrics.uncertainty import LEVELS, Uncertainty, uncertainty
@@ -71,23 +73,25 @@ class UncertaintyFigures(Figures):
 
 def _table(spreads: Mapping[Key, Uncertainty]) -> Table:
     """A line a run and direction: means over subjects."""
-    lines = [
-        Line(
-            names,
-            tuple(
-                Cell(text)
-                for text in (
-                    str(found[0].samples), str(len(found)), f"{np.mean([one.correlation for one in found]):.3f}",
-                    f"{np.mean([one.area for one in found]):.3f}",
-                    *(f"{100 * share:.1f}" for share in np.mean([one.coverage for one in found], axis=0)),
-                )
-            ),
+    lines = []
+    for names, found in by_direction(spreads).items():
+        correlation = replace(spread_of([one.correlation for one in found]), std=math.nan)
+        texts = [
+            str(found[0].samples), str(len(found)), spread_text(correlation, 3),
+            f"{np.mean([one.area for one in found]):.3f}",
+            *(f"{100 * share:.1f}" for share in np.mean([one.coverage for one in found], axis=0)),
+        ]  # fmt: skip
+        lines.append(Line(names, tuple(map(Cell, texts))))
+    constant = [subject for (_, _, subject), one in spreads.items() if math.isnan(one.correlation)]
+    notes = ()
+    if constant:
+        notes = (
+            f"No rank correlation, and left out of its mean: {listed(constant)}, whose samples or errors are the "
+            "same in every voxel.",
         )
-        for names, found in by_direction(spreads).items()
-    ]  # fmt: skip
     own = ("samples", "subjects", "rank correlation with the error ↑", "area between sparsification curves ↓")
     own += tuple(f"coverage (%), nominal {100 * level:g}" for level in LEVELS)
-    return Table("Uncertainty", ("method", "direction"), own, tuple(lines))
+    return Table("Uncertainty", ("method", "direction"), own, tuple(lines), notes)
 
 
 def _plot(spreads: Mapping[Key, Uncertainty], path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scansynth.errors import InputError
-from scansynth.metrics import feature_similarity
+from scansynth.metrics import feature_similarity, texture_similarity
 from scansynth.metrics.structural_similarity import SCALE_WEIGHTS, ssim_maps, structure_by_scale
 
 WINDOW = 11
@@ -25,6 +25,9 @@ SLICES = 4
 """Slices that a metric works on at once: more leave the processor's caches and are slower."""
 FEATURE_SLICES = 2
 """The same for metrics that look at a slice in many ways (filters, layers of a network)."""
+
+Better = Literal["more", "less", "one"]
+"""Which way a figure is better: `one` is a ratio to the truth, best at 1."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,39 @@ def gmsd(images: Images) -> Tensor:
     return over_slices(feature_similarity.gmsd, images)
 
 
+def texture(images: Images) -> Tensor:
+    """Texture similarity in per cent (`texture_similarity.py`); of volumes, the mean over axial slices.
+
+    Outside the mask both images count as 0, and no window is centred there; slices of a volume without a voxel of it
+    are left out.
+
+    Raises:
+        InputError: if a side is too short for the pyramid.
+    """
+    sides = tuple(images.reference.shape[1:3])
+    if min(sides) < texture_similarity.LEAST:
+        raise InputError(
+            f"slices of {'×'.join(map(str, sides))} voxels: texture similarity needs sides of at least "
+            f"{texture_similarity.LEAST}"
+        )
+    x, y = (image.float() for image in _cleared(images))
+    mask = torch.ones_like(y, dtype=torch.bool) if images.mask is None else images.mask
+    of_volumes = y.ndim == 4
+    stacks = (
+        [tuple(one[k].movedim(2, 0) for one in (x, y, mask)) for k in range(len(y))] if of_volumes else [(x, y, mask)]
+    )
+    figures = []
+    for slices, truths, inside in stacks:
+        kept = inside.flatten(1).any(1)
+        parts = zip(*(one[kept].split(SLICES) for one in (slices, truths, inside)), strict=True)
+        figures.append(
+            torch.cat(
+                [texture_similarity.texture_similarity(a, b, images.data_range, mask=where) for a, b, where in parts]
+            )
+        )
+    return 100 * (torch.stack([one.mean() for one in figures]) if of_volumes else figures[0]).double()
+
+
 def gradient_energy(images: Images) -> Tensor:
     """Energy of the in-plane gradients of all images together, synthesis over reference: (1,).
 
@@ -268,8 +304,8 @@ class Metric:
     """In CSV and JSON."""
     heading: str
     """For people, with its unit."""
-    higher_is_better: bool | None
-    """None where neither is (1 is best)."""
+    better: Better
+    """Which way it is better."""
     digits: int
     compute: Callable[[Images], Tensor]
     per_image: bool = True
@@ -283,6 +319,25 @@ class Metric:
         """One figure an image, or one for all, float64."""
         return self.compute(images).double().numpy()
 
+    @property
+    def marked(self) -> bool:
+        """Whether a table may mark its best value.
+
+        A ratio says how much there is, not whether it is right: noise and a copied source reach 1 as well as detail.
+        """
+        return self.better != "one"
+
+    def compared(self, figures: np.ndarray) -> np.ndarray:
+        """What differences are of: the figures; of a ratio its distance from 1, |ln|, so that ½ and 2 are as far."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.abs(np.log(figures)) if self.better == "one" else np.asarray(figures)
+
+    def goodness(self, compared: float) -> float:
+        """Of what is compared: more is better; −∞ where there is none."""
+        if math.isnan(compared):
+            return -math.inf
+        return compared if self.better == "more" else -compared
+
 
 def named_ms_ssim(size: int, scales: int) -> Metric:
     """MS-SSIM with its window and number of scales."""
@@ -290,26 +345,37 @@ def named_ms_ssim(size: int, scales: int) -> Metric:
     return Metric(
         column="ms_ssim_percent",
         heading=heading,
-        higher_is_better=True,
+        better="more",
         digits=2,
         compute=partial(ms_ssim, size=size, scales=scales),
         ranged=True,
     )
 
 
-PSNR = Metric(column="psnr_db", heading="PSNR (dB)", higher_is_better=True, digits=2, compute=psnr, ranged=True)
-SSIM = Metric(column="ssim_percent", heading="SSIM (%)", higher_is_better=True, digits=2, compute=ssim, ranged=True)
-MAE = Metric(column="mae", heading="MAE", higher_is_better=False, digits=4, compute=mae)
-MAE_HU = Metric(column="mae_hu", heading="MAE (HU)", higher_is_better=False, digits=1, compute=mae)
-NMSE = Metric(column="nmse", heading="NMSE", higher_is_better=False, digits=4, compute=nmse)
-FSIM = Metric(column="fsim", heading="FSIM", higher_is_better=True, digits=4, compute=fsim, ranged=True)
-GMSD = Metric(column="gmsd", heading="GMSD", higher_is_better=False, digits=4, compute=gmsd, ranged=True)
+PSNR = Metric(column="psnr_db", heading="PSNR (dB)", better="more", digits=2, compute=psnr, ranged=True)
+SSIM = Metric(column="ssim_percent", heading="SSIM (%)", better="more", digits=2, compute=ssim, ranged=True)
+MAE = Metric(column="mae", heading="MAE", better="less", digits=4, compute=mae)
+MAE_HU = Metric(column="mae_hu", heading="MAE (HU)", better="less", digits=1, compute=mae)
+NMSE = Metric(column="nmse", heading="NMSE", better="less", digits=4, compute=nmse)
+FSIM = Metric(column="fsim", heading="FSIM", better="more", digits=4, compute=fsim, ranged=True)
+GMSD = Metric(column="gmsd", heading="GMSD", better="less", digits=4, compute=gmsd, ranged=True)
+TEXTURE = Metric(
+    column="texture_similarity_percent",
+    heading="texture similarity (%)",
+    better="more",
+    digits=2,
+    compute=texture,
+    ranged=True,
+    note="Texture similarity: untrained features, local deviations in the 14 sub-bands of a steerable pyramid (3 "
+    "scales, 4 orientations) of axial slices; whether as much structure of each width is there, not on which voxel",
+)
 GRADIENT_ENERGY = Metric(
     column="gradient_energy_ratio",
     heading="gradient energy",
-    higher_is_better=None,
+    better="one",
     digits=3,
     compute=gradient_energy,
     per_image=False,
-    note="Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth)",
+    note="Gradient energy: in-plane, synthesis over reference (below 1: smoother than the truth). It is an amount: "
+    "noise and a copied source reach 1 too, so that none is marked as best",
 )

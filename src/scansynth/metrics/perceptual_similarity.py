@@ -42,7 +42,7 @@ def lpips_metric(path: Path) -> Metric:
     return Metric(
         column=f"lpips_{name.lower()}_{network.sha256}",
         heading=f"LPIPS ({name}, weights {network.sha256})",
-        higher_is_better=False,
+        better="less",
         digits=4,
         compute=partial(lpips, network=network),
         note="LPIPS: of axial slices (of volumes the mean), both images black outside a mask; the weights are named by "

@@ -30,6 +30,7 @@ from scansynth.metrics.image_metrics import (
     NMSE,
     PSNR,
     SSIM,
+    TEXTURE,
     Images,
     Metric,
     named_ms_ssim,
@@ -68,6 +69,8 @@ class Protocol:
     """The region that holds all others, where a further metric is taken."""
     figures: str = ""
     """What is measured of sets, in words."""
+    caution: str = ""
+    """What a reader must know who holds these figures beside those of another protocol."""
 
     def only(self, column: str) -> "Protocol":
         """The protocol with one of its figures."""
@@ -92,7 +95,8 @@ class Protocol:
     def description(self) -> dict[str, str | int]:
         """The protocol in words, for the head of a table."""
         words = ("name", "version", "source", "unit", "intensities", "mask", "data_range", "test")
-        return {name: getattr(self, name) for name in words} | ({"figures": self.figures} if self.figures else {})
+        further = {name: getattr(self, name) for name in ("figures", "caution") if getattr(self, name)}
+        return {name: getattr(self, name) for name in words} | further
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,21 +129,31 @@ _ALL_SLICES = (
     "mean) are left out"
 )
 
+
+def _background_counts(decibels: str) -> str:
+    """What it gives away, as measured on phantoms (docs/protocols.md)."""
+    return (
+        "Background counts, where a synthesis is right by doing nothing: of a whole head PSNR is some "
+        f"{decibels} dB above that inside the brain (protocol default), and SSIM higher; no figure that is taken "
+        "inside it can be held against these"
+    )
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
             name="default",
-            version=1,
+            version=2,
             source="scansynth",
             unit="volume",
             intensities=_AS_PREPARED,
             mask="inside the brain: the mask `brain`, or the reference's foreground (voxels above one eighth of its "
-            "mean) with its holes filled; SSIM and MS-SSIM average their 3D maps over it; FSIM and GMSD count both "
-            "images as 0 outside it and are means over axial slices",
+            "mean) with its holes filled; SSIM and MS-SSIM average their 3D maps over it; FSIM, GMSD and "
+            "texture similarity count both images as 0 outside it and are means over axial slices",
             data_range="of the reference inside the mask, its maximum less its minimum",
             test="Wilcoxon signed-rank over subjects, Holm's correction",
-            metrics=_whole(PSNR, SSIM, named_ms_ssim(7, 3), MAE, NMSE, FSIM, GMSD, GRADIENT_ENERGY),
+            metrics=_whole(PSNR, SSIM, named_ms_ssim(7, 3), MAE, NMSE, FSIM, GMSD, TEXTURE, GRADIENT_ENERGY),
             prepare=prepare_default,
         ),
         Protocol(
@@ -155,6 +169,7 @@ PROTOCOLS = {
             test="Wilcoxon signed-rank, p < 0.05",
             metrics=_whole(PSNR, SSIM, GRADIENT_ENERGY),
             prepare=prepare_syndiff,
+            caution=_background_counts("3 to 6"),
         ),
         Protocol(
             name="cg-ddpm",
@@ -167,6 +182,7 @@ PROTOCOLS = {
             test="Wilcoxon signed-rank over subjects (the paper names none)",
             metrics=_whole(named_ms_ssim(7, 3), MAE, PSNR, GRADIENT_ENERGY),
             prepare=prepare_cg_ddpm,
+            caution=_background_counts("4 to 5"),
         ),
         Protocol(
             name="mrdiff",
@@ -179,6 +195,7 @@ PROTOCOLS = {
             test="paired t-test over subjects (over slices in the paper)",
             metrics=_whole(PSNR, SSIM, FSIM, GMSD, GRADIENT_ENERGY),
             prepare=prepare_slices,
+            caution=_background_counts("6 to 7"),
         ),
         Protocol(
             name="cola-diff",
@@ -191,6 +208,7 @@ PROTOCOLS = {
             test="none",
             metrics=_whole(PSNR, SSIM, GRADIENT_ENERGY),
             prepare=prepare_slices,
+            caution=_background_counts("6 to 7"),
         ),
         Protocol(
             name="brasyn",

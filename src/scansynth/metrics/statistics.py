@@ -2,6 +2,9 @@
 
 The unit is the subject. Slices of one subject resemble each other; a test over slices takes them for independent and
 finds differences where there are none. They are tested only when asked for, with a warning.
+
+A test over subjects is about the weights at hand: the same recipe with another seed may turn the difference round. What
+is said of recipes must hold over trainings as well as subjects (`over_trainings`).
 """
 
 import logging
@@ -20,6 +23,8 @@ log = logging.getLogger(__name__)
 
 FEWEST = 6
 """Subjects below which no p-value is given: the smallest that a two-sided Wilcoxon test can give of 5 is 0.06."""
+TRAININGS = 3
+"""Trainings of each method below which nothing is said of methods."""
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 BATCH = 10_000_000
@@ -42,6 +47,8 @@ class Difference:
     """Two-sided p-value of the Wilcoxon signed-rank test; None below 6 subjects."""
     t_test: float | None
     """Two-sided p-value of the paired t-test; None below 6 subjects."""
+    over_trainings: float | None = None
+    """p-value over subjects and trainings (`over_trainings`); None where a method has fewer than three trainings."""
     unit: str = "subject"
 
 
@@ -93,6 +100,38 @@ def difference(
     )
 
 
+def over_trainings(method: np.ndarray, other: np.ndarray, trained: tuple[bool, bool] = (True, True)) -> float | None:
+    """p-value of a difference that shall hold for other subjects and for other trainings: min F′.
+
+    Subjects and trainings are both a sample of those that there might be, crossed within a method. Clark ("The
+    language-as-fixed-effect fallacy", Journal of Verbal Learning and Verbal Behavior 12, 1973) divides the squared
+    difference by the sum of the variances that each of the two gives it, F₁F₂/(F₁ + F₂), which is never above the
+    quasi-F ratio of both: the test is conservative. Degrees of freedom are Satterthwaite's.
+
+    Args:
+        method: figures, (trainings, subjects), the same subjects in the same order.
+        other: of the other method, (trainings, subjects); trainings of two methods are not paired.
+        trained: whether each is trained at all; one that is not (a copied source) has one row and no variance of it.
+
+    Returns:
+        The p-value; None below six subjects, or below three trainings of one that is trained.
+    """
+    if method.shape[1] < FEWEST:
+        return None
+    if any(one and len(figures) < TRAININGS for one, figures in zip(trained, (method, other), strict=True)):
+        return None
+    paired = method.mean(0) - other.mean(0)
+    parts = [(float(paired.var(ddof=1)) / len(paired), len(paired) - 1)]
+    for one, figures in zip(trained, (method, other), strict=True):
+        if one:
+            parts.append((float(figures.mean(1).var(ddof=1)) / len(figures), len(figures) - 1))
+    mean, variance = float(paired.mean()), sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0 if mean else 1.0
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), freedom))
+
+
 @cache
 def warn_of(unit: str) -> None:
     """Say once that a unit of tests is not independent: a table has many tests."""
@@ -139,5 +178,5 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def corrected(family: Sequence[Difference]) -> list[Difference]:
     """The differences of one family with Holm's p-values in place of their own, each test by itself."""
-    wilcoxon, t_test = holm([one.wilcoxon for one in family]), holm([one.t_test for one in family])
-    return [replace(one, wilcoxon=w, t_test=t) for one, w, t in zip(family, wilcoxon, t_test, strict=True)]
+    tests = [holm([getattr(one, name) for one in family]) for name in ("wilcoxon", "t_test", "over_trainings")]
+    return [replace(one, wilcoxon=w, t_test=t, over_trainings=o) for one, w, t, o in zip(family, *tests, strict=True)]

@@ -4,47 +4,57 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scansynth.evaluation.comparison import Comparison
-from scansynth.evaluation.comparison_tables import notes
+from scansynth.evaluation.comparison import Comparison, Row
+from scansynth.evaluation.comparison_tables import differences_of, notes
 from scansynth.evaluation.downstream import WHOLE, Dice
 from scansynth.evaluation.sections import Cell, Line, Table
-from scansynth.evaluation.tables import Result, spread_of, spread_text, summarise
+from scansynth.evaluation.tables import Result, Summary, missing_notes, spread_of, spread_text, summarise
 from scansynth.metrics.protocols import Protocol
 from scansynth.training.costs import Cost
 
 
 def headings(protocol: Protocol) -> tuple[str, ...]:
     """The protocol's figures, each with an arrow to its better side."""
-    arrows = {True: " ↑", False: " ↓", None: " → 1"}
-    return tuple(
-        protocol.heading(column) + arrows[metric.higher_is_better] for column, metric in protocol.columns.items()
-    )
+    arrows = {"more": " ↑", "less": " ↓", "one": " → 1"}
+    return tuple(protocol.heading(column) + arrows[metric.better] for column, metric in protocol.columns.items())
 
 
 def main_table(
     results: Sequence[Result], protocol: Protocol, costs: Mapping[str, Cost], comparison: Comparison | None
 ) -> Table:
-    """A line a method and direction: mean ± standard deviation over subjects, time and memory."""
-    compared = {} if comparison is None else {(row.label, row.direction): row for row in comparison.rows}
+    """A line a method and direction: mean ± standard deviation over subjects, time and memory.
+
+    Of a comparison a method is an arm, otherwise it is a run.
+    """
+    rows: Sequence[Summary | Row] = comparison.rows if comparison else summarise(results)
     lines = []
-    for row in summarise(results):
-        found = compared.get((row.label, row.direction))
+    for row in rows:
+        arm = row if isinstance(row, Row) else None
+        spreads = row.figures if isinstance(row, Row) else row.subjects
         cells = []
         for column, metric in protocol.columns.items():
-            mean, _, deviation = spread_text(row.subjects[column], metric.digits).partition(" ± ")
-            best = found is not None and column in found.best
-            mark = comparison.mark(found, column) if comparison and found else ""
-            cells.append(Cell(mean, f"± {deviation}" if deviation else "", best, mark))
-        cost = costs.get(row.label)
+            mean, _, deviation = spread_text(spreads[column], metric.digits).partition(" ")
+            best = arm is not None and column in arm.best
+            cells.append(Cell(mean, deviation, best, comparison.mark(arm, column) if comparison and arm else ""))
+        cost = arm.cost if arm else costs.get(row.label)
         spent = ("–", "–", "–")
         if cost:
             spent = (f"{cost.seconds:.1f}", f"{cost.memory_gb:.2f}", f"{cost.parameters / 1e6:.2f}")
-        cells += [Cell(text) for text in (str(row.n_subjects), *spent)]
+        count = row.subjects if isinstance(row, Row) else row.n_subjects
+        cells += [Cell(text) for text in (str(count), *spent)]
         lines.append(Line((row.label, row.direction), tuple(cells)))
     words = (
-        [note.replace("Bold: best mean.", "Bold and ●: best mean of a target.") for note in notes(comparison)[1:]]
+        [
+            note.replace("Bold: best mean.", "Bold and ●: best mean of a target.")
+            for note in notes(comparison)
+            if not note.startswith("Protocol ")  # which the page describes in a place of its own
+        ]
         if comparison
-        else ["Mean ± standard deviation over subjects. `scansynth compare` adds tests of differences."]
+        else [
+            *([f"{protocol.caution}."] if protocol.caution else []),
+            "Mean ± standard deviation over subjects. `scansynth compare` adds tests of differences.",
+            *missing_notes(results, protocol),
+        ]
     )
     words.append("↑ higher is better, ↓ lower is better, → 1 best at 1. Time and memory: median and peak of a volume.")
     own = (*headings(protocol), "subjects", "s a volume", "memory (GB)", "parameters (M)")
@@ -59,16 +69,37 @@ def difference_table(comparison: Comparison) -> Table | None:
             if found := row.differences.get(column):
                 low, high = found.interval
                 texts = (
+                    str(found.n),
                     f"{found.mean:+.{metric.digits}f} [{low:+.{metric.digits}f}, {high:+.{metric.digits}f}]",
-                    f"{found.effect_size:.2f}", _p(found.wilcoxon), _p(found.t_test),
+                    f"{found.effect_size:.2f}", _p(found.wilcoxon), _p(found.t_test), _p(found.over_trainings),
                 )  # fmt: skip
                 reference = comparison.reference[row.direction.split("→")[-1]]
-                names = (f"{row.label} − {reference}", row.direction, comparison.protocol.heading(column))
+                figure = differences_of(comparison, column).replace("\\", "")
+                names = (f"{row.label} − {reference}", row.direction, figure)
                 lines.append(Line(names, tuple(Cell(text) for text in texts)))
     if not lines:
         return None
-    own = ("mean [95 % interval]", "effect size d", "Wilcoxon p", "t-test p")
+    own = ("n", "mean [95 % interval]", "effect size d", "Wilcoxon p, these weights", "t-test p, these weights")
+    own += ("min F′ p, methods",)
     return Table("Differences to the reference", ("difference", "direction", "figure"), own, tuple(lines))
+
+
+def training_table(comparison: Comparison) -> Table | None:
+    """Of arms of several trainings: mean ± standard deviation over them; None where each has one."""
+    lines = []
+    for row in comparison.rows:
+        if row.trainings:
+            parts = [
+                spread_text(row.trainings[column], metric.digits).partition(" ")
+                for column, metric in comparison.columns.items()
+            ]
+            cells = (Cell(str(len(row.runs))), *(Cell(mean, deviation) for mean, _, deviation in parts))
+            lines.append(Line((row.label, row.direction), cells))
+    if not lines:
+        return None
+    note = "Mean ± standard deviation over trainings, each with its mean over the subjects."
+    own = ("trainings", *headings(comparison.protocol))
+    return Table("Over trainings", ("method", "direction"), own, tuple(lines), (note,))
 
 
 def subject_tables(results: Sequence[Result], protocol: Protocol) -> list[Table]:

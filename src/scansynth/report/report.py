@@ -24,7 +24,7 @@ from scansynth.files import write_text
 from scansynth.methods import METHODS
 from scansynth.metrics.montage import BANNER
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
-from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables
+from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables, training_table
 from scansynth.report.page import HERE, pictures, render
 from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
 from scansynth.synthesis.run import Run
@@ -45,6 +45,7 @@ def write_report(
     largest: int = LARGEST,
     noise: bool = False,
     dice: Sequence[Dice] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write `report.html` beside the tables and pictures of an evaluation, which it takes up.
 
@@ -56,6 +57,7 @@ def write_report(
         largest: characters that embedded volumes may take; subjects beyond them are in the montages only.
         noise: whether the folder has `noise.png` of this evaluation.
         dice: what a segmenter found.
+        notes: what else the reader of the figures must know, each a sentence.
 
     Returns:
         The file.
@@ -78,7 +80,9 @@ def write_report(
         targets=targets,
         runs=[_described(name, run) for name, run in _named(runs).items()],
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
+        table_notes=notes,
         differences=difference_table(comparison) if comparison else None,
+        trainings=training_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
         subject_plots=pictures(out, {f"subjects_{target}.png": target for target in targets}) if comparison else [],
         sections=[(section, pictures(out, section.plots)) for section in sections],

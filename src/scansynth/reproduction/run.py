@@ -17,6 +17,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import Listing
 from scansynth.devices import Processes
 from scansynth.errors import InputError
+from scansynth.evaluation.arms import arms_of
 from scansynth.evaluation.comparison import compare
 from scansynth.evaluation.comparison_tables import write_comparison
 from scansynth.evaluation.evaluate import evaluate
@@ -154,7 +155,9 @@ def measure_task(request: Request, task: PaperTask, cohort: Cohort, device: torc
         report=named(report, f"evaluating {task.name}"),
     )
     write_evaluation(found, folder)
-    comparison = compare(found.results, protocol, reference=None, costs=found.costs, acceleration=found.acceleration)
+    comparison = compare(
+        found.results, protocol, arms=arms_of(runs), costs=found.costs, acceleration=found.acceleration
+    )
     write_comparison(comparison, folder)
     write_report(found, runs, folder, comparison=comparison)
     write_text(stamp, json.dumps(state, indent=1) + "\n")

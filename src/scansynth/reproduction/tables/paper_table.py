@@ -7,7 +7,7 @@ hand cannot be read with certainty (`92.97±?` where that is true of the deviati
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from scansynth.config import RunConfig
@@ -88,7 +88,8 @@ class Row:
     """The recipe of the same method for small slices."""
     change: Change | None = None
     """What makes the variant of the recipe."""
-    by_target: bool = field(default=False, kw_only=True)
+    _: KW_ONLY
+    by_target: bool = False
     """A run for each target: the paper's method makes one contrast, and ours would share its samples among several."""
 
 
