@@ -3,7 +3,8 @@
 A step is the absolute difference of a voxel to the one before it along an axis. Generated sets (`sets/coherence.py`)
 hold the mean steps of whole slices against those of real volumes. A synthesis has a truth of its own: `jumps` holds
 its mean step along each axis, inside a mask, against the truth's. Smooth images have small steps along all axes; in
-stripes those along the slices alone are too large. So the axes in the plane, which one network call fills, stand beside.
+stripes those along the slices alone are too large: so the axes in the plane, which one network call fills, stand
+beside.
 """
 
 import math
