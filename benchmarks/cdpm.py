@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace, largest: int) -> dict[str, Any]:
     depth = SLICES if largest else SLAB
 
     def generate(steps: int) -> None:
-        method.path = times(method.config.steps, steps)
+        method.path = times(method.schedule, steps)
         with torch.no_grad():
             method.generate((SIDE, SIDE, depth), method.needs.windows(), Noise([(0, "generated", 1)]))
 

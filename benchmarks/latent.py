@@ -150,7 +150,7 @@ def measure(case: dict, arguments: argparse.Namespace) -> dict:
         batch = {"images": images, "available": torch.tensor([[True, True, True, False]])}
 
         def sample(steps: int) -> float:
-            method.path = times(settings.steps, steps)
+            method.path = times(method.schedule, steps)
             begun = time.perf_counter()
             with torch.no_grad():
                 method.translate(batch, "FLAIR", SliceWindows(arguments.batch), Noise([(0, "subject", 0)]))

@@ -211,7 +211,7 @@ def test_generation_has_the_covariance_of_its_sampler_and_plan(plan):
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-9)
     if plan is autoregressive_plan:  # the configured one; right but for the steps, which are too long at T = 1000 still
         assert torch.equal(method.generate((DEPTH, 1, DEPTH), Whole(), UnitDraws()), volume)
-        fine = implied(stages, covariance, by_ddim(method.schedule, times(1000, 1000)))
+        fine = implied(stages, covariance, by_ddim(method.schedule, times(method.schedule, 1000)))
         errors = [(one - covariance).abs().max() / covariance.max() for one in (fine, expected)]
         assert errors[0] < 0.03 < errors[1]
 

@@ -26,7 +26,7 @@ from scansynth.networks.public_syndiff import (
     public_unet,
 )
 from scansynth.networks.resnet import ResNetTranslator
-from scansynth.networks.unet import UNet
+from scansynth.networks.unet import UNet, window_unet
 
 T_BATCH = torch.tensor([250, 1000])
 
@@ -436,3 +436,14 @@ def test_widths_double_up_to_eight_times_the_base():
 def test_more_blocks_than_the_image_can_take():
     with pytest.raises(InputError, match=r"4 blocks.*at least 16.*\(8, 16\)"):
         Discriminator(1, channels=4, blocks=4)(torch.randn(1, 1, 8, 16))
+
+
+def test_a_learned_variance_starts_at_the_least_one():
+    size = {"channels": 8, "multipliers": (1,), "blocks": 1, "window_levels": ()}
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 900])
+    torch.manual_seed(0)
+    out = window_unet(2, 3, learned_variance=True, **size)(x, t)
+    assert out.shape == (2, 2, 16, 16)
+    assert out[:, 1].sigmoid().mean() < 0.1
+    assert out[:, 0].mean().abs() < 1
+    assert window_unet(2, 3, learned_variance=False, **size)(x, t).shape == (2, 1, 16, 16)

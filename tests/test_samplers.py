@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
+from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, dpm_solver, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.errors import InputError
 from scansynth.noise import Noise
 
 M, S = 0.3, 0.5
-SCHEDULES = {"linear": Schedule.linear(1000), "variance preserving": Schedule.variance_preserving(1000)}
-LISTS = {"one": [1000], "four": times(1000, 4), "uneven": [1000, 990, 400, 3, 1], "fifty": times(1000, 50)}
+LINEAR = Schedule.linear(1000)
+SCHEDULES = {"linear": LINEAR, "variance preserving": Schedule.variance_preserving(1000)}
+LISTS = {"one": [1000], "four": times(LINEAR, 4), "uneven": [1000, 990, 400, 3, 1], "fifty": times(LINEAR, 50)}
 
 
 @pytest.fixture(params=SCHEDULES.values(), ids=list(SCHEDULES))
@@ -126,19 +127,19 @@ def test_samplers_tend_to_the_target(schedule, settings):
     sampler, options = settings
     errors = []
     for count in (4, 20, 100, 1000):
-        _, of_x_T, added = affine(schedule, sampler, times(1000, count), **options)
+        _, of_x_T, added = affine(schedule, sampler, times(LINEAR, count), **options)
         errors.append(abs(math.sqrt(of_x_T**2 + added) - S))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01 * S
     # x_T is drawn with mean 0 where the process has √ᾱ_T M: all that is left of the error of the mean
-    mean, of_x_T, _ = affine(schedule, sampler, times(1000, 1000), **options)
+    mean, of_x_T, _ = affine(schedule, sampler, times(LINEAR, 1000), **options)
     assert mean - M == pytest.approx(-of_x_T * math.sqrt(schedule.alpha_bar[-1].item()) * M, abs=1e-12)
     assert mean == pytest.approx(M, abs=0.01)
 
 
 def test_respaced_ancestral_does_not_inflate_the_variance():
     """50 of 1000 steps, target 0.5: a library that steps back to t - 1 between its times gives 0.94."""
-    _, of_x_T, added = affine(Schedule.linear(1000), ancestral, times(1000, 50))
+    _, of_x_T, added = affine(Schedule.linear(1000), ancestral, times(LINEAR, 50))
     std = math.sqrt(of_x_T**2 + added)
     assert 0.85 * S < std < S  # below: E[x_0 | x_t] leaves the conditional variance out
 
@@ -160,7 +161,7 @@ def test_ancestral_with_real_noise():
         drawn = noise.normal(f"x0 t={t[0]}", x_t.shape[1:])
         return conditional_mean(schedule, x_t, t) + conditional_std(schedule, x_t, t) * drawn
 
-    x0 = ancestral(schedule, denoise, noise.normal("x_T", (1, pixels)), times(1000, 4), noise)
+    x0 = ancestral(schedule, denoise, noise.normal("x_T", (1, pixels)), times(LINEAR, 4), noise)
     assert x0.dtype == torch.float32
     for sample in x0:
         assert sample.mean().item() == pytest.approx(M, abs=5 * S / pixels**0.5)
@@ -168,14 +169,14 @@ def test_ancestral_with_real_noise():
     assert abs(torch.corrcoef(x0.flatten(1))[0, 1]) < 5 / pixels**0.5
 
 
-@pytest.mark.parametrize(("sampler", "settings"), [(ancestral, {}), (ddim, {"eta": 1.0})])
+@pytest.mark.parametrize(("sampler", "settings"), [(ancestral, {}), (ddim, {"eta": 1.0}), (dpm_solver, {})])
 def test_samples_do_not_depend_on_their_batch(sampler, settings):
     schedule, keys = SCHEDULES["linear"], [("seed", i) for i in range(3)]
 
     def sample(some):
         noise = Noise(some)
         x_T = noise.normal("x_T", (1, 4, 4))
-        return sampler(schedule, lambda x, t: x.tanh(), x_T, times(1000, 5), noise, **settings)
+        return sampler(schedule, lambda x, t: x.tanh(), x_T, times(LINEAR, 5), noise, **settings)
 
     together = sample(keys)
     assert torch.equal(together, torch.cat([sample([key]) for key in keys]))
@@ -246,13 +247,95 @@ def test_each_step_is_told_and_changes_nothing(sampler, estimate, settings):
 
 
 def test_times():
-    assert times(1000, 4) == [1000, 750, 500, 250]
-    assert times(10, 10) == list(range(10, 0, -1))
-    assert times(10, 3) == [10, 7, 4]
-    assert times(7, 1) == [7]
+    assert times(LINEAR, 4) == [1000, 750, 500, 250]
+    ten = Schedule.linear(10)
+    assert times(ten, 10) == list(range(10, 0, -1))
+    assert times(ten, 3) == [10, 7, 4]
+    assert times(Schedule.linear(7), 1) == [7]
     for count in (0, 11):
         with pytest.raises(InputError, match=f"sampling steps {count}"):
-            times(10, count)
+            times(ten, count)
+    assert times(LINEAR, 4, spacing="quadratic") == [1000, 562, 250, 62]
+
+
+@pytest.mark.parametrize("spacing", ["even", "quadratic", "log-snr"])
+@pytest.mark.parametrize("count", [1, 2, 25, 50, 400, 999, 1000])
+def test_times_of_every_spacing_fall_from_the_last_one(schedule, spacing, count):
+    found = times(schedule, count, spacing=spacing)
+    assert len(found) == count
+    assert found[0] == 1000
+    assert found[-1] >= 1
+    assert all(t > s for t, s in pairwise(found))
+
+
+@pytest.mark.parametrize("count", [10, 25])
+def test_times_even_in_log_snr_are_so(schedule, count):
+    """As near as whole times come: nearer than the next one."""
+    found = torch.tensor(times(schedule, count, spacing="log-snr"))
+    half_log_snr = 0.5 * schedule.alpha_bar.logit()
+    wanted = torch.linspace(half_log_snr[-1].item(), half_log_snr[1].item(), count, dtype=torch.float64)
+    assert found[-1] == 1
+    later = half_log_snr[(found + 1).clamp(max=1000)]
+    reach = torch.maximum(half_log_snr[found] - later, half_log_snr[(found - 1).clamp(min=1)] - half_log_snr[found])
+    assert ((half_log_snr[found] - wanted).abs() <= reach).all()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "count", "kept"),
+    [
+        (ddim, "even", 25, (0.79, 0.57, 0.31, 0.11)),
+        (ddim, "even", 50, (0.89, 0.755, 0.55, 0.28)),
+        (ddim, "even", 100, (0.94, 0.87, 0.74, 0.51)),
+        (ddim, "quadratic", 25, (0.875, 0.84, 0.79, 0.71)),
+        (ddim, "log-snr", 25, (0.82, 0.82, 0.81, 0.79)),
+        (dpm_solver, "log-snr", 25, (1.02, 1.015, 1.007, 0.97)),
+    ],
+)
+def test_share_of_the_variance_that_is_kept(sampler, spacing, count, kept):
+    """Of N(0, s²), s 0.5, 0.2, 0.1 and 0.05, by the exact denoiser: even times smooth what is fine."""
+    path = times(LINEAR, count, spacing=spacing)
+    for std, share in zip((0.5, 0.2, 0.1, 0.05), kept, strict=True):
+        assert share_kept(sampler, path, std) == pytest.approx(share, abs=0.006)
+
+
+def test_ten_calls_of_dpm_solver_keep_the_variance():
+    path = times(LINEAR, 10, spacing="log-snr")
+    shares = [share_kept(dpm_solver, path, std) for std in (0.5, 0.2, 0.1, 0.05)]
+    assert shares == pytest.approx([1.064, 1.037, 0.993, 0.908], abs=0.002)
+
+
+def share_kept(sampler, path: list[int], std: float) -> float:
+    def denoise(x_t, t):
+        a = LINEAR.at(t, x_t)
+        return a.sqrt() * std**2 / (a * std**2 + 1 - a) * x_t
+
+    x_T = torch.ones(1, 1, dtype=torch.float64)
+    return (sampler(LINEAR, denoise, x_T, path, UnitDraws(1, first=1)).item() / std) ** 2
+
+
+def test_dpm_solver_is_of_second_order_where_ddim_is_of_first():
+    """Of the exact flow of a Gaussian from t = 900 to 100: twice the steps, a quarter of the error and half of it."""
+    std, fine = 0.3, Schedule.variance_preserving(20_000)
+    half_log_snr = 0.5 * fine.alpha_bar.logit()
+
+    def denoise(x_t, t):
+        a = fine.at(t, x_t)
+        return a.sqrt() * std**2 / (a * std**2 + 1 - a) * x_t
+
+    def deviation(t):
+        a = fine.alpha_bar[t]
+        return (a * std**2 + 1 - a).sqrt().item()
+
+    def error(sampler, count):
+        places = torch.linspace(half_log_snr[18_000].item(), half_log_snr[2000].item(), count + 1, dtype=torch.float64)
+        path = [int((half_log_snr[1:] - place).abs().argmin()) + 1 for place in places]
+        found = {}
+        x = torch.full((1, 1), deviation(path[0]), dtype=torch.float64)
+        sampler(fine, denoise, x, path, UnitDraws(1, first=1), after_step=lambda x, s: found.update({s: x.item()}))
+        return abs(found[path[-1]] - deviation(path[-1]))
+
+    assert 1.7 < error(ddim, 20) / error(ddim, 40) < 2.3
+    assert 3.2 < error(dpm_solver, 20) / error(dpm_solver, 40) < 4.8
 
 
 @pytest.mark.parametrize("path", [[], [0], [1001, 5], [1000, 5, 5], [1000, 0], [1000, 5, 6]])

@@ -93,7 +93,7 @@ def exact_stage(covariance, path):
 def made(plan, covariance, steps=3):
     """Covariance of what a plan makes."""
     rows = 2 * steps * DEPTH  # x_T; x0 at each step; noise at each but the last
-    volume = in_stages(plan, (rows, 1, DEPTH), exact_stage(covariance, times(1000, steps)), UnitDraws())
+    volume = in_stages(plan, (rows, 1, DEPTH), exact_stage(covariance, times(SCHEDULE, steps)), UnitDraws())
     return volume[0, 0, :, 0].T @ volume[0, 0, :, 0]
 
 
@@ -126,7 +126,7 @@ def test_a_hierarchical_plan_makes_what_it_implies():
 
 def independent(x_T, known, stage, noise):
     """Slices that do not read each other."""
-    return ancestral(SCHEDULE, lambda x_t, t: x_t.tanh(), x_T, times(1000, 4), noise)
+    return ancestral(SCHEDULE, lambda x_t, t: x_t.tanh(), x_T, times(SCHEDULE, 4), noise)
 
 
 def test_two_plans_start_from_one_noise():

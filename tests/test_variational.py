@@ -11,6 +11,7 @@ from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import (
     bound_term,
     discretised_log_likelihood,
+    learned_bound,
     learned_log_variance,
     log_variance_range,
     normal_kl,
@@ -55,13 +56,42 @@ def test_the_last_steps_variance_is_that_of_the_step_before_it():
 
 
 def test_the_logarithms_of_the_variances_are_interpolated():
-    t, s = torch.tensor([9, 30]), torch.tensor([8, 25])
+    t, s = torch.tensor([9, 30]), torch.tensor([8, 29])
     most, least = log_variance_range(SCHEDULE, t, s)
     v = torch.tensor([0.25, 0.75], dtype=torch.float64)[:, None, None]
     expected = torch.stack(
         [math.log(most[i].exp() ** c * least[i].exp() ** (1 - c)) * torch.ones(()) for i, c in ((0, 0.25), (1, 0.75))]
     )
     torch.testing.assert_close(learned_log_variance(SCHEDULE, v, t, s).flatten().float(), expected)
+
+
+def test_a_longer_step_than_one_time_has_the_least_variance():
+    """v is learned on single times and tells nothing of longer steps, whose β is far from β̃."""
+    t, s = torch.tensor([9, 30, 7]), torch.tensor([8, 25, 0])
+    most, least = log_variance_range(SCHEDULE, t, s)
+    found = learned_log_variance(SCHEDULE, torch.ones(3, 1, 1, dtype=torch.float64), t, s).flatten()
+    assert found[0] == most[0]
+    assert torch.equal(found[1:], least[1:])
+    assert most[1] > least[1] + 0.1
+
+
+def test_the_bound_teaches_v_at_the_first_times_alone():
+    """Of 4,000 times the gradient of v is 1,000 times weaker from the hundredth on: what v is there, chance decides."""
+    schedule = Schedule.linear(4000, 2.5e-5, 5e-3)
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.rand(1, 1, 32, 32, generator=generator) * 2 - 1
+
+    def gradient(time: int) -> float:
+        t = torch.tensor([time])
+        eps = torch.randn(x0.shape, generator=generator)
+        x_t = q_sample(schedule, x0, t, eps)
+        logit = torch.full_like(x0, -4.0, requires_grad=True)
+        bound = learned_bound(schedule, x0, x_t, eps_f=eps, v=logit.sigmoid(), t=t)
+        return torch.autograd.grad(bound, logit)[0].sum().abs().item()
+
+    assert gradient(1) > 1e-3
+    assert gradient(100) < 1e-3 * gradient(1)
+    assert gradient(1000) < 1e-3 * gradient(1)
 
 
 def test_kl_is_the_integral():

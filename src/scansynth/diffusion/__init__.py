@@ -10,7 +10,7 @@ from scansynth.lazy import names_of
 if TYPE_CHECKING:
     from scansynth.diffusion.gaussian import q_posterior, q_sample, q_step
     from scansynth.diffusion.parameterisation import eps_from_output, eps_from_velocity, eps_from_x0, x0_from_eps
-    from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
+    from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, dpm_solver, times
     from scansynth.diffusion.schedule import Schedule, make_schedule
     from scansynth.diffusion.windows import PatchWindows, SliceWindows
 
@@ -21,6 +21,7 @@ __all__ = [
     "ancestral",
     "ancestral_learned",
     "ddim",
+    "dpm_solver",
     "eps_from_output",
     "eps_from_velocity",
     "eps_from_x0",
@@ -50,6 +51,7 @@ __getattr__, __dir__ = names_of(
             "ancestral",
             "ancestral_learned",
             "ddim",
+            "dpm_solver",
             "times",
         ),
         "schedule": (

@@ -40,7 +40,10 @@ def log_variance_range(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor
 
 
 def learned_log_variance(schedule: Schedule, v: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """log Σ = v log β + (1 − v) log β̃ (Improved DDPM, Eq. 15; CG-DDPM, Eq. 4).
+    """log Σ = v log β + (1 − v) log β̃ (Improved DDPM, Eq. 15; CG-DDPM, Eq. 4); of a longer step than one time log β̃.
+
+    v is trained on steps of one time, where log β − log β̃ vanishes beyond the first twenty of 4,000: what it is there
+    says nothing of longer steps, where the two are far apart (β = 3.5 β̃ in the last but one of 24).
 
     Args:
         schedule: ᾱ.
@@ -52,6 +55,7 @@ def learned_log_variance(schedule: Schedule, v: Tensor, t: Tensor, s: Tensor) ->
         (B, C, *S).
     """
     most, least = (expand(bound, v) for bound in log_variance_range(schedule, t, s))
+    v = v * expand((t - s == 1).double(), v)
     return v * most + (1 - v) * least
 
 

@@ -55,7 +55,7 @@ from torch.optim import AdamW, Optimizer
 from scansynth.data.samples import LABEL_WIDTH
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
-from scansynth.diffusion.samplers import ancestral, ddim, times
+from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
 from scansynth.diffusion.windows import Windows, WindowsOfVolume
@@ -110,10 +110,12 @@ class CdpmConfig:
     """Stages from the first slice up, or slices all over the volume first and then those between."""
     stage: int = 10
     """Slices that a stage makes."""
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    sampler: SamplerName = "ancestral"
     """Ancestral, or implicit with η = 0."""
     sampling_steps: int = 1000
     """Steps of sampling, in each stage."""
+    spacing: Spacing = "even"
+    """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     learning_rate: float = 1e-4
     """AdamW's learning rate."""
 
@@ -148,7 +150,7 @@ class Cdpm(AnyToAny):
     def __init__(self, config: CdpmConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
         self.schedule = make_schedule("linear", config.steps)
-        self.path = times(config.steps, config.sampling_steps)
+        self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         unet = SliceUNet(
             2 + 3 * len(self.contrasts) * config.translator,  # image, mask; sources, and which are given and asked for
             1,
@@ -273,7 +275,7 @@ class Cdpm(AnyToAny):
             (1, 1, X, Y, Z).
         """
         check_plan(plan, y.shape[4], self.config.largest)
-        sampler = {"ancestral": ancestral, "ddim": ddim}[self.config.sampler]
+        sampler = SAMPLERS[self.config.sampler]
 
         def stage_slices(x_T: Tensor, known: Tensor, stage: Stage, noise: Noise) -> Tensor:
             order = [*stage.condition, *stage.target]

@@ -42,7 +42,7 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.diffusion.gaussian import q_posterior, q_sample
 from scansynth.diffusion.parameterisation import eps_from_output, mean_from_eps, x0_from_eps
-from scansynth.diffusion.samplers import times
+from scansynth.diffusion.samplers import Spacing, times
 from scansynth.diffusion.schedule import Schedule, make_schedule
 from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, by_step_or_by_window
@@ -89,6 +89,8 @@ class CgDdpmConfig:
     """In the joint phase X and Y are disturbed by the same noise."""
     sampling_steps: int = 50
     """Steps of sampling."""
+    spacing: Spacing = "even"
+    """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     last_code: bool = True
     """Whether the last step, too, takes its code from Y: it carries what Y's network left over into X."""
     blend: Literal["step", "window"] = "step"
@@ -116,12 +118,12 @@ class CgDdpm(Method):
         if len(self.contrasts) != 2:
             raise InputError(f"cg_ddpm translates between two contrasts, got {', '.join(self.contrasts) or 'none'}")
         self.schedule = make_schedule(config.noise, config.steps)
-        self.path = times(config.steps, config.sampling_steps)
+        self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         unets = {
             name: window_unet(
                 2 if config.patch is None else 3,
                 2,
-                2,
+                learned_variance=True,
                 channels=config.channels,
                 multipliers=config.multipliers,
                 blocks=config.blocks,

@@ -32,7 +32,7 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import Output, eps_from_output, x0_from_eps
-from scansynth.diffusion.samplers import ancestral, ancestral_learned, ddim, times
+from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, ancestral_learned, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
@@ -72,10 +72,12 @@ class DdpmConfig:
     """Loss of the noise: mean absolute error (CG-DDPM's paper), or mean squared error (DDPM's and IDDPM's)."""
     bound_weight: float = 0.05
     """γ of L_VLB, where the variance is learned."""
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
-    """Ancestral, or implicit with η = 0."""
+    sampler: SamplerName = "ancestral"
+    """Ancestral, implicit with η = 0, or DPM-Solver++(2M), which keeps most of the texture in few steps."""
     sampling_steps: int = 256
     """Steps of sampling."""
+    spacing: Spacing = "even"
+    """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     blend: Literal["step", "window"] = "step"
     """3D: windows are blended at every step, or each is sampled by itself and blended at the end."""
     unconditional: bool = False
@@ -108,11 +110,11 @@ class Ddpm(AnyToAny):
         super().__init__(config, contrasts)
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
-        self.path = times(config.steps, config.sampling_steps)
+        self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         unet = window_unet(
             2 if config.patch is None else 3,
             1 + (3 + 2 * config.neighbours) * len(self.contrasts) * (not config.unconditional),
-            1 + self.learned,
+            learned_variance=self.learned,
             channels=config.channels,
             multipliers=config.multipliers,
             blocks=config.blocks,
@@ -244,10 +246,9 @@ class Ddpm(AnyToAny):
                 return torch.cat([x0, out[:, 1:]], dim=1)
 
             x_T = noise.normal("x_T", (1, *y.shape[2:]))
-            if self.config.sampler == "ddim":
-                return ddim(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, times=self.path, noise=noise)
-            if not self.learned:
-                return ancestral(self.schedule, estimate, x_T, self.path, noise)
+            if self.config.sampler != "ancestral" or not self.learned:
+                sampler = SAMPLERS[self.config.sampler]
+                return sampler(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, self.path, noise)
 
             def learned(x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
                 x0, v = estimate(x, t).chunk(2, dim=1)

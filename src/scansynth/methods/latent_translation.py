@@ -23,7 +23,7 @@ from torch.optim import Adam, Optimizer
 
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
-from scansynth.diffusion.samplers import ddim, times
+from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.given import offsets
@@ -55,8 +55,12 @@ class LatentConfig:
     then the velocity's error."""
     steps: int = 1000
     """T, the steps of the forward process."""
+    sampler: SamplerName = "ddim"
+    """Implicit with η = 0, ancestral, or DPM-Solver++(2M), which keeps most of the texture in few steps."""
     sampling_steps: int = 50
     """Steps of sampling."""
+    spacing: Spacing = "even"
+    """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     neighbours: int = 0
@@ -113,7 +117,7 @@ class SourceLatents:
 
 
 class LatentTranslator(AnyToAny):
-    """p(κ_s | κ_t, y) by DDIM on ε_θ(κ_t, t, y).
+    """p(κ_s | κ_t, y) by ε_θ(κ_t, t, y), sampled as it is set.
 
     A method says which networks it has, what they are told of the conditions, and how they are asked.
     """
@@ -123,7 +127,7 @@ class LatentTranslator(AnyToAny):
     def __init__(self, config: LatentConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
         self.schedule = make_schedule("linear", config.steps)
-        self.path = times(config.steps, config.sampling_steps)
+        self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         self.nets = self.networks()
         self.averaged = tuple(self.nets)
 
@@ -220,7 +224,8 @@ class LatentTranslator(AnyToAny):
                 eps_theta = self.predict(kappa_t, condition, t[:1].expand(count))
                 return x0_from_eps(self.schedule, kappa_t, eps_theta, t)
 
-            return first_stage.decode(ddim(self.schedule, denoise, x_T, times=self.path, noise=noise))
+            sampler = SAMPLERS[config.sampler]
+            return first_stage.decode(sampler(self.schedule, denoise, x_T, self.path, noise))
 
         shape = (config.latent_channels, *(side // config.factor for side in images.shape[2:4]), images.shape[4])
         x_T = noise.normal("x_T", shape).to(images)

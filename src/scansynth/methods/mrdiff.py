@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from scansynth.diffusion.gaussian import q_sample
-from scansynth.diffusion.samplers import ddim, times
+from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
@@ -80,8 +80,12 @@ class MrDiffConfig:
     """c: channels of each quantitative map."""
     steps: int = 1000
     """T, the steps of the forward process."""
+    sampler: SamplerName = "ddim"
+    """Implicit with η = 0, ancestral, or DPM-Solver++(2M), which keeps most of the texture in few steps."""
     sampling_steps: int = 50
     """Steps of sampling."""
+    spacing: Spacing = "even"
+    """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     decoder: Literal["physics", "plain", "none"] = "physics"
     """What D reads: the signals M (Eq. 8), the features e_t (Eq. 4), or there is no D (Fig. 4)."""
     decoder_weight: float = 1.0
@@ -129,7 +133,7 @@ class MrDiff(AnyToAny):
             raise InputError("mrdiff explains its contrasts by MR physics: leave CT out")
         count = len(self.contrasts)
         self.schedule = make_schedule("linear", config.steps)
-        self.path = times(config.steps, config.sampling_steps)
+        self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         encoder = UNet(
             2,
             # Sub-bands of x_t and y, with neighbours, and planes that say which are given and asked for.
@@ -269,7 +273,8 @@ class MrDiff(AnyToAny):
             return windows.map(window, x_t, bands).clamp(-1, 1)
 
         x_T = noise.normal("x_T", (1, *images.shape[2:]))
-        image = ddim(self.schedule, denoise, x_T.to(images), times=self.path, noise=noise).clamp(-1, 1)
+        sampler = SAMPLERS[self.config.sampler]
+        image = sampler(self.schedule, denoise, x_T.to(images), self.path, noise).clamp(-1, 1)
         if self.config.decoder != "physics":
             return Made(image)
         return Made(image, maps=lambda windows: self.hypothetical_maps(image, bands, planes, windows, noise))

@@ -439,7 +439,7 @@ class SynDiff(Method):
 
     def sampling_times(self) -> list[int]:
         """T, T − k, …, k."""
-        return samplers.times(self.config.steps, self.sampling_steps)
+        return samplers.times(self.schedule, self.sampling_steps)
 
 
 def discriminator(config: SynDiffConfig) -> nn.Module:

@@ -34,6 +34,10 @@ class _Layer(nn.Module):
         return self.attention(self.residual(h, time, w))
 
 
+FIRST_VARIANCE = -4.0
+"""Of which v of a learned variance is the sigmoid at the start: 0.018."""
+
+
 class UNet(nn.Module):
     """U-Net in the form of NCSN++ (Song et al. 2021, appendix H) and DDPM (Ho et al. 2020, appendix B).
 
@@ -179,18 +183,23 @@ class UNet(nn.Module):
 def window_unet(
     dims: int,
     in_channels: int,
-    out_channels: int,
     *,
+    learned_variance: bool,
     channels: int,
     multipliers: Sequence[int],
     blocks: int,
     window_levels: Sequence[int],
 ) -> UNet:
-    """The time-conditional U-Net of convolutions and shifted-window attention (CG-DDPM, section 2.5)."""
-    return UNet(
+    """The time-conditional U-Net of convolutions and shifted-window attention (CG-DDPM, section 2.5).
+
+    It gives the noise or the velocity and, where the variance is learned, a second channel, of which v is the sigmoid.
+    That starts near 0, the variance β̃ that is right for a certain x̂_0: at most times v gets no gradient that would take
+    it there (`variational.learned_log_variance`).
+    """
+    unet = UNet(
         dims,
         in_channels,
-        out_channels,
+        1 + learned_variance,
         channels=channels,
         multipliers=multipliers,
         blocks=blocks,
@@ -199,3 +208,6 @@ def window_unet(
         time_width=4 * channels,
         window_levels=window_levels,
     )
+    if learned_variance:
+        nn.init.constant_(unet.get_parameter("last.bias")[1:], FIRST_VARIANCE)
+    return unet
