@@ -26,7 +26,7 @@ from scansynth.noise import Noise
 from scansynth.units import Slices
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegressionConfig:
     """Settings of the regression U-Net."""
 
