@@ -3,9 +3,9 @@
     python benchmarks/neighbours.py -o benchmarks/results/neighbours.json
 
 Phantoms of 64×80×64 voxels, T1w, T2w and FLAIR. A step is the run's own, with the reading of its samples; a synthesis
-is that of one subject's T2w from both others, with the cutting of its batch. Each turn takes some of one kind, then of
-the other, and the next begins with the other: what else the machine does meets both. Where others use the machine, the
-processor's seconds count.
+is that of 16 slices of one subject's T2w from both others, with the cutting of their batch. Each turn takes some of one
+kind, then of the other, and the next begins with the other: what else the machine does meets both. Where others use the
+machine, the processor's seconds count, and the operations.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from measuring import save
+from measuring import counted, save
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.datasets import whole_subject
 from scansynth.data.layouts import find_subjects
@@ -41,8 +41,8 @@ def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", default=["regression_small", "mrdiff_small"])
-    parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=10, help="of each kind in a turn")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=2, help="of each kind in a turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
@@ -57,7 +57,14 @@ def main() -> None:
             works = [kind(recipe + ending, cohort) for ending in ("", "_25d")]
             for what, place, repeats in (("step", 0, asked.steps), ("synthesis", 1, 1)):
                 taken = in_turns([both[place] for both in works], asked.turns, repeats)
-                row = {"recipe": recipe, "of": what}
+                gflop = [round(counted(both[place]), 3) for both in works]
+                row: dict[str, object] = {
+                    "recipe": recipe,
+                    "of": what,
+                    "GFLOP": gflop[0],
+                    "GFLOP with neighbours": gflop[1],
+                }
+                row["GFLOP: ratio"] = round(gflop[1] / gflop[0], 4)
                 for clock, found in (("seconds", taken[0]), ("processor seconds", taken[1])):
                     ratios = [two / one for one, two in found]
                     plain, beside = (round(statistics.median(kind), 4) for kind in zip(*found, strict=True))
@@ -85,7 +92,7 @@ def kind(recipe: str, cohort) -> tuple[Callable[[], object], Callable[[], object
 
     @torch.no_grad()
     def synthesis() -> object:
-        batch = given(whole, sources_for("T2w", CONTRASTS), neighbours=method.needs.neighbours)
+        batch = given(whole, sources_for("T2w", CONTRASTS), slice(24, 40), neighbours=method.needs.neighbours)
         return method.translate(batch, "T2w", method.needs.windows(), Noise([(0, name, 0)])).image
 
     return trial_step(config, dataset, Processes(CPU)), synthesis
