@@ -196,3 +196,30 @@ def test_one_contrast_is_too_few_to_translate(case, tiny):
         return
     with pytest.raises(InputError, match="two"):
         make_method(replace(tiny(*case), contrasts=("T1w",)))
+
+
+def test_the_mean_is_one_pass_and_no_draw(engine, cohort):
+    """It hardly depends on the noise, where the networks are asked at t = T."""
+    method, ticks = engine.method, []
+    if not method.gives_mean:
+        assert method.stochastic
+        return
+    method.eval()
+    batch = whole_subject(cohort, cohort.subjects("test")[0], ("T1w", "T2w"), tissue=method.needs.tissue)
+    target, available = "T1w" if method.reconstructs else "T2w", torch.tensor([[True, False]])
+    given = {"images": batch["images"] * available[..., None, None, None], "available": available}
+    if "tissue" in batch:
+        given["tissue"] = batch["tissue"]
+
+    def mean(seed):
+        with torch.no_grad():
+            windows = method.needs.windows(16, lambda: ticks.append(None))
+            return method.mean(given, target, windows, Noise([(seed, "subject", 0)])).image
+
+    first = mean(0)
+    assert len(ticks) == method.needs.windows(16).ticks(batch["images"].shape[2:])
+    assert first.shape == batch["images"][:, :1].shape
+    assert torch.isfinite(first).all()
+    assert torch.equal(mean(0), first)
+    if not method.stochastic:
+        assert torch.equal(mean(1), first)

@@ -68,6 +68,38 @@ def test_averages_follow_their_closed_form():
     assert (expected - weights[-1]).abs().max() > 1e-4
 
 
+def test_averages_of_networks_that_begin_late_forget_their_start_as_quickly():
+    early, late = make_engine(), make_engine()
+    for engine, first in ((early, 0), (late, 500)):
+        for number in range(3):
+            step(engine, first + number, steps=1000)
+    fresh = flat(make_engine().method.nets["unet"])
+    moved = [(flat(engine.averages["unet"]) - fresh).norm() for engine in (early, late)]
+    assert moved[1] > 0.3 * moved[0]  # by the step of the run it were a hundredth
+
+
+def test_a_resumed_average_goes_on_where_it_was(tmp_path):
+    whole, first, second = make_engine(), make_engine(), make_engine()
+    for number in range(6):
+        step(whole, 500 + number, steps=1000)
+    for number in range(3):
+        step(first, 500 + number, steps=1000)
+    first.save(tmp_path / "last", 503, {})
+    second.load(tmp_path / "last" / "step-00000503")
+    for number in range(3, 6):
+        step(second, 500 + number, steps=1000)
+    assert torch.equal(flat(whole.averages["unet"]), flat(second.averages["unet"]))
+
+
+@pytest.mark.parametrize(("decay", "factor"), [("constant", 1.0), ("cosine", 0.5), (None, 0.75)])
+def test_the_decay_of_a_run_stands_above_the_methods_own(decay, factor, monkeypatch):
+    monkeypatch.setattr(Regression, "lr_factor", lambda self, player, progress: 0.75)
+    engine = Engine(Regression(RegressionConfig.tiny(), ("T1w", "T2w")), CPU, "float32", decay=decay)
+    seen = watch(engine)
+    step(engine, 50)
+    assert seen[0][1] == pytest.approx(factor * RegressionConfig.tiny().learning_rate)
+
+
 @pytest.mark.processor
 def test_averaged_weights_are_put_in_and_taken_out_again():
     engine = make_engine()

@@ -14,9 +14,10 @@ from scansynth.data.prepare import Preparation
 from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.methods.regression import RegressionConfig
-from scansynth.training import checkpoint
+from scansynth.training import checkpoint, loop
 from scansynth.training.checkpoint import load_weights
 from scansynth.training.run_folder import locked
+from scansynth.training.selection import RULE
 from scansynth.training.train import train
 
 CPU = torch.device("cpu")
@@ -138,13 +139,15 @@ def test_a_run_folder_holds_what_synthesis_and_people_need(finished):
     assert [path.name for path in (run / "last").glob("step-*")] == ["step-00000010"]
     lines = {line["step"]: line["validation/psnr"] for line in metrics(run) if "validation/psnr" in line}
     _, state = checkpoint.load(checkpoint.current(run / "best"), "weights")
-    assert state == {"step": max(lines, key=lines.get), "validation_psnr": max(lines.values())}
+    assert state == {
+        "step": max(lines, key=lines.get), "validation_psnr": max(lines.values()), "subjects": 1, "rule": RULE,
+    }  # fmt: skip
     pictures = sorted(path.name for path in (run / "validation").iterdir())
     assert pictures == [f"step-{step:08d}_{name}.png" for step in (5, 10) for name in ("T1w", "T2w")]
     assert all((run / "validation" / name).stat().st_size > 1000 for name in pictures)
     assert list((run / "tensorboard").iterdir())
     weights, source = load_weights(run)
-    assert source.parent == run / "best"
+    assert source.parent == run / "last"  # one subject cannot tell which are best
     assert {key.split("/")[0] for key in weights} == {"unet"}
 
 
@@ -301,12 +304,66 @@ def test_init_starts_from_the_other_runs_synthesis_weights(finished, cohort, tin
     still = tiny(settings=replace(config.settings, learning_rate=0.0), steps=2)
     train(still, cohort, tmp_path / "run", device=CPU, init=run)
     expected, source = load_weights(run)
-    assert source.parent.name == "best"
+    assert source.parent.name == "last"
     files, _ = checkpoint.load(checkpoint.current(tmp_path / "run" / "last"), *FILES)
     for file in ("weights", "averages"):
         assert files[file].keys() == expected.keys()
         assert all(torch.equal(files[file][key], tensor) for key, tensor in expected.items())
     assert checkpoint.load(checkpoint.current(run / "last"), "weights")[0]["weights"].keys() == expected.keys()
+
+
+def test_the_best_weights_are_taken_where_five_subjects_say_so(copied, caplog):
+    _, run = copied
+    last, best = (checkpoint.current(run / kind) for kind in ("last", "best"))
+    assert load_weights(run)[1] == last
+    assert load_weights(run, "best")[1] == best
+    checkpoint.note(run / "best", subjects=5)
+    assert load_weights(run)[1] == best
+    weights, source = load_weights(run, "last")
+    assert source == last
+    averages = checkpoint.load(last, "averages")[0]["averages"]
+    assert all(torch.equal(weights[key], tensor) for key, tensor in averages.items())
+    shutil.rmtree(run / "last")
+    checkpoint.note(run / "best", subjects=1)
+    assert load_weights(run)[1] == best  # all that is there
+    with pytest.raises(InputError, match="the last weights are not there any more"):
+        load_weights(run, "last")
+
+
+def test_best_weights_are_refused_where_nothing_was_validated(copied):
+    _, run = copied
+    shutil.rmtree(run / "best")
+    with pytest.raises(InputError, match="no weights were validated"):
+        load_weights(run, "best")
+
+
+def test_a_run_whose_best_was_found_by_another_rule_finds_it_anew(copied, cohort, caplog):
+    """Older versions had 40 dB under a protocol that sees no brightness: nothing would ever be better."""
+    config, run = copied
+    checkpoint.note(run / "last", best=40.0, rule="another")
+    caplog.set_level("INFO")
+    train(with_training(config, steps=15), cohort, run, device=CPU)
+    assert "chosen by another rule" in caplog.text
+    _, state = checkpoint.load(checkpoint.current(run / "best"), "weights")
+    assert state["rule"] == RULE
+    assert state["validation_psnr"] < 40
+    assert state["step"] == 15
+
+
+def test_validation_sees_brightness(cohort, tiny, monkeypatch, tmp_path):
+    """A synthesis of half the intensity is no perfect one."""
+    seen = []
+
+    def halved(method, left_out, seed, device):
+        seen.append(left_out)
+        return left_out.truth / 2
+
+    monkeypatch.setattr(loop, "synthesise_target", halved)
+    train(tiny(steps=5, validate_every=5), cohort, tmp_path / "run", device=CPU)
+    assert seen
+    figures = next(line for line in metrics(tmp_path / "run") if "validation/psnr" in line)
+    assert 0 < figures["validation/psnr"] < 25
+    assert figures["validation/T1w/ssim"] == pytest.approx(100)
 
 
 def test_init_from_what_does_not_fit_is_refused(finished, cohort, tiny, tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scansynth.recipes import RECIPES
     from scansynth.synthesis.run import Run
     from scansynth.synthesis.sampling import Sampling
+    from scansynth.training.selection import Which
 
 __version__ = "0.1.0"
 
@@ -42,19 +43,21 @@ __getattr__, __dir__ = names_of(
 )
 
 
-def load(run: str | Path, device: str = "auto") -> Run:
+def load(run: str | Path, device: str = "auto", *, weights: Which = "auto") -> Run:
     """Load a trained run for synthesis.
 
     Args:
         run: a run folder, as `scansynth train` makes it.
         device: auto, cpu, cuda or mps.
+        weights: the last averages of the training, the best that were validated, or by rule (auto): the best where at
+            least five subjects validate, else the last.
 
     Raises:
-        InputError: if the folder holds no trained run.
+        InputError: if the folder holds no trained run, or not the weights that are asked for.
     """
     from scansynth.synthesis.run import Run  # torch is imported here, not with the package
 
-    return Run.load(run, device)
+    return Run.load(run, device, weights=weights)
 
 
 def plan(cohort: str | Path, targets: Sequence[str] = (), *, hours: float = 1.0, device: str = "auto") -> Plan:

@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 
@@ -18,6 +18,8 @@ from scansynth.errors import InputError
 from scansynth.methods import find_method
 from scansynth.precision import AskedPrecision
 
+Decay = Literal["constant", "cosine"]
+"""How learning rates fall over a training."""
 MethodConfig = TypeVar("MethodConfig")
 
 _EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
@@ -43,6 +45,8 @@ class Training:
     precision: AskedPrecision = "auto"
     """What the networks compute in; losses and weights are always float32. auto: bfloat16 where the device computes it
     faster, else float32."""
+    decay: Decay | None = None
+    """Learning rates: constant, or a cosine from their first value to zero. None: as the method's paper has it."""
     gradient_clip: float = 0.0
     """Largest norm of a player's gradient; 0 for no limit."""
     log_every: int = 50

@@ -145,6 +145,11 @@ class Method(nn.Module, ABC):
         """How often `translate` goes through a volume's windows."""
         return self.sampling_steps
 
+    @property
+    def gives_mean(self) -> bool:
+        """Whether `mean` has an image: where nothing is drawn, or one call of the networks estimates it."""
+        return not self.stochastic
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
         """A fresh optimiser for each player."""
@@ -176,6 +181,16 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: if this method needs a source that is not available.
         """
+
+    def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """The mean of the target given the sources, E[x_0 | y], in one pass through the windows: least error, smooth.
+
+        A diffusion model's x̂_0 at t = T is it, as almost nothing of the target is left there; it is of use where the
+        network gives x̂_0 or the velocity, of whose error the estimate has no more (`parameterisation.py`). Arguments
+        and errors are those of `translate`, which this is where nothing is drawn.
+        """
+        assert self.gives_mean, "only draws tell of this method's mean"
+        return self.translate(batch, target, windows, noise)
 
 
 @runtime_checkable

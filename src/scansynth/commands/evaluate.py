@@ -11,6 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, out, stage_bars
 from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
+from scansynth.training.selection import Which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class _Measured:
     """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.networks.perceptual)."""
     pictures: int = 3
     """Subjects to draw."""
+    weights: Which = "auto"
+    """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
+    validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seed: int = 0
@@ -61,9 +65,19 @@ class _Measured:
         if self.split not in SPLITS:
             raise InputError(f"split {self.split}: choose from {', '.join(SPLITS)}")
         prepared = Cohort.open(self.cohort)
-        return [scansynth.load(folder, self.device) for folder in self.run_folders], prepared
+        runs = [scansynth.load(folder, self.device, weights=self.weights) for folder in self.run_folders]
+        return runs, prepared
 
-    def evaluated(self, runs: list[Any], cohort: Any, protocol: Any, *, samples: int = 1, subsets: bool = False) -> Any:
+    def evaluated(
+        self,
+        runs: list[Any],
+        cohort: Any,
+        protocol: Any,
+        *,
+        samples: int = 1,
+        mean: bool = False,
+        subsets: bool = False,
+    ) -> Any:
         """Measure, with progress bars, and write tables and pictures."""
         from scansynth.evaluation.evaluate import evaluate
         from scansynth.evaluation.write import write_evaluation
@@ -79,6 +93,7 @@ class _Measured:
                 pictures=self.pictures,
                 report=partial(move, "evaluating"),
                 samples=samples,
+                mean=mean,
                 kept=self.keep,
                 subsets=subsets,
             )
@@ -95,6 +110,9 @@ class Evaluate(_Measured):
 
     samples: int = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
+    mean: bool = False
+    """Measure the mean given the sources, in one call of the networks or of --samples draws: the least error, without
+    texture."""
     subsets: Literal["given", "all"] = "given"
     """Make each target from all contrasts that a subject has beside it, or from every set of them in turn."""
     noise: tuple[float, ...] = ()
@@ -121,7 +139,9 @@ class Evaluate(_Measured):
             command_segmenter(self.segmenter)
             if not self.dice:
                 raise InputError("--segmenter goes with --dice MASK: the mask that its labels are held against")
-        found = self.evaluated(runs, cohort, protocol, samples=self.samples, subsets=self.subsets == "all")
+        found = self.evaluated(
+            runs, cohort, protocol, samples=self.samples, mean=self.mean, subsets=self.subsets == "all"
+        )
         out.print((self.output / "table.md").read_text(), markup=False)
         if self.noise:
             self.with_noise(runs, cohort, protocol)

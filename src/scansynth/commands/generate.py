@@ -11,6 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, out
 from scansynth.commands.next_step import after_generating
 from scansynth.errors import InputError
+from scansynth.training.selection import Which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,9 @@ class Generate:
     """Labels of the person who is made, as NAME=VALUE, where the run was trained with labels: age=63 sex=F."""
     at_once: Annotated[int | None, arg(name="windows")] = None
     """Patches that go through the networks at once: memory and speed, not the result."""
+    weights: Which = "auto"
+    """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
+    validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
@@ -47,7 +51,7 @@ class Generate:
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
-                run = scansynth.load(self.run_folder, str(processes.device))
+                run = scansynth.load(self.run_folder, str(processes.device), weights=self.weights)
             paths = generate_set(
                 run, self.number, self.output, seed=self.seed, plan=self.plan, overwrite=self.overwrite,
                 report=partial(move, "generating"), at_once=self.at_once, processes=processes,

@@ -12,6 +12,7 @@ from scansynth.commands.console import Output, bars, err, out
 from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
 from scansynth.synthesis.sampling import Sampling
+from scansynth.training.selection import Which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,9 @@ class Translate:
     tissue: Path | None = None
     """For one subject: your label image of its tissues (1 grey matter, 2 white matter, 3 CSF, 7 tumour) on the grid of
     the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
+    weights: Which = "auto"
+    """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
+    validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
@@ -94,7 +98,7 @@ class Translate:
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
-        run = scansynth.load(self.run_folder, self.device)
+        run = scansynth.load(self.run_folder, self.device, weights=self.weights)
         with bars() as move:
             synthesis = run.translate(
                 dict(sources),
@@ -120,7 +124,7 @@ class Translate:
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
                 listing = find_subjects(folder)
-                run = scansynth.load(self.run_folder, str(processes.device))
+                run = scansynth.load(self.run_folder, str(processes.device), weights=self.weights)
             entries = translate_cohort(
                 run,
                 listing,

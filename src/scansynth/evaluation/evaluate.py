@@ -60,10 +60,20 @@ class Evaluation:
     """Of the noise."""
     samples: int
     """Drawn for each image of a stochastic method."""
+    mean: bool
+    """Whether means given the sources were measured, not draws."""
 
     def of(self, kind: type[Kind]) -> Kind:
         """The figures of a kind; empty ones where it was not taken."""
         return next((one for one in self.figures if isinstance(one, kind)), None) or kind()
+
+    @property
+    def syntheses(self) -> str:
+        """What the syntheses are, in words."""
+        several = f"the mean of {self.samples} draws"
+        if self.mean:
+            return "the mean given the sources, in one call" + (f", or {several}" if self.samples > 1 else "")
+        return "one draw each" if self.samples == 1 else f"{several} each"
 
     @property
     def costs(self) -> dict[str, Cost]:
@@ -107,6 +117,7 @@ def evaluate(
     pictures: int = 3,
     report: Report | None = None,
     samples: int = 1,
+    mean: bool = False,
     kept: Path | None = None,
     subsets: bool = False,
     kinds: Sequence[type[Figures]] = KINDS,
@@ -129,6 +140,8 @@ def evaluate(
         pictures: of how many subjects volumes are kept, to be shown.
         report: told of the network calls that are done, and of which image ("run subject contrast").
         samples: to draw for each image of a stochastic method.
+        mean: measure the mean given the sources, of a run whose method gives it in one call; of others the mean of
+            several samples.
         kept: folder of samples: those that are there are read, others are put there. A stopped evaluation goes on.
         subsets: each target from every set of its sources, not only from all of them.
         kinds: of figures that are taken beside the protocol's.
@@ -142,20 +155,25 @@ def evaluate(
     """
     if samples < 1:
         raise InputError(f"samples {samples}: draw at least one")
+    if mean and samples == 1 and (drawn_only := [run.folder.name for run in runs if not run.method.gives_mean]):
+        raise InputError(f"the mean of {drawn_only[0]} is that of several draws: say how many, --samples 8")
     protocol = find_protocol(protocol)
     work = choose_work(runs, cohort, split, protocol=protocol, target=target, subsets=subsets)
-    counts = {run.folder: samples if run.method.stochastic else 1 for run in runs}
+    numbers: dict[Path, Sequence[int | None]] = {
+        run.folder: (None,) if mean and run.method.gives_mean else range(samples if run.method.stochastic else 1)
+        for run in runs
+    }
     calls = {
         (number, run.folder, sample): calls_left(run, task, sample, kept=kept)
         for number, task in enumerate(work)
         for run in task.runs
-        for sample in range(counts[run.folder])
+        for sample in numbers[run.folder]
     }
     parts = Parts(report, sum(calls.values()))
 
     def drawn(number: int, run: Run) -> list[DrawnSample]:
         task, found = work[number], []
-        for sample in range(counts[run.folder]):
+        for sample in numbers[run.folder]:
             what = f"{run.folder.name} {task.subject} {task.target}"
             with parts.part(calls[number, run.folder, sample], what) as told:
                 found.append(draw(run, task, seed, sample=sample, kept=kept, report=told))
@@ -199,6 +217,7 @@ def evaluate(
         split=split,
         seed=seed,
         samples=samples,
+        mean=mean,
     )
 
 

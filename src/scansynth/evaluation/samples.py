@@ -35,20 +35,21 @@ class DrawnSample:
     """What it took to draw it."""
 
 
-def kept_at(run: Run, task: Task, sample: int, kept: Path, *, level: float = 0.0) -> Path:
+def kept_at(run: Run, task: Task, sample: int | None, kept: Path, *, level: float = 0.0) -> Path:
     """Where a sample is kept (arguments as in `draw`)."""
     given = () if task.whole else task.sources
     crop = [str(task.crop)] if task.crop and any(task.crop.shift) else []
     disturbed = [f"noise-{level!r}"] if level else []
-    name = "_".join([task.subject, "+".join([*given, task.target]), *crop, *disturbed, f"sample-{sample + 1}.npz"])
+    drawn = "mean" if sample is None else f"sample-{sample + 1}"
+    name = "_".join([task.subject, "+".join([*given, task.target]), *crop, *disturbed, f"{drawn}.npz"])
     return kept / run.folder.name / name
 
 
-def calls_left(run: Run, task: Task, sample: int, *, kept: Path | None = None, level: float = 0.0) -> int:
+def calls_left(run: Run, task: Task, sample: int | None, *, kept: Path | None = None, level: float = 0.0) -> int:
     """Network calls that drawing a sample takes, all slices counted; none where it is kept (arguments as in `draw`)."""
     if kept and kept_at(run, task, sample, kept, level=level).is_file():
         return 0
-    return run.calls(task.cohort.shape(task.subject, task.target))
+    return run.calls(task.cohort.shape(task.subject, task.target), mean=sample is None)
 
 
 def draw(
@@ -56,7 +57,7 @@ def draw(
     task: Task,
     seed: int,
     *,
-    sample: int,
+    sample: int | None,
     kept: Path | None = None,
     level: float = 0.0,
     report: Report | None = None,
@@ -67,7 +68,7 @@ def draw(
         run: what makes it.
         task: what is made of whom.
         seed: of the noise.
-        sample: number of the sample, from 0.
+        sample: number of the sample, from 0; None: the mean (`synthesise`).
         kept: folder of samples; one that is there is read, others are put there.
         level: of noise in the sources (`noisy`); every level has the same random numbers.
         report: told of the network calls that are done.

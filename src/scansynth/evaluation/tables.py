@@ -106,7 +106,12 @@ def _of_slices(measurement: Measurement, column: str) -> np.ndarray | None:
 
 
 def write_tables(
-    results: Sequence[Result], folder: Path, protocol: str | Protocol, *, acceleration: Acceleration = ()
+    results: Sequence[Result],
+    folder: Path,
+    protocol: str | Protocol,
+    *,
+    acceleration: Acceleration = (),
+    syntheses: str = "one draw each",
 ) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
@@ -119,6 +124,7 @@ def write_tables(
         folder: where to; made if missing.
         protocol: that all results were measured with, or its name.
         acceleration: at which all results were measured.
+        syntheses: what they are, in words.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -126,11 +132,11 @@ def write_tables(
     definition = find_protocol(protocol)
     check_results(results, definition)
     summaries = summarise(results)
-    write_text(folder / "table.md", _markdown(results, summaries, definition, acceleration))
+    write_text(folder / "table.md", _markdown(results, summaries, definition, acceleration, syntheses))
     write_text(folder / "table.csv", csv_text(_subject_records(results, acceleration)))
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
-    write_text(folder / "table.json", _json(results, summaries, definition, acceleration))
+    write_text(folder / "table.json", _json(results, summaries, definition, acceleration, syntheses))
 
 
 def check_results(results: Sequence[Result], protocol: Protocol) -> None:
@@ -183,7 +189,11 @@ def _same_units(results: Sequence[Result]) -> bool:
 
 
 def _markdown(
-    results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol, acceleration: Acceleration
+    results: Sequence[Result],
+    summaries: Sequence[Summary],
+    protocol: Protocol,
+    acceleration: Acceleration,
+    syntheses: str,
 ) -> str:
     columns = protocol.columns
     slicewise = list(summaries[0].slices)
@@ -210,6 +220,7 @@ def _markdown(
         *(f"- {note}" for note in acceleration_note(acceleration)),
         *(f"- {metric.note}." for metric in columns.values() if metric.note),
         *(f"- {note}" for note in missing_notes(results, protocol)),
+        f"- Syntheses: {syntheses}.",
         f"- Unit: {protocol.unit}.",
         f"- Intensities: {protocol.intensities}.",
         f"- Mask: {protocol.mask}.",
@@ -288,7 +299,11 @@ def csv_text(records: Sequence[dict[str, object]]) -> str:
 
 
 def _json(
-    results: Sequence[Result], summaries: Sequence[Summary], protocol: Protocol, acceleration: Acceleration
+    results: Sequence[Result],
+    summaries: Sequence[Summary],
+    protocol: Protocol,
+    acceleration: Acceleration,
+    syntheses: str,
 ) -> str:
     rows = [
         {
@@ -305,8 +320,8 @@ def _json(
         {name: _number(value) if isinstance(value, float) else value for name, value in record.items()}
         for record in _subject_records(results, acceleration)
     ]
-    content = {"protocol": protocol.description(), "acceleration": accelerated(acceleration), "rows": rows}
-    content["subjects"] = subjects
+    content = {"protocol": protocol.description(), "acceleration": accelerated(acceleration), "syntheses": syntheses}
+    content |= {"rows": rows, "subjects": subjects}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

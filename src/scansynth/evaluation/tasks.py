@@ -171,7 +171,7 @@ def synthesise(
     *,
     target: str,
     seed: int,
-    samples: Sequence[int] = (0,),
+    samples: Sequence[int | None] = (0,),
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
     given: Sequence[str] | None = None,
     crop: Crop | None = None,
@@ -185,7 +185,7 @@ def synthesise(
         subject: its name.
         target: what to make.
         seed: of the noise.
-        samples: numbers of the samples to draw.
+        samples: numbers of the samples to draw; None: the mean, by a run that gives it (`Method.gives_mean`).
         change: what is done first to the contrasts (1, K, X, Y, Z) in [0, 1].
         given: the contrasts that may be read, None for all.
         crop: where a test subject is cropped (`Task.crop`), None for the crop on all its scans.
@@ -219,7 +219,7 @@ def synthesise(
         tissue = run.segmented(images, available, cohort.affine(subject, sources[0]))
     made = []
     for part, sample in enumerate(samples):
-        noise = Noise([(seed, subject, sample)], run.device)
-        told = one_of(report, part, len(samples))
-        made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue))
+        noise = Noise([(seed, subject, sample or 0)], run.device)
+        told, mean = one_of(report, part, len(samples)), sample is None
+        made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue, mean=mean))
     return made, sources

@@ -23,7 +23,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         folder: where to; made if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_tables(evaluation.results, folder, evaluation.protocol, acceleration=evaluation.acceleration)
+    write_tables(
+        evaluation.results,
+        folder,
+        evaluation.protocol,
+        acceleration=evaluation.acceleration,
+        syntheses=evaluation.syntheses,
+    )
     for figures in evaluation.figures:
         if not figures.empty:
             figures.write(folder, acceleration=evaluation.acceleration)

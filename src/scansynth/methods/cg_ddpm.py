@@ -226,8 +226,24 @@ class CgDdpm(Method):
             total = total + error.mean()
         return total
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
-        """Sample the target (section 2.4), X here, along one noisy path of the source, Y."""
+    @property
+    def gives_mean(self) -> bool:
+        """By the velocity."""
+        return self.config.output != "noise"
+
+    def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """The target's x̂_0 at n = N, without a code."""
+        return self.translate(batch, target, windows, noise, path=self.path[:1])
+
+    def translate(
+        self, batch: Batch, target: str, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
+    ) -> Made:
+        """Sample the target (section 2.4), X here, along one noisy path of the source, Y.
+
+        By the times of a path, then without a code in the last step, or as it is set.
+        """
+        last_code = self.config.last_code and path is None
+        path = path or self.path
         images, available = batch["images"], batch["available"]
         index = self.contrasts.index(target)
         codes: dict[int, Moments] = {}
@@ -246,10 +262,10 @@ class CgDdpm(Method):
             def batch_of(n: int) -> Tensor:
                 return torch.full((len(y0),), n, device=y0.device)
 
-            n = batch_of(self.path[0])
+            n = batch_of(path[0])
             y_n = q_sample(self.schedule, y0, n, noise.normal("Y_N", y0.shape[1:]))
             x_n = y_n  # section 2.4: X_N = Y_N
-            for late, early in zip(self.path, [*self.path[1:], 0], strict=True):
+            for late, early in zip(path, [*path[1:], 0], strict=True):
                 n, s = batch_of(late), batch_of(early)
                 mean, variance = q_posterior(self.schedule, y0, y_n, n, s)
                 # The path of Y from its end back to Y_0; the last step's variance is 0.
@@ -257,7 +273,7 @@ class CgDdpm(Method):
                 eps_x, v_x = estimate(x_name, x_n, y0, n)
                 x0 = x0_from_eps(self.schedule, x_n, eps_x, n).clamp(-1, 1)  # Eq. 13
                 mean_x, _ = q_posterior(self.schedule, x0, x_n, n, s)
-                if early or self.config.last_code:
+                if early or last_code:
                     eps_y, v_y = estimate(y_name, y_n, x0, n)
                     mean_y = mean_from_eps(self.schedule, y_n, eps_y, n, s)
                     log_x, log_y = (learned_log_variance(self.schedule, v, n, s) for v in (v_x, v_y))

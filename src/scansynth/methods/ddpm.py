@@ -185,14 +185,25 @@ class Ddpm(AnyToAny):
             losses["bound"] = self.config.bound_weight * learned_bound(self.schedule, x0, x_t, eps_f=eps_f, v=v, t=t)
         update("G", losses)
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
-        """Sample x_0; see `DdpmConfig.sampler` and `blend`."""
+    @property
+    def gives_mean(self) -> bool:
+        """By x̂_0 or the velocity."""
+        return self.config.output != "noise"
+
+    def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """x̂_0 at t = T."""
+        return self.translate(batch, target, windows, noise, path=self.path[:1])
+
+    def translate(
+        self, batch: Batch, target: str, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
+    ) -> Made:
+        """Sample x_0 by the times of a path, or as it is set; see `DdpmConfig.sampler` and `blend`."""
         if self.config.unconditional:
             raise InputError("ddpm was trained without sources: generate with it, or train a recipe that translates")
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
         y = with_neighbours(images, batch.get("neighbours"), is_source)
-        return Made(self.sample(y, task_planes(is_source, is_target, images), windows, noise))
+        return Made(self.sample(y, task_planes(is_source, is_target, images), windows, noise, path=path))
 
     def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:
         """One stage."""
@@ -219,7 +230,9 @@ class Ddpm(AnyToAny):
         nothing = torch.zeros(1, 0, *shape, device=noise.device)
         return self.sample(nothing, nothing[..., :1, :1, :1], windows, noise)
 
-    def sample(self, y: Tensor, planes: Tensor, windows: Windows, noise: Noise) -> Tensor:
+    def sample(
+        self, y: Tensor, planes: Tensor, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
+    ) -> Tensor:
         """x_0 of a volume.
 
         Args:
@@ -227,10 +240,12 @@ class Ddpm(AnyToAny):
             planes: which contrasts are given and which is asked for, (1, 2K, 1, 1, 1).
             windows: cut the volume for the network.
             noise: of the volume.
+            path: times of sampling; None: as it is set.
 
         Returns:
             (1, 1, X, Y, Z).
         """
+        path = path or self.path
 
         def sample(y: Tensor, windows: Windows, noise: Noise) -> Tensor:
             def estimate(x: Tensor, t: Tensor) -> Tensor:
@@ -248,13 +263,13 @@ class Ddpm(AnyToAny):
             x_T = noise.normal("x_T", (1, *y.shape[2:]))
             if self.config.sampler != "ancestral" or not self.learned:
                 sampler = SAMPLERS[self.config.sampler]
-                return sampler(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, self.path, noise)
+                return sampler(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, path, noise)
 
             def learned(x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
                 x0, v = estimate(x, t).chunk(2, dim=1)
                 return x0, learned_log_variance(self.schedule, v, t, s)
 
-            return ancestral_learned(self.schedule, learned, x_T, self.path, noise)
+            return ancestral_learned(self.schedule, learned, x_T, path, noise)
 
         return by_step_or_by_window(self.config.blend, sample, y, windows, noise).clamp(-1, 1)
 

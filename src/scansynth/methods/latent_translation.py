@@ -201,8 +201,19 @@ class LatentTranslator(AnyToAny):
         """Tissue maps by the sources alone, (B, 4, *S), where they are wanted."""
         return None
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
-        """Encode the sources and their neighbours, sample the target's latent slice by slice, decode it."""
+    @property
+    def gives_mean(self) -> bool:
+        """By the velocity: of the latent, which is decoded."""
+        return self.config.output != "noise"
+
+    def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """What κ̂_0 at t = T decodes to."""
+        return self.translate(batch, target, windows, noise, path=self.path[:1])
+
+    def translate(
+        self, batch: Batch, target: str, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
+    ) -> Made:
+        """Encode sources and neighbours, sample the target's latent slice by slice (by a path's times, or as set), decode."""
         assert self.first_stage is not None, "the engine gives a latent method its first stage"
         first_stage, config = self.first_stage, self.config
         images = batch["images"]
@@ -225,7 +236,7 @@ class LatentTranslator(AnyToAny):
                 return x0_from_eps(self.schedule, kappa_t, eps_theta, t)
 
             sampler = SAMPLERS[config.sampler]
-            return first_stage.decode(sampler(self.schedule, denoise, x_T, self.path, noise))
+            return first_stage.decode(sampler(self.schedule, denoise, x_T, path or self.path, noise))
 
         shape = (config.latent_channels, *(side // config.factor for side in images.shape[2:4]), images.shape[4])
         x_T = noise.normal("x_T", shape).to(images)

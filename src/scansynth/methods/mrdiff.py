@@ -260,8 +260,19 @@ class MrDiff(AnyToAny):
         bands = dwt(y[0].movedim(3, 0)).movedim(0, 3)[None]
         return bands, task_planes(is_source, is_target, images)[..., 0]
 
-    def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
-        """Sample x_0 slice by slice, by E and G alone."""
+    @property
+    def gives_mean(self) -> bool:
+        """By x̂_0."""
+        return True
+
+    def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
+        """x̂_0 at t = T."""
+        return self.translate(batch, target, windows, noise, path=self.path[:1])
+
+    def translate(
+        self, batch: Batch, target: str, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
+    ) -> Made:
+        """Sample x_0 slice by slice, by E and G alone, by the times of a path, or as it is set."""
         images = batch["images"]
         bands, planes = self.sources(batch, target)
 
@@ -274,7 +285,7 @@ class MrDiff(AnyToAny):
 
         x_T = noise.normal("x_T", (1, *images.shape[2:]))
         sampler = SAMPLERS[self.config.sampler]
-        image = sampler(self.schedule, denoise, x_T.to(images), self.path, noise).clamp(-1, 1)
+        image = sampler(self.schedule, denoise, x_T.to(images), path or self.path, noise).clamp(-1, 1)
         if self.config.decoder != "physics":
             return Made(image)
         return Made(image, maps=lambda windows: self.hypothetical_maps(image, bands, planes, windows, noise))

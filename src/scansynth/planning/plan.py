@@ -26,6 +26,7 @@ from scansynth.precision import choose_precision
 from scansynth.recipes import find_recipe
 from scansynth.training.memory import predicted_gb
 from scansynth.training.parts import needs_of
+from scansynth.training.selection import FEWEST
 from scansynth.training.trial import try_steps
 
 log = logging.getLogger(__name__)
@@ -211,7 +212,10 @@ def _validation(facts: Facts) -> tuple[str, str, str]:
     count = facts.subjects.get("val", 0)
     if not count:
         return "none", "no validation subject", "no subject validates: the last averages are taken, not the best"
-    return f"{count} subjects", "validation subjects", f"about {VALIDATIONS} times; the best weights are kept"
+    if count < FEWEST:
+        told = f"about {VALIDATIONS} times; too few to tell which weights are best: the last averages are taken"
+        return f"{count} subjects", "validation subjects", told
+    return f"{count} subjects", "validation subjects", f"about {VALIDATIONS} times; the best weights are taken"
 
 
 def topic_line(topic: str, text: str) -> str:

@@ -16,6 +16,7 @@ STEPS = 300_000
 """Of both stages; settled, since the paper gives none."""
 BRATS = ("T1w", "T1ce", "T2w", "FLAIR")
 IXI = ("T1w", "T2w", "PDw")
+SMALL = Training(steps=3000, batch_size=4, decay="cosine")
 _SMALL: dict[str, Any] = {
     "latent_channels": 8,
     "channels": 32,
@@ -51,7 +52,7 @@ def autoencoder_small() -> RunConfig[AutoencoderConfig]:
     settings = AutoencoderConfig(
         channels=16, multipliers=(1, 2, 4), blocks=1, latent_channels=8, discriminator_channels=16, learning_rate=1e-3
     )
-    return RunConfig("autoencoder", settings, training=_training(4000))
+    return RunConfig("autoencoder", settings, training=Training(steps=4000, batch_size=4))
 
 
 def cola_diff() -> RunConfig[ColaDiffConfig]:
@@ -66,16 +67,12 @@ def ldm() -> RunConfig[LatentDiffusionConfig]:
 
 def cola_diff_small() -> RunConfig[ColaDiffConfig]:
     """cola_diff on the latents of autoencoder_small, for minutes on two cores."""
-    return RunConfig("cola_diff", ColaDiffConfig(**_SMALL), training=_training(3000))
+    return RunConfig("cola_diff", ColaDiffConfig(**_SMALL), training=SMALL)
 
 
 def ldm_small() -> RunConfig[LatentDiffusionConfig]:
     """ldm on the latents of autoencoder_small, for minutes on two cores."""
-    return RunConfig("ldm", LatentDiffusionConfig(**_SMALL), training=_training(3000))
-
-
-def _training(steps: int) -> Training:
-    return Training(steps=steps, batch_size=4)
+    return RunConfig("ldm", LatentDiffusionConfig(**_SMALL), training=SMALL)
 
 
 @dataclass(frozen=True)

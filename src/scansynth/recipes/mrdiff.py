@@ -11,7 +11,7 @@ from scansynth.config import RunConfig, Training
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.mrdiff import MrDiffConfig
 
-SMALL = Training(steps=3000, batch_size=4)
+SMALL = Training(steps=3000, batch_size=4, decay="cosine")
 
 
 def mrdiff() -> RunConfig[MrDiffConfig]:

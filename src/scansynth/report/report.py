@@ -111,6 +111,7 @@ def _described(run: Run) -> dict[str, Any]:
         "citation": METHODS[run.config.method].citation,
         "contrasts": ", ".join(run.config.contrasts),
         "step": run.weights["training_step"],
+        "chosen": run.chosen,
         "weights": run.weights["sha256"][:16],
     }
 

@@ -58,7 +58,8 @@ def write_summary(
         table=main_table(evaluation.results, evaluation.protocol, evaluation.costs, None) if evaluation else None,
         montages=pictures(out / "evaluation", shown, smaller=True),
         run={
-            "method": run.config.method, "step": run.weights["training_step"], "steps": run.config.training.steps,
+            "method": run.config.method, "step": run.weights["training_step"], "chosen": run.chosen,
+            "steps": run.config.training.steps,
             "precision": run.precision, "weights": run.weights["sha256"][:16],
         },
         generates=proposal.generates,

@@ -237,8 +237,8 @@ def _runs(request: Request) -> Iterator[dict[str, Any]]:
     for task in request.table.tasks:
         for row in request.table.present:
             folder = request.run_folder(task, row)
-            weights = checkpoint.current(folder / "best") or checkpoint.current(folder / "last")
-            if weights:
+            if folder.is_dir() and any(checkpoint.current(folder / kind) for kind in ("last", "best")):
+                weights = checkpoint.find_weights(folder)
                 training = read_yaml(folder / "config.yaml").training
                 yield {
                     "run": f"{task.name}/{row.name}",

@@ -68,6 +68,7 @@ def translate_cohort(
             if some subjects failed.
     """
     processes = processes or Processes(run.device)
+    run.check_sampling(sampling)
     wanted = Wanted(
         target=target,
         missing=missing,
@@ -79,7 +80,8 @@ def translate_cohort(
     made: dict[Image, Path] = {}
     failures: dict[Image, str] = {}
     own = work.left[processes.rank :: processes.count]
-    calls = sampling.samples * run.calls([side or USUAL_SIDE for side in run.record.settings.size], sampling.at_once)
+    shape = [side or USUAL_SIDE for side in run.record.settings.size]
+    calls = sampling.samples * run.calls(shape, sampling.at_once, mean=sampling.mean)
     parts = Parts(report, calls * len(own))
     for subject, name in own:
         path = output_path(out, listing.layout, subject.name, name)

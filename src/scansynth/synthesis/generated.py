@@ -77,6 +77,7 @@ def generate(
         "run": str(run.folder),
         "cohort": run.record.fingerprint,
         "number": number,
+        "weights_chosen": run.chosen,
         **drawn(run, seed, plan, labels),
         "stages": stages,
         "sampling_steps": run.method.sampling_steps,

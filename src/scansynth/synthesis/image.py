@@ -91,7 +91,8 @@ class Synthesis:
             parts[f"_sample-{number}"] = Part(sample, mark, {"image": "sample"})
         if self.deviation is not None:
             parts["_std"] = Part(self.deviation, mark, {"image": "standard deviation"})
-        parts[""] = Part(self.array, mark, {"image": "sample" if self.deviation is None else "mean of the samples"})
+        single = "mean given the sources, by one call" if self.provenance.get("mean") else "sample"
+        parts[""] = Part(self.array, mark, {"image": single if self.deviation is None else "mean of the samples"})
         return parts
 
 

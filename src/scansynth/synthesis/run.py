@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ from scansynth.training.checkpoint import load_weights, restore, step_of, unvali
 from scansynth.training.first_stage import FOLDER, FirstStage
 from scansynth.training.pace import others_are_busy
 from scansynth.training.parts import make_method
+from scansynth.training.selection import Which
 
 log = logging.getLogger(__name__)
 
@@ -100,21 +101,28 @@ class Run:
     device: torch.device
     weights: Mapping[str, Any]
     """SHA-256 and training step of the weights."""
+    chosen: Literal["last", "best"]
+    """Which weights of the training these are: the last averages, or the best that were validated."""
     precision: Precision
     """What the networks compute in here."""
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> "Run":
-        """Load the best weights of a run folder (the last, where it had no validation).
+    def load(cls, folder: str | Path, device: str = "auto", *, weights: Which = "auto") -> "Run":
+        """Load a run folder.
+
+        Args:
+            folder: of the run.
+            device: auto, cpu, cuda or mps.
+            weights: last, best, or by rule (`training/selection.py`).
 
         Raises:
-            InputError: if the folder holds no trained run.
+            InputError: if the folder holds no trained run, or not the weights that are asked for.
         """
         folder = Path(folder)
         if not (folder / "config.yaml").is_file():
             raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
         config = read_yaml(folder / "config.yaml")
-        tensors, source = load_weights(folder)
+        tensors, source = load_weights(folder, weights)
         if newer := unvalidated(folder, source):
             log.warning(
                 "%s: the weights of step %d are taken, the best that were validated; those of step %d, the last, never "
@@ -131,14 +139,14 @@ class Run:
             torch.set_num_threads(1)
             log.info("threads: 1, as other programs use the processors, and several would wait for each other")
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
-        weights = {"sha256": digest, "training_step": step_of(source)}
         return cls(
             folder=folder,
             config=config,
             method=method,
             record=PreparationRecord.read(folder),
             device=place,
-            weights=weights,
+            weights={"sha256": digest, "training_step": step_of(source)},
+            chosen="best" if source.parent.name == "best" else "last",
             precision=precision,
         )
 
@@ -204,8 +212,7 @@ class Run:
             if name not in self.config.contrasts:
                 raise InputError(f"source {name!r}: the run {self.folder} knows {', '.join(self.config.contrasts)}")
         target = self.choose_target(target, named)
-        if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
-            raise InputError(f"{self.config.method} draws nothing: leave out several samples and shared noise")
+        self.check_sampling(sampling)
         if tissue and not self.method.needs.tissue:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: as_volume(source, name) for name, source in named.items()}
@@ -238,11 +245,12 @@ class Run:
                 report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
+                mean=sampling.mean,
             )
             made = undo(own.image, self.record.statistics[target])
             moments.add(made)
             found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
-            if sampling.samples > 1 and not sampling.moments_only:
+            if sampling.samples > 1 and sampling.keeps_samples:
                 kept.append(made)
         provenance = self.provenance(target, volumes, sampling, subject=subject)
         if accepted:
@@ -257,6 +265,20 @@ class Run:
             like=like,
             maps=found,
         )
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raise InputError if the method cannot draw so."""
+        method = self.config.method
+        if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
+            raise InputError(f"{method} draws nothing: leave out several samples and shared noise")
+        if sampling.mean and self.method.gives_mean and sampling.samples > 1:
+            raise InputError(f"{method} gives the mean in one call: leave out --samples, or --mean")
+        if sampling.mean and not self.method.gives_mean and sampling.samples == 1:
+            raise InputError(
+                f"the mean of {method} with these settings is that of several draws: say how many, --samples 8"
+            )
+        if sampling.mean and sampling.maps:
+            raise InputError("maps are those of a draw: leave out --mean, or --maps")
 
     def guard(
         self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
@@ -331,6 +353,7 @@ class Run:
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
         maps: bool = False,
+        mean: bool = False,
     ) -> Sample:
         """Translate a prepared subject.
 
@@ -343,6 +366,7 @@ class Run:
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
             maps: also the maps that the method's features stand for.
+            mean: the target's mean given the sources, by a method that gives it; a draw by others.
 
         Returns:
             The target. Slices in which no source shows anything are background.
@@ -356,7 +380,8 @@ class Run:
             return Sample(whole.numpy())
         batch, slab = part
         shape = batch["images"].shape[2:]
-        made = self.method.translate(batch, target, self.windows(shape, at_once, report), noise)
+        make = self.method.mean if mean and self.method.gives_mean else self.method.translate
+        made = make(batch, target, self.windows(shape, at_once, report, mean=mean), noise)
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
@@ -369,7 +394,7 @@ class Run:
         if maps:
             if made.maps is None:
                 raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
-            found = made.maps(self.windows(shape, at_once, None))
+            found = made.maps(self.windows(shape, at_once))
         image = placed(from_network(made.image).clamp(0, 1))
         return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
 
@@ -391,16 +416,19 @@ class Run:
             for key, value in given(subject, readable, slab, neighbours=self.method.needs.neighbours).items()
         }, slab
 
-    def windows(self, shape: Sequence[int], at_once: int | None, report: Report | None) -> Windows:
+    def windows(
+        self, shape: Sequence[int], at_once: int | None, report: Report | None = None, *, mean: bool = False
+    ) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
         if report is None:
             return self.method.needs.windows(at_once)
-        total, done = self.calls(shape, at_once), count(1)
+        total, done = self.calls(shape, at_once, mean=mean), count(1)
         return self.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
 
-    def calls(self, shape: Sequence[int], at_once: int | None = None) -> int:
-        """Network calls that make a prepared volume (X, Y, Z) from others, with so many windows at once."""
-        return self.method.passes * self.method.needs.windows(at_once).ticks(shape)
+    def calls(self, shape: Sequence[int], at_once: int | None = None, *, mean: bool = False) -> int:
+        """Network calls that make a prepared volume (X, Y, Z), or its mean, with so many windows at once."""
+        passes = 1 if mean and self.method.gives_mean else self.method.passes
+        return passes * self.method.needs.windows(at_once).ticks(shape)
 
     def provenance(
         self, target: str, sources: Mapping[str, Volume], sampling: Sampling, *, subject: str
@@ -419,8 +447,9 @@ class Run:
             "method": self.config.method,
             "run": str(self.folder),
             "weights": dict(self.weights),
+            "weights_chosen": self.chosen,
             **sampling.told,
-            "sampling_steps": self.method.sampling_steps,
+            "sampling_steps": 1 if sampling.mean and self.method.gives_mean else self.method.sampling_steps,
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }

@@ -19,6 +19,9 @@ class Sampling:
     """One noise image for all slices: neighbours agree better."""
     at_once: Annotated[int | None, arg(name="windows")] = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
+    mean: bool = False
+    """The mean of the target given the sources in place of a draw: the least error, but smooth. A draw has texture and
+    may err in it; several tell how sure they are. One call of the networks gives the mean, or --samples draws do."""
     moments_only: bool = False
     """Keep only the mean and the standard deviation of several samples: memory does not grow with their number."""
     maps: bool = False
@@ -35,10 +38,16 @@ class Sampling:
         """What of a sidecar tells one translation from another."""
         return {
             "seed": self.seed, "samples": self.samples, "shared_noise": self.shared_noise, "maps": self.maps,
+            "mean": self.mean or None,  # sidecars of older versions say nothing of it
         }  # fmt: skip
 
     def images(self, path: Path) -> list[Path]:
         """All images that a translation to `path` writes."""
         from scansynth.synthesis.writers.nifti import images_of  # which loads nibabel: `translate --help` is quick
 
-        return images_of(path, samples=self.samples, moments_only=self.moments_only, maps=self.maps)
+        return images_of(path, samples=self.samples, moments_only=not self.keeps_samples, maps=self.maps)
+
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether single samples are kept beside their mean and deviation."""
+        return not (self.moments_only or self.mean)

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.training.selection import FEWEST, Which
 
 
 def flatten(nets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -148,18 +149,41 @@ def unpack_optimizers(
         optimizer.load_state_dict({"state": state, "param_groups": groups[player]})
 
 
-def load_weights(run: Path) -> tuple[dict[str, torch.Tensor], Path]:
-    """Synthesis weights of a run: the best ones, or the last where nothing was validated.
+def load_weights(run: Path, which: Which = "auto") -> tuple[dict[str, torch.Tensor], Path]:
+    """Synthesis weights of a run, and their checkpoint (see `find_weights`)."""
+    source = find_weights(run, which)
+    if source.parent.name == "best":
+        return load(source, "weights")[0]["weights"], source
+    files, _ = load(source, "weights", "averages")
+    return {**files["weights"], **files["averages"]}, source
+
+
+def find_weights(run: Path, which: Which = "auto") -> Path:
+    """The checkpoint whose weights synthesis takes.
+
+    Args:
+        run: the run folder.
+        which: of the run's weights.
 
     Raises:
-        InputError: if the run has no checkpoint yet.
+        InputError: if the run has no checkpoint yet, or not those that are asked for.
     """
-    if best := current(run / "best"):
-        return load(best, "weights")[0]["weights"], best
-    if last := current(run / "last"):
-        files, _ = load(last, "weights", "averages")
-        return {**files["weights"], **files["averages"]}, last
-    raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")
+    best, last = current(run / "best"), current(run / "last")
+    if not (best or last):
+        raise InputError(f"{run}: no checkpoint there; train it first (`scansynth train … --run {run}`)")
+    if which == "best" and not best:
+        raise InputError(f"{run}: no weights were validated, there are no best ones: leave --weights best out")
+    if which == "last" and not last:
+        raise InputError(f"{run}: the last weights are not there any more: leave --weights last out")
+    if best and (which == "best" or not last or (which == "auto" and selected_by(best) >= FEWEST)):
+        return best
+    assert last is not None
+    return last
+
+
+def selected_by(best: Path) -> int:
+    """How many validation subjects say that these weights are the best; 0 of older versions, whose rule was another."""
+    return int(json.loads((best / "state.json").read_text()).get("subjects", 0))
 
 
 def unvalidated(run: Path, weights: Path) -> int | None:

@@ -6,6 +6,7 @@ serve two players, and `torch.autograd.grad` goes past its hooks.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from scansynth.config import Decay
 from scansynth.devices import Processes
 from scansynth.method import Method, Progress
 from scansynth.network_precision import compute_in
@@ -39,6 +41,7 @@ class Engine:
         device: where it computes.
         precision: what its networks compute in.
         gradient_clip: largest norm of a player's gradient; 0 for none.
+        decay: of the learning rates; None: the method's own.
         processes: that train together, each on its part of the batch; by default there is only this one.
     """
 
@@ -49,12 +52,13 @@ class Engine:
         precision: Precision,
         *,
         gradient_clip: float = 0.0,
+        decay: Decay | None = None,
         processes: Processes | None = None,
     ):
         self.method = method.to(device)
         self.device = device
         self.processes = processes or Processes(device)
-        self.gradient_clip = gradient_clip
+        self.gradient_clip, self.decay = gradient_clip, decay
         self.averages = nn.ModuleDict({name: copy.deepcopy(method.nets[name]) for name in method.averaged})
         self.averages.requires_grad_(False)
         # ModuleDict is not a Mapping in its annotations; .items() is all that is used.
@@ -64,6 +68,7 @@ class Engine:
             player: [group["lr"] for group in optimizer.param_groups] for player, optimizer in self.optimizers.items()
         }
         self.progress = Progress(0, 1, 0.0)
+        self._updates = dict.fromkeys(self.optimizers, 0)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -93,7 +98,7 @@ class Engine:
         if self.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
         optimizer = self.optimizers[player]
-        factor = self.method.lr_factor(player, self.progress)
+        factor = self.rate_factor(player)
         for group, rate in zip(optimizer.param_groups, self._base_rates[player], strict=True):
             group["lr"] = rate * factor
         optimizer.step()
@@ -103,6 +108,12 @@ class Engine:
             key = f"{player}/{name}"
             self._sums[key] = self._sums.get(key, torch.zeros((), device=self.device)) + value
             self._counts[key] = self._counts.get(key, 0) + 1
+
+    def rate_factor(self, player: str) -> float:
+        """What the player's learning rate is multiplied by."""
+        if self.decay is None:
+            return self.method.lr_factor(player, self.progress)
+        return 1.0 if self.decay == "constant" else 0.5 * (1 + math.cos(math.pi * self.progress.fraction))
 
     def _over_processes(
         self, values: Tensor, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
@@ -120,8 +131,11 @@ class Engine:
 
     @torch.no_grad()
     def _move_averages(self, player: str) -> None:
-        # A young average forgets its random start quickly: the decay grows to its final value over the first steps.
-        decay = min(self.method.average_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        # A young average forgets its random start quickly: the decay grows to its final value over the first updates
+        # of these networks, which may begin late.
+        done = self._updates[player]
+        self._updates[player] = done + 1
+        decay = min(self.method.average_decay, (1 + done) / (10 + done))
         move = get_ema_multi_avg_fn(decay)
         for name in self.method.players[player]:
             if name in self.averages:
@@ -160,7 +174,7 @@ class Engine:
         }
         # Losses that no line of metrics.jsonl has yet: a resumed run's next line is the uninterrupted one's.
         sums = {key: [total.item(), self._counts[key]] for key, total in self._sums.items()}
-        checkpoint.save(folder, step, files, {"groups": groups, "sums": sums, **state})
+        checkpoint.save(folder, step, files, {"groups": groups, "sums": sums, "updates": self._updates, **state})
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Put a saved training back; returns its state."""
@@ -168,7 +182,8 @@ class Engine:
         checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
         checkpoint.restore(dict(self.averages.items()), files["averages"], folder)
         checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state["groups"])
-        sums = state.get("sums", {})  # older runs have none
+        sums = state.get("sums", {})  # older runs have none, nor the next
+        self._updates = state.get("updates", dict.fromkeys(self.optimizers, state["step"]))
         self._sums = {key: torch.tensor(total, device=self.device) for key, (total, _) in sums.items()}
         self._counts = {key: count for key, (_, count) in sums.items()}
         return state

@@ -24,14 +24,16 @@ from scansynth.data.samples import Samples
 from scansynth.errors import StoppedError
 from scansynth.files import write_text
 from scansynth.method import Progress
+from scansynth.metrics.cases import Case, inside_the_brain
 from scansynth.metrics.image_metrics import PSNR, SSIM
 from scansynth.metrics.montage import validation_picture
-from scansynth.metrics.protocols import measure
+from scansynth.metrics.protocols import find_protocol, measure
 from scansynth.noise import Noise
 from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
 from scansynth.training.pace import Budget, Crowding, progress_at
+from scansynth.training.selection import FEWEST, RULE
 from scansynth.training.stopping import Request
 from scansynth.training.validation import (
     held_out_loss,
@@ -92,13 +94,22 @@ class Loop:
         self.start = state.get("step", 0)
         best = state.get("best")
         self.best = -np.inf if best is None else best
+        if best is not None and state.get("rule") != RULE:
+            log.info("%s: its best weights were chosen by another rule: they are chosen anew from here on", run)
+            self.best = -np.inf
         self.validated = state.get("validated", self.start)
         engine.method.train()
         first = engine.processes.first
         self.validation = validation_targets(cohort, engine.method, config) if first else []
         self.held_out = held_out_samples(cohort, engine.method, config) if first else None
+        self.validating = len({one.subject for one in self.validation}) or len(cohort.subjects("val"))
         if first and not self.validates:
             log.warning("the cohort has no validation subject: synthesis will use the last weights, not the best")
+        elif first and self.validating < FEWEST:
+            log.info(
+                "validation subjects: %d, too few to tell which weights are best (%d): synthesis will use the last, "
+                "unless --weights best is given", self.validating, FEWEST,
+            )  # fmt: skip
         self.budget = Budget(config, self.start, state.get("seconds", 0.0) + seconds)
         self.crowding = Crowding()
         self.figures: dict[str, float] = {}
@@ -220,7 +231,7 @@ class Loop:
         best = self.best if np.isfinite(self.best) else None
         # Seconds are of use where minutes are; elsewhere they would make equal runs unequal.
         spent = {"seconds": round(self.budget.seconds, 1)} if self.config.training.minutes else {}
-        self.engine.save(self.run / "last", done, {"best": best, "validated": self.validated, **spent})
+        self.engine.save(self.run / "last", done, {"best": best, "rule": RULE, "validated": self.validated, **spent})
 
     @property
     def validation_left(self) -> bool:
@@ -234,7 +245,7 @@ class Loop:
             return
         self.validate_if_left(writer, self.start)
         if self.validated == self.start:
-            checkpoint.note(self.run / "last", best=self.best, validated=self.validated)
+            checkpoint.note(self.run / "last", best=self.best, rule=RULE, validated=self.validated)
         elif self.engine.processes.count == 1:  # else all stop together, after their next step
             raise StoppedError(self.stop.by or 0, self.start, self.end, str(self.run))
 
@@ -258,8 +269,8 @@ class Loop:
     def validate(self, writer: SummaryWriter, done: int) -> dict[str, float]:
         """Measure the averaged nets on the validation slices, keep the best weights, and draw a picture.
 
-        Figures are those of the protocol `syndiff`, which does not depend on the scale of an image: that of a
-        target's intensities cannot be known from its sources, and would decide which weights seem best.
+        PSNR is that of the protocol `default`, inside the brain, and the weights of its highest mean over
+        targets are the best (`RULE`). SSIM is that of `syndiff`, slice by slice: those that are validated lie apart.
         """
         engine, psnr, ssim = self.engine, {}, {}
         if self.held_out is not None:  # nothing is there to compare a volume with that is made without a source
@@ -273,8 +284,9 @@ class Loop:
                 self.go_on()
                 synthesis = synthesise_target(engine.method, left_out, self.config.seed, engine.device).numpy()
                 truth = left_out.truth.numpy()
-                measured = measure("syndiff", synthesis, truth)
-                psnr.setdefault(left_out.target, []).append(measured.mean(PSNR.column))
+                inside = inside_the_brain(Case(synthesis.astype(np.float64), truth.astype(np.float64)))
+                psnr.setdefault(left_out.target, []).append(float(PSNR.of(inside).mean()))
+                measured = measure(find_protocol("syndiff").only(SSIM.column), synthesis, truth)
                 ssim.setdefault(left_out.target, []).append(measured.mean(SSIM.column))
                 if left_out.subject == self.validation[0].subject:
                     path = self.run / "validation" / f"step-{done:08d}_{left_out.target}.png"
@@ -293,7 +305,8 @@ class Loop:
         """Save the weights for synthesis, if no earlier ones scored as high."""
         if score > self.best:
             self.best = score
-            checkpoint.save(self.run / "best", done, {"weights": self.engine.synthesis_weights()}, state)
+            told = {**state, "subjects": self.validating, "rule": RULE}
+            checkpoint.save(self.run / "best", done, {"weights": self.engine.synthesis_weights()}, told)
 
     def go_on(self) -> None:
         """Raise `_InterruptedError` if somebody asks to stop."""

@@ -87,7 +87,9 @@ def train(
         )
         training, state = config.training, {}
         precision = choose_precision(training.precision, device).precision
-        engine = Engine(method, device, precision, gradient_clip=training.gradient_clip, processes=processes)
+        engine = Engine(
+            method, device, precision, gradient_clip=training.gradient_clip, decay=training.decay, processes=processes
+        )
         if resumed:
             with processes.agreeing():
                 state = engine.load(resumed)

@@ -18,7 +18,7 @@ from scansynth.data.samples import Samples
 from scansynth.errors import InputError
 from scansynth.given import given, sources_for
 from scansynth.method import Method, Progress
-from scansynth.metrics.cases import slices_with_foreground
+from scansynth.metrics.cases import Case, inside_the_brain, slices_with_foreground
 from scansynth.noise import Noise
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def validation_targets(cohort: Cohort, method: Method, config: RunConfig[Any]) -
             truth = from_network(whole["images"][0, index][..., z]).clamp_min(0)
             try:
                 slices_with_foreground(truth.numpy())
+                inside_the_brain(Case(truth.numpy(), truth.numpy()))
             except InputError as error:
                 log.warning("no validation of %s %s: %s", subject, target, error)
                 continue
