@@ -213,7 +213,7 @@ class LatentTranslator(AnyToAny):
     def translate(
         self, batch: Batch, target: str, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
     ) -> Made:
-        """Encode sources and neighbours, sample the target's latent slice by slice (by a path's times, or as set), decode."""
+        """Encode what is given, sample the target's latent slice by slice (by a path's times, or as set), decode it."""
         assert self.first_stage is not None, "the engine gives a latent method its first stage"
         first_stage, config = self.first_stage, self.config
         images = batch["images"]

@@ -240,7 +240,7 @@ class SynDiff(Method):
         if config.neighbours and config.variant != "supervised":
             raise InputError(
                 f"SynDiff ({config.variant}): neighbours stand beside an acquired guide, which only the supervised "
-                "variant has in training; leave neighbours out, or train with --settings.variant supervised"
+                "variant has in training; leave neighbours out, or take a recipe …_supervised"
             )
         multiple = max(2 ** (len(config.multipliers) - 1), 4)
         return Slices(paired=paired, size_multiple=multiple, neighbours=config.neighbours)
