@@ -143,13 +143,31 @@ def test_every_run_of_a_table_has_settings_of_its_task(name, small, tmp_path):
     table, seen = TABLES[name], set()
     request = Request(table=table, out=tmp_path, small=small, seed=3)
     for task in table.tasks:
-        for row in table.present:
-            config = request.config(task, row)
+        for part, row in request.runs(task):
+            config = request.config(part, row)
             assert config.contrasts == task.contrasts
+            assert not row.by_target or config.settings.targets == part.targets
             assert dict(config.data.acceleration) == ({task.contrasts[0]: 4} if "accelerated" in task.name else {})
             assert config.seed == 3
             seen.add((config.settings, config.training, task))
-    assert len(seen) == len(table.tasks) * len(table.present), "two rows are one run"
+    count = sum(len(task.targets) if row.by_target else 1 for task in table.tasks for row in table.present)
+    assert len(seen) == count, "two rows are one run"
+
+
+def test_a_method_of_one_direction_sees_as_many_samples_of_it_as_one_of_both(tmp_path):
+    """IDDPM and cGAN make one contrast: one network for both would share its samples between them."""
+    table = TABLES["cg-ddpm-table1"]
+    request = Request(table=table, out=tmp_path)
+    for task in table.tasks:
+        found = {}
+        for part, row in request.runs(task):
+            training = request.config(part, row).training
+            assert request.run_folder(part, row).name == row.name
+            found.setdefault(row.name, []).append((part.targets, training.steps * training.batch_size))
+        ((both, samples),) = found.pop("cg_ddpm")
+        assert both == task.targets
+        for runs in found.values():
+            assert runs == [((target,), samples) for target in both]
 
 
 def test_the_papers_budget_is_kept_and_variants_share_it(tmp_path):

@@ -86,12 +86,13 @@ def choose_work(
         subsets: each target from every set of its sources, not only from all of them.
 
     Raises:
-        InputError: if a run was trained on another cohort, two have one name, runs see a contrast at different
-            accelerations, the protocol is unknown, or nothing is left to measure.
+        InputError: if a run was trained on another cohort, two of one name make one target, runs see a contrast at
+            different accelerations, the protocol is unknown, or nothing is left to measure.
     """
     protocol = find_protocol(protocol)
     labels = [run.folder.name for run in runs]
-    if len(set(labels)) < len(labels):
+    made = [(run.folder.name, name) for run in runs for name in run.method.targets]
+    if len(set(made)) < len(made):
         raise InputError(f"runs of one name ({', '.join(labels)}) cannot stand in one table; rename a run folder")
     for run in runs:
         run.record.check_same(cohort, run.folder)

@@ -62,20 +62,21 @@ def write_report(
     """
     protocol = evaluation.protocol
     packed = pack(evaluation.shown, largest)
-    curves = {run.folder.name: read_curves(run.folder) for run in runs}
+    curves = {name: read_curves(run.folder) for name, run in _named(runs).items()}
     scripts = [(NIIVUE / "niivue.umd.js").read_text("utf-8"), *((HERE / name).read_text("utf-8") for name in SCRIPTS)]
     targets = list(dict.fromkeys(result.target for result in evaluation.results))
+    measured = _listed(list(dict.fromkeys(run.folder.name for run in runs)))
     sections = [section for one in evaluation.figures if not one.empty and (section := one.section())]
     page = render(
         "report.html.j2",
         scripts,
-        title=f"{'Comparison' if comparison else 'Evaluation'} of {_listed([run.folder.name for run in runs])}",
+        title=f"{'Comparison' if comparison else 'Evaluation'} of {measured}",
         licences=[(NIIVUE / name).read_text("utf-8") for name in ("VERSION", "LICENSE", "LICENSES-of-parts")],
         protocol=protocol,
         evaluation=evaluation,
         subjects=list(dict.fromkeys(result.subject for result in evaluation.results)),
         targets=targets,
-        runs=[_described(run) for run in runs],
+        runs=[_described(name, run) for name, run in _named(runs).items()],
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
         differences=difference_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
@@ -103,10 +104,19 @@ def script_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _named(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by their folders' names; where two have one, which then make different targets, with these."""
+    names = [run.folder.name for run in runs]
+    return {
+        name if names.count(name) == 1 else f"{name} to {', '.join(run.method.targets)}": run
+        for name, run in zip(names, runs, strict=True)
+    }
+
+
+def _described(name: str, run: Run) -> dict[str, Any]:
     variant = getattr(run.config.settings, "variant", None)
     return {
-        "name": run.folder.name,
+        "name": name,
         "method": f"{run.config.method}, {variant}" if variant else run.config.method,
         "citation": METHODS[run.config.method].citation,
         "contrasts": ", ".join(run.config.contrasts),

@@ -90,6 +90,13 @@ class Request:
                 return self.run_folder(stage, row)
         return None
 
+    def runs(self, task: PaperTask) -> list[tuple[PaperTask, Row]]:
+        """The trainings of a task: one a method, or one a target."""
+        found = []
+        for row in self.table.present:
+            found += [(_of_target(task, target), row) for target in task.targets] if row.by_target else [(task, row)]
+        return found
+
     def run_folder(self, task: PaperTask, row: Row) -> Path:
         """Where a run lies."""
         return self.out / "runs" / task.name / row.name
@@ -205,6 +212,18 @@ class Request:
     @property
     def _asked(self) -> dict[str, Any]:
         return {"table": self.table.name, "small": self.small, "minutes": self.minutes, "seed": self.seed}
+
+
+def _of_target(task: PaperTask, target: str) -> PaperTask:
+    """A task with one of its targets, whose runs lie in a folder below."""
+    change = task.change
+    assert change
+
+    def narrowed(recipe: RunConfig[Any]) -> RunConfig[Any]:
+        config = change(recipe)
+        return replace(config, settings=replace(config.settings, targets=(target,)))
+
+    return replace(task, name=f"{task.name}/{target}", targets=(target,), change=narrowed)
 
 
 def check_runnable(request: Request) -> None:

@@ -76,8 +76,8 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
         train_one(task, row)
     for task in request.tasks:
         cohort = cohorts[task.data]
-        for row in request.table.present:
-            train_one(task, row, request.first_stage_of(task))
+        for part, row in request.runs(task):
+            train_one(part, row, request.first_stage_of(task))
         measure_task(request, task, cohort, device, report)
         write_reproduction(request)
     return request.out / "reproduction.md"
@@ -129,9 +129,10 @@ def budget(
 def measure_task(request: Request, task: PaperTask, cohort: Cohort, device: torch.device, report: Report) -> None:
     """Measure a task's runs and compare them, unless that has been done."""
     protocol, folder = request.protocol, request.evaluation_folder(task)
-    runs = [Run.load(request.run_folder(task, row), device.type) for row in request.table.present]
+    runs = [Run.load(request.run_folder(part, row), device.type) for part, row in request.runs(task)]
+    place = request.out / "runs" / task.name
     state = {
-        "weights": {run.folder.name: run.weights["sha256"] for run in runs},
+        "weights": {run.folder.relative_to(place).as_posix(): run.weights["sha256"] for run in runs},
         "cohort": cohort.fingerprint,
         "protocol": [protocol.name, protocol.version],
         "seed": request.seed,

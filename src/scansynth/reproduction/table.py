@@ -235,13 +235,13 @@ def differences(request: Request) -> list[str]:
 def _runs(request: Request) -> Iterator[dict[str, Any]]:
     """What the weights came from, of all runs that have begun."""
     for task in request.table.tasks:
-        for row in request.table.present:
-            folder = request.run_folder(task, row)
+        for part, row in request.runs(task):
+            folder = request.run_folder(part, row)
             if folder.is_dir() and any(checkpoint.current(folder / kind) for kind in ("last", "best")):
                 weights = checkpoint.find_weights(folder)
                 training = read_yaml(folder / "config.yaml").training
                 yield {
-                    "run": f"{task.name}/{row.name}",
+                    "run": f"{part.name}/{row.name}",
                     "recipe": request.recipe(row) + (f", {row.label}" if row.change else ""),
                     "steps": training.steps,
                     "batch": training.batch_size,

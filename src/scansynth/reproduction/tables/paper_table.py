@@ -88,6 +88,8 @@ class Row:
     """The recipe of the same method for small slices."""
     change: Change | None = None
     """What makes the variant of the recipe."""
+    by_target: bool = False
+    """A run for each target: the paper's method makes one contrast, and ours would share its samples among several."""
 
 
 Cell = tuple[str, str, str]
