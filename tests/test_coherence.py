@@ -1,4 +1,4 @@
-"""Stage borders: a planted jump is found, smooth volumes and real ones give 1."""
+"""Stage borders and slices: planted jumps are found, smooth volumes and real ones give what they must."""
 
 import csv
 import json
@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from scansynth.data.phantom import make_phantom
 from scansynth.errors import InputError
-from scansynth.sets.coherence import borders_of, slice_coherence, slice_steps
+from scansynth.evaluation.coherence import CoherenceFigures, markdown
+from scansynth.metrics.cases import Case, brain
+from scansynth.metrics.coherence import Jumps, jumps, mean_step, slice_steps
+from scansynth.sets.coherence import borders_of, slice_coherence
 from scansynth.sets.coherence_tables import plot_coherence, write_coherence
 from scansynth.sets.volume_sets import VolumeSet
 
@@ -131,3 +135,85 @@ def test_tables_hold_figures_and_steps(real, tmp_path):
     assert plain["excess_low"] is None
     assert np.argmax(plain["steps"]) + 1 in BORDERS
     assert found.verdict() in (tmp_path / "coherence.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A phantom's T2w and its brain."""
+    truth = make_phantom(3, (48, 56, 40), 4.0).contrast("T2w")
+    truth = (truth / truth.max()).astype(np.float32)
+    return truth, brain(Case(truth, truth))
+
+
+def test_a_step_counts_between_voxels_that_both_lie_in_the_mask():
+    volume = np.zeros((2, 1, 4))
+    volume[0, 0] = 0, 1, 1, 5
+    volume[1, 0] = 7, 9, 9, 9
+    mask = np.ones((2, 1, 4), bool)
+    mask[0, 0, 3] = mask[1, 0, 0] = False
+    assert mean_step(volume, mask, 2) == pytest.approx((1 + 0 + 0 + 0) / 4)
+    assert mean_step(volume, mask, 0) == pytest.approx((8 + 8) / 2)
+    assert np.isnan(mean_step(volume, mask, 1))
+
+
+def test_the_truth_itself_is_as_smooth_as_real(head):
+    truth, mask = head
+    found = jumps(truth, truth, mask)
+    assert (found.slices, *found.in_plane, found.excess) == pytest.approx((1, 1, 1, 1))
+    half = jumps(truth / 2, truth, mask)  # a darker one has smaller steps, and fits together as well
+    assert (half.slices, half.excess) == pytest.approx((0.5, 1))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stripes_are_told_along_their_axis_alone(head, axis):
+    """Every second slice brighter by a constant: each step along the axis moves by it, none in the plane."""
+    truth, mask = head
+    size = 10.0  # above every step of the phantom, so that |step ± size| averages to it by hand
+    place = np.moveaxis(np.zeros_like(truth), axis, 0)
+    place[::2] = size
+    striped = truth + np.moveaxis(place, 0, axis)
+    found = jumps(striped, truth, mask, axis=axis)
+    signed = np.diff(truth.astype(np.float64), axis=axis)
+    sign = np.where(np.arange(signed.shape[axis]) % 2, 1, -1).reshape([-1 if a == axis else 1 for a in range(3)])
+    inside = np.moveaxis(mask, axis, 0)
+    both = np.moveaxis(inside[1:] & inside[:-1], 0, axis)
+    by_hand = (size + sign * signed)[both].mean() / np.abs(signed)[both].mean()
+    assert found.slices == pytest.approx(by_hand, rel=1e-5)
+    assert found.in_plane == pytest.approx((1, 1), rel=1e-5)
+    assert found.excess == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_stripes_show_on_a_smooth_image(head):
+    truth, mask = head
+    rng = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(truth, 1.0)
+    striped = smooth * (1 + 0.1 * rng.standard_normal(truth.shape[2]))
+    even, uneven = jumps(smooth, truth, mask), jumps(striped, truth, mask)
+    assert max(even.slices, *even.in_plane) < 0.9
+    assert 0.85 < even.excess < 1.15
+    assert uneven.excess > 1.3 * even.excess
+    assert uneven.in_plane == pytest.approx(even.in_plane, rel=0.05)
+
+
+def test_a_truth_without_steps_has_no_ratio():
+    flat = np.ones((4, 4, 4))
+    found = jumps(np.random.default_rng(0).random((4, 4, 4)), flat, flat > 0)
+    assert np.isnan([found.slices, *found.in_plane, found.excess]).all()
+
+
+def test_figures_of_syntheses_are_written_by_subject(tmp_path):
+    figures = CoherenceFigures()
+    assert figures.empty
+    figures.found = {
+        ("a|b", "T1w→T2w", "one"): Jumps(slices=1.2, in_plane=(0.7, 0.9)),
+        ("a|b", "T1w→T2w", "two"): Jumps(slices=1.6, in_plane=(0.8, 0.8)),
+    }
+    figures.write(tmp_path)
+    assert "| a\\|b | T1w→T2w | 2 | 1.400 ± 0.283 | 0.750 ± 0.071 | 0.850 ± 0.071 | 1.750 ± 0.354 |" in markdown(
+        figures.found
+    )
+    with (tmp_path / "coherence.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["slices_over_plane"]) for row in rows] == pytest.approx([1.5, 2.0])
+    (line,) = figures.section().table.lines
+    assert [cell.text for cell in line.cells] == ["2", "1.400", "0.750", "0.850", "1.750"]

@@ -19,6 +19,7 @@ from scansynth.evaluation.tasks import synthesise
 from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
 from scansynth.metrics.cases import Case, brain
+from scansynth.metrics.coherence import jumps
 from scansynth.report.report import write_report
 from scansynth.training.train import train
 
@@ -80,9 +81,27 @@ def test_a_notebook_has_figures_and_volumes_without_a_file(trained, cohort, tmp_
     assert {subject for _, _, subject in found.uncertainty} == set(subjects)
     assert list(found.costs) == [trained.folder.name]
     assert found.regions == []
+    assert set(found.coherence) == {(one.label, one.direction, one.subject) for one in found.results}
     assert found.shown[0].syntheses[trained.folder.name].shape == cohort.shape(subjects[0], "T2w")
     assert list(tmp_path.iterdir()) == []
     assert sorted(trained.folder.parent.rglob("*")) == there
+
+
+def test_jumps_between_slices_are_those_of_single_samples(trained, cohort, tmp_path):
+    found = evaluate([trained], cohort, samples=2, target="T2w", pictures=0)
+    write_evaluation(found, tmp_path)
+    subject = cohort.subjects("test")[0]
+    truth = cohort.read(subject, "T2w")
+    samples, _ = synthesise(trained, cohort, subject, target="T2w", seed=0, samples=range(2))
+    mask = brain(Case(truth, truth))
+    single = [jumps(one.image, truth, mask).slices for one in samples]
+    own = found.coherence[trained.folder.name, "T1w→T2w", subject]
+    assert own.slices == pytest.approx(np.mean(single), rel=1e-5)
+    mean = jumps(np.mean([one.image for one in samples], axis=0), truth, mask).slices
+    assert mean < own.slices  # an average hides what a sample shows
+    page = write_report(found, [trained], tmp_path).read_text(encoding="utf-8")
+    assert '<a href="#coherence">Jumps between slices</a>' in page
+    assert f"{own.slices:.3f}" in page
 
 
 class Brightness(Figures):

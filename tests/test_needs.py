@@ -137,7 +137,6 @@ def test_unpaired_slices_or_neighbours_lie_along_the_last_axis(settings):
     [
         (partial(Slices), {"tissue": True}),
         (partial(Slices), {"labels": ("age",)}),
-        (partial(Latents, 3, 4), {"neighbours": 1}),
         (partial(Latents, 3, 4), {"axis": 1}),
         (partial(Patches, (8, 8, 8)), {"neighbours": 1}),
         (partial(Patches, (8, 8, 8)), {"sequences": {"T1w": "spin_echo"}}),

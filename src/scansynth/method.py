@@ -169,7 +169,8 @@ class Method(nn.Module, ABC):
         Args:
             batch: `images` (1, K, X, Y, Z) and `available` (1, K); the target's channel is 0 and unavailable. Where
                 the volume is a part of the prepared one: `index` (1, Z), which of its slices are here, and `depth`
-                (1,), how many it has.
+                (1,), how many it has. Where the method asks for them (`Slices`), `neighbours` (1, K, 2n, X, Y, Z) of
+                each slice, 0 where not given.
             target: name of the contrast to make.
             windows: cuts the volume for the networks.
             noise: its key names seed, subject and sample number.

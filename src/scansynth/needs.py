@@ -30,6 +30,10 @@ class StoredLatents(Protocol):
 
     deviation: Tensor
 
+    def background(self, size: Sequence[int]) -> Tensor:
+        """The latent of a slice (H, W) that shows nothing, of unit variance as all are, (c, H/f, W/f)."""
+        ...
+
     def store(self, cohort: "Cohort", acceleration: Sequence[tuple[str, int]]) -> "LatentStore":
         """Where the latents of a cohort lie."""
         ...
@@ -65,7 +69,8 @@ class Needs(ABC):
     """Whether the method makes volumes without a source, and not from one."""
     neighbours: int = 0
     """Slices on each side of a slice that are given with it, of a method that sees slices: batches then have
-    `neighbours`, (B, K, 2 neighbours, *S), those below first, −1 (background) beyond the volume."""
+    `neighbours`, (B, K, 2 neighbours, *S), those below first, −1 (background) beyond the volume, 0 where unavailable.
+    They show a target as well as a source: a method masks them as it masks images (`any_to_any.with_neighbours`)."""
     tissue: bool = False
     """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
     contrast alone, 0 where unavailable."""

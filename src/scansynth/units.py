@@ -41,6 +41,8 @@ class Slices(_OfSlices):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.neighbours < 0:
+            raise InputError(f"neighbours {self.neighbours}: at least 0, slices on each side")
         assert self.axis == 2 or (self.paired and not self.neighbours), "other axes: paired, without neighbours"
 
     def dataset(self, chosen: Chosen) -> Samples:
@@ -94,13 +96,16 @@ class Slices(_OfSlices):
 
 @dataclass(frozen=True)
 class Latents(Slices):
-    """Slices as the first stage encodes them; training batches have `latents` (B, K, c, h, w) in place of images."""
+    """Slices as the first stage encodes them; training batches have `latents` (B, K, c, h, w) in place of images.
+
+    `neighbours` are latents there, too, (B, K, 2 neighbours, c, h, w); a synthesis is given images as of all slices.
+    """
 
     channels: int
     """c of a latent."""
     factor: int
     """How many times smaller than an image it is."""
-    takes = ("tissue",)
+    takes = ("tissue", "neighbours")
 
     def __post_init__(self):
         super().__post_init__()
@@ -132,12 +137,14 @@ class Latents(Slices):
             store=chosen.latents.store(chosen.cohort, chosen.data.acceleration),
             deviation=chosen.latents.deviation.cpu(),
             tissue=self.tissue,
+            neighbours=self.neighbours,
+            background=chosen.latents.background if self.neighbours else None,
         )
         self.check_slices(dataset.size)
         return dataset
 
     def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
-        """Random latents, and tissue where it is wanted."""
+        """Random latents, and tissue and neighbours where they are wanted."""
         shape, small = (count, contrasts), tuple(side // self.factor for side in size)
         generator = torch.Generator().manual_seed(seed)
         batch = {
@@ -146,6 +153,9 @@ class Latents(Slices):
         }
         if self.tissue:
             batch["tissue"] = torch.rand((*shape, 4, *size), generator=generator) / 4
+        if self.neighbours:
+            beside = (*shape, 2 * self.neighbours, self.channels, *small)
+            batch["neighbours"] = torch.randn(beside, generator=generator)
         return batch
 
 
@@ -318,11 +328,25 @@ class Volumes(Needs):
 
 
 def slices_or_patches(
-    patch: tuple[int, int, int] | None, *, size_multiple: int, paired: bool = True, generates: bool = False
+    patch: tuple[int, int, int] | None,
+    *,
+    size_multiple: int,
+    paired: bool = True,
+    generates: bool = False,
+    neighbours: int = 0,
 ) -> Slices | Patches:
-    """Patches of that size, or slices where none is given."""
+    """Patches of that size, or slices where none is given.
+
+    Raises:
+        InputError: for neighbours of patches.
+    """
     if patch is None:
-        return Slices(size_multiple=size_multiple, paired=paired, generates=generates)
+        return Slices(size_multiple=size_multiple, paired=paired, generates=generates, neighbours=neighbours)
+    if neighbours:
+        raise InputError(
+            f"neighbours {neighbours}: only slices have some, a patch of {'×'.join(map(str, patch))} holds its own; "
+            "leave neighbours out, or set patch to None"
+        )
     return Patches(patch, size_multiple=size_multiple, paired=paired, generates=generates)
 
 

@@ -194,14 +194,16 @@ class SliceDataset(Samples):
         if self.axis != 2:
             whole = read_image(self.cohort, subject, contrast, acceleration=self.acceleration)
             return whole.select(self.axis, place)[None]
-        depth = self.cohort.shape(subject, contrast)[2]
-        slices = [
-            read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=place + away)
-            if 0 <= place + away < depth
-            else torch.zeros(self.size)
-            for away in (0, *offsets(self.neighbours))
-        ]
-        return torch.stack(slices)
+        if not self.neighbours:
+            return read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=place)[None]
+        first = max(0, place - self.neighbours)  # all in one reading of the file, which takes most of the time
+        some = slice(first, min(self.cohort.shape(subject, contrast)[2], place + self.neighbours + 1))
+        found = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=some)
+        slices = torch.zeros(1 + 2 * self.neighbours, *self.size)
+        for number, away in enumerate((0, *offsets(self.neighbours))):
+            if some.start <= place + away < some.stop:
+                slices[number] = found[..., place + away - first]
+        return slices
 
     def _augment(self, images: Tensor, i: int, augmentation: Augmentation) -> Tensor:
         generator = keyed_generator(self.seed, "augmentation", i)

@@ -7,7 +7,7 @@ They lie in the cohort's folder; the key is a hash of the first stage's weights 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from scansynth.data.arrays import read_array, write_array
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset, read_tissue
 from scansynth.files import write_text
+from scansynth.given import offsets
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class LatentStore:
         }
         write_text(self._path(subject, contrast).with_suffix(".json"), json.dumps(sums))
 
-    def read(self, subject: str, contrast: str, z: int) -> np.ndarray:
-        """One slice's latent, (c, X/f, Y/f) float32."""
+    def read(self, subject: str, contrast: str, z: int | slice) -> np.ndarray:
+        """One slice's latent, (c, X/f, Y/f) float32, or those of some, (c, X/f, Y/f, n)."""
         return read_array(self._path(subject, contrast), z, "delete the folder `latents` of the cohort and train again")
 
     def deviation(self, scans: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -76,6 +77,9 @@ class LatentDataset(SliceDataset):
         store: latents of all of the split's scans.
         deviation: that they are divided by, (c,).
         tissue: whether samples have tissue maps.
+        neighbours: slices on each side of a slice whose latents are given with it.
+        background: from the size of a slice (H, W), the latent of one that shows nothing, which lies beyond a scan,
+            (c, h, w); of samples with neighbours.
 
     Raises:
         InputError: as there, or if there are no tissue maps.
@@ -92,6 +96,8 @@ class LatentDataset(SliceDataset):
         store: LatentStore,
         deviation: Tensor,
         tissue: bool,
+        neighbours: int = 0,
+        background: Callable[[Sequence[int]], Tensor] | None = None,
     ):
         super().__init__(
             cohort,
@@ -101,7 +107,9 @@ class LatentDataset(SliceDataset):
             seed=seed,
             min_foreground=min_foreground,
             slices_per_subject=slices_per_subject,
+            neighbours=neighbours,
         )
+        self.background = background(self.size) if neighbours and background else None
         self.store, self.deviation, self.tissue = store, deviation[:, None, None], tissue
         if tissue:  # said before anything is trained
             for subject in cohort.subjects("train"):
@@ -110,22 +118,35 @@ class LatentDataset(SliceDataset):
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Sample i: `latents` (K, c, h, w) of unit variance, 0 where unavailable, and `available` (K,) bool.
 
-        With `tissue` also `tissue` (K, 4, H, W): densities by each contrast, 0 where unavailable.
+        With neighbours also `neighbours` (K, 2n, c, h, w), those below first, the latent of background beyond the scan
+        and 0 where unavailable; with `tissue` also `tissue` (K, 4, H, W): densities by each contrast, 0 where
+        unavailable.
         """
         places = self.places(i)
         available = torch.tensor([contrast in places for contrast in self.contrasts])
         latents = [
-            torch.from_numpy(self.store.read(places[contrast][0], contrast, places[contrast][1])) / self.deviation
-            if contrast in places
-            else None
-            for contrast in self.contrasts
+            self._latents(contrast, *places[contrast]) if contrast in places else None for contrast in self.contrasts
         ]
         like = torch.zeros_like(next(latent for latent in latents if latent is not None))
-        sample = {
-            "latents": torch.stack([like if latent is None else latent for latent in latents]),
-            "available": available,
-        }
+        every = torch.stack([like if latent is None else latent for latent in latents])
+        sample = {"latents": every[:, 0], "available": available}
+        if self.neighbours:
+            sample["neighbours"] = every[:, 1:]
         if self.tissue:
             subject, z = next(iter(places.values()))
             sample["tissue"] = read_tissue(self.cohort, subject, self.contrasts, self.size, z=z)
         return sample
+
+    def _latents(self, contrast: str, subject: str, place: int) -> Tensor:
+        """Of a slice and its neighbours, (1 + 2n, c, h, w)."""
+        first = max(0, place - self.neighbours)
+        some = slice(first, min(self.cohort.shape(subject, contrast)[2], place + self.neighbours + 1))
+        stored = torch.from_numpy(self.store.read(subject, contrast, some))
+        latents = []
+        for away in (0, *offsets(self.neighbours)):
+            if some.start <= place + away < some.stop:
+                latents.append(stored[..., place + away - first] / self.deviation)
+            else:
+                assert self.background is not None, "samples with neighbours know what lies beyond a scan"
+                latents.append(self.background)
+        return torch.stack(latents)

@@ -10,6 +10,7 @@ import numpy as np
 
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
+from scansynth.evaluation.coherence import CoherenceFigures
 from scansynth.evaluation.consistency import ConsistencyFigures
 from scansynth.evaluation.costs import CostFigures
 from scansynth.evaluation.figures import Figures, Key, Synthesis
@@ -21,6 +22,7 @@ from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result
 from scansynth.evaluation.tasks import Task, choose_work
 from scansynth.evaluation.uncertainty import UncertaintyFigures
+from scansynth.metrics.coherence import Jumps
 from scansynth.metrics.consistency import Consistency
 from scansynth.metrics.protocols import Protocol, find_protocol
 from scansynth.metrics.uncertainty import Uncertainty
@@ -36,6 +38,7 @@ KINDS: tuple[type[Figures], ...] = (
     ObservedFigures,
     IntervalFigures,
     RegionFigures,
+    CoherenceFigures,
     CostFigures,
 )
 """What is taken of every synthesis beside the protocol's table, in the order of the report's sections."""
@@ -103,6 +106,11 @@ class Evaluation:
     def regions(self) -> list[RegionResult]:
         """Figures inside the subjects' masks, where they have some."""
         return self.of(RegionFigures).found
+
+    @property
+    def coherence(self) -> dict[Key, Jumps]:
+        """Jumps between slices over the truth's own, by run, direction and subject."""
+        return self.of(CoherenceFigures).found
 
 
 def evaluate(

@@ -13,9 +13,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write an evaluation's figures and pictures.
 
     Always `table.md`, `table.csv`, `slices.csv` (under protocols of slices) and `table.json`; of the subjects that are
-    shown `montage_<run>_<subject>_<target>.png`; and what each kind of figure writes, where there are some: of regions
-    `regions.md` and `regions.csv`, of several samples `uncertainty.csv` and `sparsification.png`, under a protocol with
-    MS-SSIM also `consistency.md`, `.csv` and `.png`, of methods that observe their own steps `observed.csv` and `.png`.
+    shown `montage_<run>_<subject>_<target>.png`; and what each kind of figure writes, where there are some: jumps
+    between slices as `coherence.md` and `.csv`, of regions `regions.md` and `regions.csv`, of several samples
+    `uncertainty.csv` and `sparsification.png`, under a protocol with MS-SSIM also `consistency.md`, `.csv` and `.png`,
+    of methods that observe their own steps `observed.csv` and `.png`.
 
     Args:
         evaluation: what was measured.

@@ -39,6 +39,23 @@ def as_factors(mask: Tensor, images: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (images.ndim - 2)).to(images.dtype)
 
 
+def with_neighbours(images: Tensor, neighbours: Tensor | None, is_source: Tensor) -> Tensor:
+    """Sources, and the slices beside them as further channels (2.5D); what is no source shows nothing, nor beside it.
+
+    Args:
+        images: slices, a volume of them, or their latents, (B, K, *S).
+        neighbours: the batch's, (B, K, 2n, *S), where the method asks for them (`Slices.neighbours`); None: without.
+        is_source: (B, K) bool.
+
+    Returns:
+        (B, K (1 + 2n), *S): the sources first, then each one's neighbours; 0 where not given.
+    """
+    y = images * as_factors(is_source, images)
+    if neighbours is None:
+        return y
+    return torch.cat([y, (neighbours * as_factors(is_source, neighbours)).flatten(1, 2)], dim=1)
+
+
 class AnyToAny(Method):
     """A method that makes any configured target from any subset of a run's other contrasts.
 

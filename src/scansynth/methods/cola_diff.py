@@ -76,7 +76,8 @@ class ColaDiff(LatentTranslator):
         config: ColaDiffConfig = self.config
         size = Size(config.channels, config.multipliers, config.blocks, config.attention_levels)
         count = len(self.contrasts)
-        channels = count * config.latent_channels + (config.tissue_channels if config.structural_guidance else 0)
+        channels = count * (1 + 2 * config.neighbours) * config.latent_channels
+        channels += config.tissue_channels if config.structural_guidance else 0
         nets: dict[str, nn.Module] = {
             "unet": ColaUnet(
                 config.latent_channels,

@@ -8,7 +8,8 @@ paper, whose baselines these are.
 Symbol       | meaning
 ------------ | -------
 x_0, x_t     | target image, clean and at time t, (B, 1, *S)
-y            | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out
+y            | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out; of slices with n
+             | neighbours on each side of each, (B, K (1 + 2n), *S)
 ε, ε_f       | noise, and the network's estimate of it
 v            | the network's place between log β̃ (0) and log β (1), (B, 1, *S)
 
@@ -37,7 +38,7 @@ from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
@@ -83,6 +84,8 @@ class DdpmConfig:
     """Make volumes without a source (generate): with patches of whole volumes the 3D-DPM of cDPM's paper."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
+    neighbours: int = 0
+    """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
     learning_rate: float = 4e-5
     """AdamW's learning rate."""
 
@@ -110,7 +113,7 @@ class Ddpm(AnyToAny):
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         unet = window_unet(
             2 if config.patch is None else 3,
-            1 + 3 * len(self.contrasts) * (not config.unconditional),
+            1 + (3 + 2 * config.neighbours) * len(self.contrasts) * (not config.unconditional),
             learned_variance=self.learned,
             channels=config.channels,
             multipliers=config.multipliers,
@@ -125,7 +128,9 @@ class Ddpm(AnyToAny):
         if config.unconditional and config.patch is None:
             raise InputError("ddpm makes volumes of patches, not of slices: set patch to the prepared volume's size")
         multiple = 2 ** (len(config.multipliers) - 1)
-        return slices_or_patches(config.patch, size_multiple=multiple, generates=config.unconditional)
+        return slices_or_patches(
+            config.patch, size_multiple=multiple, generates=config.unconditional, neighbours=config.neighbours
+        )
 
     @property
     def sampling_steps(self) -> int:
@@ -146,7 +151,7 @@ class Ddpm(AnyToAny):
 
         Args:
             x_t: (B, 1, *S).
-            y: sources, (B, K, *S), 0 where not given.
+            y: sources, with their neighbours where there are some, 0 where not given.
             planes: which contrasts are given and which is asked for, (B, 2K, 1, …) of 0 and 1; also those of a volume.
             t: (B,).
 
@@ -166,7 +171,8 @@ class Ddpm(AnyToAny):
         if not self.config.unconditional:
             is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
             x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
-            y, planes = images * as_factors(is_source, images), task_planes(is_source, is_target, images)
+            y = with_neighbours(images, batch.get("neighbours"), is_source)
+            planes = task_planes(is_source, is_target, images)
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
         x_t = q_sample(self.schedule, x0, t, eps)
@@ -196,7 +202,7 @@ class Ddpm(AnyToAny):
             raise InputError("ddpm was trained without sources: generate with it, or train a recipe that translates")
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = images * as_factors(is_source, images)
+        y = with_neighbours(images, batch.get("neighbours"), is_source)
         return Made(self.sample(y, task_planes(is_source, is_target, images), windows, noise, path=path))
 
     def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:
@@ -230,7 +236,7 @@ class Ddpm(AnyToAny):
         """x_0 of a volume.
 
         Args:
-            y: sources, (1, K, X, Y, Z); no channel without.
+            y: sources, with their neighbours where there are some, (1, K (1 + 2n), X, Y, Z); no channel without.
             planes: which contrasts are given and which is asked for, (1, 2K, 1, 1, 1).
             windows: cut the volume for the network.
             noise: of the volume.

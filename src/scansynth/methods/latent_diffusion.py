@@ -46,7 +46,7 @@ class LatentDiffusion(LatentTranslator):
         count = len(self.contrasts)
         unet = UNet(
             2,
-            (1 + count) * config.latent_channels + 2 * count,
+            (1 + count * (1 + 2 * config.neighbours)) * config.latent_channels + 2 * count,
             config.latent_channels,
             channels=config.channels,
             multipliers=config.multipliers,
@@ -57,7 +57,7 @@ class LatentDiffusion(LatentTranslator):
         return nn.ModuleDict({"unet": unet})
 
     def condition(self, y: Tensor, planes: Tensor, tissue: Tensor | None) -> Tensor:
-        """The sources' latents and the planes as channels, (B, K c + 2K, h, w)."""
+        """The sources' latents, with neighbours, and the planes as channels, (B, K (1 + 2n) c + 2K, h, w)."""
         return torch.cat([y.flatten(1, 2), planes.to(y.dtype).expand(-1, -1, *y.shape[3:])], dim=1)
 
     def network(self, kappa_t: Tensor, condition: Tensor, t: Tensor) -> Tensor:

@@ -5,17 +5,19 @@ Rombach, Blattmann, Lorenz, Esser & Ommer, "High-Resolution Image Synthesis with
 Symbol | meaning
 ------ | -------
 κ_0    | the target's latent E(x), of unit variance, (B, c, h, w); κ_t at time t
-y      | the sources' latents, (B, K, c, h, w): 0 where a contrast is the target, unavailable or left out
+y      | the sources' latents, (B, K, c, h, w): 0 where a contrast is the target, unavailable or left out; with n
+       | neighbours on each side of each, (B, K (1 + 2n), c, h, w)
 ε, ε_θ | noise, and the network's estimate of it
 
 # Paper: the error of the noise. Here: that of the velocity, where the network gives one (`output_error` says why).
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -24,8 +26,9 @@ from scansynth.diffusion.parameterisation import eps_from_output, output_error, 
 from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
+from scansynth.given import offsets
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.noise import Noise
 from scansynth.units import Latents
@@ -60,6 +63,8 @@ class LatentConfig:
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
+    neighbours: int = 0
+    """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     learning_rate: float = 9.6e-5
     """Adam's learning rate."""
 
@@ -70,6 +75,45 @@ class LatentConfig:
             factor=2, channels=8, multipliers=(1, 2), blocks=1, attention_levels=(1,), steps=40, sampling_steps=4,
             learning_rate=1e-3,
         )  # fmt: skip
+
+
+class SourceLatents:
+    """Latents of a volume's sources and their neighbours, window by window; each slice is encoded once.
+
+    Slices that lie beside each other share their neighbours, also those of two windows.
+
+    Args:
+        encode: images (N, 1, H, W) → latents (N, c, h, w).
+        is_source: (1, K) bool; the others are not read.
+        neighbours: n, on each side.
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], is_source: Tensor, neighbours: int):
+        self.encode, self.is_source, self.around = encode, is_source, (0, *offsets(neighbours))
+        self.known: dict[tuple[int, int], Tensor] = {}  # by contrast and number of the slice
+
+    def of(self, slices: Tensor, index: Tensor) -> Tensor:
+        """The latents of a window.
+
+        Args:
+            slices: of each contrast a slice, then its neighbours, (N, K (1 + 2n), H, W).
+            index: the slices' numbers in the volume, (N, 1, 1, 1).
+
+        Returns:
+            (N, K (1 + 2n), c, h, w), as `with_neighbours` puts them.
+        """
+        by_contrast = slices.unflatten(1, (-1, len(self.around)))
+        wanted = [int(z) + away for z in index.flatten().tolist() for away in self.around]
+        found: dict[int, Tensor] = {}
+        for k in self.is_source[0].nonzero()[:, 0].tolist():
+            new = {z: place for place, z in enumerate(wanted) if (k, z) not in self.known}
+            if new:
+                latents = self.encode(by_contrast[:, k].flatten(0, 1)[list(new.values())][:, None])
+                self.known |= {(k, z): latent for z, latent in zip(new, latents, strict=True)}
+            found[k] = torch.stack([self.known[k, z] for z in wanted]).unflatten(0, (len(slices), -1))
+        nothing = torch.zeros_like(next(iter(found.values())))
+        every = torch.stack([found.get(k, nothing) for k in range(by_contrast.shape[1])], dim=1)
+        return with_neighbours(every[:, :, 0], every[:, :, 1:], self.is_source.expand(len(slices), -1))
 
 
 class LatentTranslator(AnyToAny):
@@ -91,7 +135,7 @@ class LatentTranslator(AnyToAny):
     def needs_of(cls, config: Any, contrasts: Sequence[str]) -> Needs:
         """Paired latents of slices."""
         multiple = config.factor * 2 ** (len(config.multipliers) - 1)
-        return Latents(config.latent_channels, config.factor, size_multiple=multiple)
+        return Latents(config.latent_channels, config.factor, size_multiple=multiple, neighbours=config.neighbours)
 
     @abstractmethod
     def networks(self) -> nn.ModuleDict:
@@ -116,7 +160,8 @@ class LatentTranslator(AnyToAny):
         """What the network is told at every step, computed once.
 
         Args:
-            y: the sources' latents, (B, K, c, h, w), 0 where not given.
+            y: the sources' latents, with their neighbours' where there are some, (B, K (1 + 2n), c, h, w), 0 where not
+                given.
             planes: which contrasts are given and which is asked for, (B, 2K, 1, 1) of 0 and 1.
             tissue: by the sources alone, (B, 4, H, W), where the method needs it.
         """
@@ -148,7 +193,8 @@ class LatentTranslator(AnyToAny):
         kappa_t = q_sample(self.schedule, kappa_0, t, eps)
         tissue = self.tissue_of_sources(batch, is_source)
         planes = task_planes(is_source, is_target, kappa_0)
-        condition = self.condition(latents * as_factors(is_source, latents), planes, tissue)
+        y = with_neighbours(latents, batch.get("neighbours"), is_source)
+        condition = self.condition(y, planes, tissue)
         update("G", self.losses(self.predict(kappa_t, condition, t), eps, t))
 
     def tissue_of_sources(self, batch: Batch, is_source: Tensor) -> Tensor | None:
@@ -167,19 +213,21 @@ class LatentTranslator(AnyToAny):
     def translate(
         self, batch: Batch, target: str, windows: Windows, noise: Noise, *, path: Sequence[int] | None = None
     ) -> Made:
-        """Encode the sources, sample the target's latent slice by slice (by a path's times, or as set), decode it."""
+        """Encode what is given, sample the target's latent slice by slice (by a path's times, or as set), decode it."""
         assert self.first_stage is not None, "the engine gives a latent method its first stage"
         first_stage, config = self.first_stage, self.config
         images = batch["images"]
         is_source, is_target = self.task(batch["available"], target)
-        given = is_source[0].nonzero()[:, 0].tolist()
+        sources = SourceLatents(first_stage.encode, is_source, config.neighbours)
+        slices, index = images, torch.arange(images.shape[4], device=images.device)
+        if config.neighbours:  # of a validation's slices, here and there, numbers tell which lie together
+            slices = torch.cat([images[:, :, None], batch["neighbours"]], dim=2).flatten(1, 2)
+            index = batch["index"][0]
         planes = task_planes(is_source, is_target, images)[..., 0]
 
-        def window(x_T: Tensor, images: Tensor, tissue: Tensor) -> Tensor:
+        def window(x_T: Tensor, slices: Tensor, index: Tensor, tissue: Tensor) -> Tensor:
             count = len(x_T)
-            y = x_T.new_zeros(count, len(self.contrasts), *x_T.shape[1:])
-            for k in given:
-                y[:, k] = first_stage.encode(images[:, k : k + 1])
+            y = sources.of(slices, index)
             wanted = tissue if self.needs.tissue else None
             condition = self.condition(y, planes.expand(count, -1, -1, -1), wanted)
 
@@ -194,4 +242,5 @@ class LatentTranslator(AnyToAny):
         x_T = noise.normal("x_T", shape).to(images)
         tissue = self.tissue_of_sources(batch, is_source)
         tissue = images.new_zeros(1, 1, 1, 1, 1) if tissue is None else tissue
-        return Made(windows.map(window, x_T, images, tissue).clamp(-1, 1))
+        numbers = index.to(images).reshape(1, 1, 1, 1, -1)
+        return Made(windows.map(window, x_T, slices, numbers, tissue).clamp(-1, 1))

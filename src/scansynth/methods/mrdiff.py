@@ -5,7 +5,8 @@ Source: Shin et al., "Physics-driven Signal Regularization in Diffusion Models f
 Symbol       | meaning
 ------------ | -------
 x_0, x_t     | target image, clean and at time t, (B, 1, H, W)
-y            | sources, (B, K, H, W): 0 where a contrast is the target, unavailable or left out
+y            | sources, (B, K, H, W): 0 where a contrast is the target, unavailable or left out; E sees their n
+             | neighbours on each side, too, which D need not rebuild
 E, D, G      | encoder, decoder, generator
 I, M         | quantitative maps of features, and the signals that follow from them
 e_t          | E(x_t, y, t), (B, 4c, H/2, W/2): sub-bands of c channels
@@ -49,7 +50,7 @@ from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
 from scansynth.networks.unet import UNet
@@ -97,6 +98,8 @@ class MrDiffConfig:
     """Contrasts whose signal follows another equation than the spin echo's."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
+    neighbours: int = 0
+    """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     learning_rate: float = 2e-4
     """Adam's learning rate."""
 
@@ -133,7 +136,8 @@ class MrDiff(AnyToAny):
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         encoder = UNet(
             2,
-            4 * (count + 1) + 2 * count,  # sub-bands of x_t and y, planes that say which are given and asked for
+            # Sub-bands of x_t and y, with neighbours, and planes that say which are given and asked for.
+            4 * (1 + count * (1 + 2 * config.neighbours)) + 2 * count,
             4 * config.features,
             channels=config.channels,
             multipliers=config.multipliers,
@@ -158,6 +162,7 @@ class MrDiff(AnyToAny):
         return Slices(
             size_multiple=2 ** len(config.multipliers),
             sequences=equations_of(config, contrasts) if config.decoder == "physics" else None,
+            neighbours=config.neighbours,
         )
 
     @property
@@ -174,7 +179,7 @@ class MrDiff(AnyToAny):
 
         Args:
             x_t: (B, 1, H, W).
-            bands: DWT of the sources, (B, 4K, H/2, W/2).
+            bands: DWT of the sources and their neighbours, (B, 4K (1 + 2n), H/2, W/2).
             planes: which contrasts are given and which is asked for, (B, 2K, 1, 1) of 0 and 1.
             t: (B,).
 
@@ -213,7 +218,8 @@ class MrDiff(AnyToAny):
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
         x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
-        y = images * as_factors(is_source, images)
+        shown = with_neighbours(images, batch.get("neighbours"), is_source)
+        y = shown[:, : len(self.contrasts)]
         copies = self.config.copies
         t = noise.integers("t", 1, self.config.steps + 1)
         x_t = torch.cat(
@@ -224,7 +230,7 @@ class MrDiff(AnyToAny):
             return one.repeat(copies, *[1] * (one.ndim - 1))
 
         planes = task_planes(is_source, is_target, images)
-        e = self.encode(x_t, repeated(dwt(y)), repeated(planes), repeated(t))
+        e = self.encode(x_t, repeated(dwt(shown)), repeated(planes), repeated(t))
         losses = {"generator": (self.nets["G"](e) - repeated(x0)).square().mean()}  # Eq. 3
         if self.config.decoder != "none":
             given = repeated(is_source)
@@ -242,14 +248,15 @@ class MrDiff(AnyToAny):
         update("G", losses)
 
     def sources(self, batch: Batch, target: str) -> tuple[Tensor, Tensor]:
-        """What the encoder is given of a subject: DWT of its sources (1, 4K, X/2, Y/2, Z), and planes (1, 2K, 1, 1).
+        """What the encoder is given of a subject: DWT of its sources with their neighbours, (1, 4K (1 + 2n), X/2, Y/2,
+        Z), and planes (1, 2K, 1, 1).
 
         Raises:
             InputError: if there is no source.
         """
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = images * as_factors(is_source, images)
+        y = with_neighbours(images, batch.get("neighbours"), is_source)
         bands = dwt(y[0].movedim(3, 0)).movedim(0, 3)[None]
         return bands, task_planes(is_source, is_target, images)[..., 0]
 

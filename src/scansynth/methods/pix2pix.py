@@ -4,7 +4,8 @@ Source: Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional A
 
 Symbol | meaning
 ------ | -------
-x      | sources, (B, K, H, W): 0 where a contrast is the target, unavailable or left out; planes say which are given
+x      | sources, (B, K, H, W): 0 where a contrast is the target, unavailable or left out; planes say which are given;
+       | with n neighbours on each side of each, (B, K (1 + 2n), H, W)
 y      | target image, (B, 1, H, W)
 z      | noise, as dropout in the three deepest levels of the decoder
 G      | generator, G(x, z) in [-1, 1]
@@ -42,7 +43,7 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.networks.pix2pix import Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
@@ -68,6 +69,8 @@ class Pix2PixConfig:
     # (section 3.1), and one sample of a posterior is further from the truth than what G makes with all its features.
     l1_weight: float = 100.0
     """λ, of the L1 loss (Eq. 4)."""
+    neighbours: int = 0
+    """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 2e-4
@@ -96,7 +99,8 @@ class Pix2Pix(AnyToAny):
 
     def __init__(self, config: Pix2PixConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        seen = 3 * len(self.contrasts)  # sources, planes that say which are given, planes that say which is asked for
+        # Sources and their neighbours, planes that say which are given, planes that say which is asked for.
+        seen = (3 + 2 * config.neighbours) * len(self.contrasts)
         self.nets = nn.ModuleDict({
             "generator": Pix2PixUNet(seen, 1, config.channels, halvings=config.halvings, dropout=config.dropout),
             "discriminator": PatchDiscriminator(seen + 1, config.discriminator_channels),
@@ -105,7 +109,7 @@ class Pix2Pix(AnyToAny):
     @classmethod
     def needs_of(cls, config: Pix2PixConfig, contrasts: Sequence[str]) -> Needs:
         """Paired slices; odd sides are met by the skips."""
-        return Slices()
+        return Slices(neighbours=config.neighbours)
 
     @property
     def generator(self) -> Pix2PixUNet:
@@ -140,19 +144,21 @@ class Pix2Pix(AnyToAny):
         """One in the first half of the training, then linearly to zero."""
         return min(1.0, 2 * (1 - progress.fraction))
 
-    def condition(self, images: Tensor, is_source: Tensor, is_target: Tensor) -> Tensor:
+    def condition(self, batch: Batch, is_source: Tensor, is_target: Tensor) -> Tensor:
         """What both networks see of the task.
 
         Args:
-            images: (B, K, *S).
+            batch: `images` (B, K, *S), and `neighbours` (B, K, 2n, *S) where they are asked for.
             is_source: (B, K) bool.
             is_target: (B, K) bool, one true a row.
 
         Returns:
-            x and the planes, (B, 3K, *S): sources, 0 where not given; which are given; which one is asked for.
+            x and the planes, (B, (3 + 2n) K, *S): sources and their neighbours, 0 where not given; which are given;
+            which one is asked for.
         """
+        images = batch["images"]
         planes = task_planes(is_source, is_target, images).expand(-1, -1, *images.shape[2:])
-        return torch.cat([images * as_factors(is_source, images), planes], dim=1)
+        return torch.cat([with_neighbours(images, batch.get("neighbours"), is_source), planes], dim=1)
 
     def judge(self, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
         """Logits of D(x, y), (B, 1, h, w), for each of several y (B, 1, H, W) in one call: weights are read once."""
@@ -163,7 +169,7 @@ class Pix2Pix(AnyToAny):
         """Draw a target and a subset of sources for each sample; one update of D, then one of G (section 3.3)."""
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
-        x = self.condition(images, is_source, is_target)
+        x = self.condition(batch, is_source, is_target)
         y = (images * as_factors(is_target, images)).sum(1, keepdim=True)
         z = [noise.normal(f"z {level}", shape) for level, shape in enumerate(self.generator.dropped(x.shape[2:]))]
         y_hat = self.generator(x, z)
@@ -178,10 +184,9 @@ class Pix2Pix(AnyToAny):
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """One forward pass for each slice; what is dropped, if anything, is drawn for the whole volume first."""
-        images = batch["images"]
         is_source, is_target = self.task(batch["available"], target)
-        *size, depth = images.shape[2:]
+        *size, depth = batch["images"].shape[2:]
         shapes = self.generator.dropped(size) if self.stochastic else []
         z = [noise.normal(f"z {level}", (*shape, depth)) for level, shape in enumerate(shapes)]
-        x = self.condition(images, is_source, is_target)
+        x = self.condition(batch, is_source, is_target)
         return Made(windows.map(lambda x, *z: self.generator(x, z), x, *z))

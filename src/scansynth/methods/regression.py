@@ -6,7 +6,8 @@ with the residual blocks of `networks/unet.py`. It is no paper's method: it is w
 Symbol | meaning
 ------ | -------
 x      | target image, (B, 1, *S)
-y      | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out
+y      | sources, (B, K, *S): 0 where a contrast is the target, unavailable or left out; with n neighbours on each side
+       | of each, (B, K (1 + 2n), *S)
 """
 
 from collections.abc import Sequence
@@ -18,14 +19,14 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 from scansynth.units import Slices
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegressionConfig:
     """Settings of the regression U-Net."""
 
@@ -35,6 +36,8 @@ class RegressionConfig:
     """Width of each level over the base width."""
     blocks: int = 1
     """Residual blocks a level."""
+    neighbours: int = 0
+    """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 5e-4
@@ -57,7 +60,8 @@ class Regression(AnyToAny):
         super().__init__(config, contrasts)
         unet = UNet(
             2,
-            3 * len(self.contrasts),  # sources, planes that say which are given, planes that say which is asked for
+            # Sources and their neighbours, planes that say which are given, planes that say which is asked for.
+            (3 + 2 * config.neighbours) * len(self.contrasts),
             1,
             channels=config.channels,
             multipliers=config.multipliers,
@@ -69,7 +73,7 @@ class Regression(AnyToAny):
     @classmethod
     def needs_of(cls, config: RegressionConfig, contrasts: Sequence[str]) -> Needs:
         """Paired slices."""
-        return Slices(size_multiple=2 ** (len(config.multipliers) - 1))
+        return Slices(size_multiple=2 ** (len(config.multipliers) - 1), neighbours=config.neighbours)
 
     @property
     def stochastic(self) -> bool:
@@ -88,7 +92,7 @@ class Regression(AnyToAny):
         """The estimate x̂ in [-1, 1].
 
         Args:
-            y: sources, (B, K, *S), 0 where not given.
+            y: sources, with their neighbours where there are some, 0 where not given.
             is_source: (B, K) bool.
             is_target: (B, K) bool, one true a row.
 
@@ -103,14 +107,14 @@ class Regression(AnyToAny):
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
         x = (images * as_factors(is_target, images)).sum(1, keepdim=True)
-        x_hat = self.predict(images * as_factors(is_source, images), is_source, is_target)
+        y = with_neighbours(images, batch.get("neighbours"), is_source)
+        x_hat = self.predict(y, is_source, is_target)
         update("G", {"l1": (x_hat - x).abs().mean()})
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """One forward pass for each window; nothing is drawn."""
-        images, available = batch["images"], batch["available"]
-        is_source, is_target = self.task(available, target)
-        y = images * as_factors(is_source, images)
+        is_source, is_target = self.task(batch["available"], target)
+        y = with_neighbours(batch["images"], batch.get("neighbours"), is_source)
         return Made(
             windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
         )

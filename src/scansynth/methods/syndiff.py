@@ -32,6 +32,12 @@ variant         | what guides a diffusive generator                      | sourc
 `unconditional` | nothing; one contrast, the same pixel loss             | Table VI
 `non-diffusive` | there is none: the non-diffusive module translates     | Table VII, last row
 
+With `neighbours` the slices beside an acquired guide are given with it (2.5D): of the supervised variant alone.
+Unpaired, a guide is estimated in training, slice by slice, and acquired in synthesis. Slices beside it would have to be
+estimated, too: they would flicker as the translator's slices do, acquired ones do not, and what would be learnt of how
+neighbours hang together would be wrong in synthesis. A translator could not take neighbours either: its cycle goes back
+from a translated slice, which has none (Eq. 21).
+
 An adversarial weight of 0 leaves the discriminators out: `adversarial_weight_diffusive=0` is the ℓ1 projector of
 Table VI, 0 for both modules the second row of Table VII.
 """
@@ -52,6 +58,7 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from scansynth.method import Batch, Made, Method, Progress, Update
+from scansynth.methods.any_to_any import with_neighbours
 from scansynth.needs import Needs
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork
@@ -71,6 +78,8 @@ class SynDiffConfig:
     (section VI-C), or nothing (Table VI); or the non-diffusive module alone (Table VII)."""
     networks: Literal["paper", "public"] = "paper"
     """Architecture of the paper (section IV-B.1), or of the public release (`networks/public_syndiff.py`)."""
+    neighbours: int = 0
+    """Slices on each side of the guide that are given with it, as further channels (2.5D); supervised alone."""
     steps: int = 1000
     """T, forward steps of the diffusion."""
     step_size: int = 250
@@ -155,14 +164,15 @@ class DiffusiveGenerator(nn.Module):
             "blocks": config.blocks,
             "attention_levels": config.attention_levels,
         }
+        seen = 1 if config.variant == "unconditional" else 2 + 2 * config.neighbours
         if config.networks == "public":
             self.mapping = MappingNetwork(config.z_width, config.latent_width, layers=4)
-            self.unet = public_unet(**shape, latent_width=config.latent_width)
+            self.unet = public_unet(**shape, latent_width=config.latent_width, seen=seen)
         else:
             self.mapping = MappingNetwork(config.z_width, config.latent_width)
             self.unet = UNet(
                 2,
-                1 if config.variant == "unconditional" else 2,
+                seen,
                 1,
                 **shape,
                 time_width=config.time_width,
@@ -174,7 +184,7 @@ class DiffusiveGenerator(nn.Module):
 
         Args:
             x_t: noisy target, (B, 1, H, W).
-            y: guiding source, (B, 1, H, W); None where there is none.
+            y: guiding source, (B, 1, H, W), or with its neighbours (B, 1 + 2n, H, W); None where there is none.
             t: times, (B,).
             z: standard normal latents, (B, z_width).
 
@@ -227,7 +237,13 @@ class SynDiff(Method):
     def needs_of(cls, config: SynDiffConfig, contrasts: Sequence[str]) -> Needs:
         """Slices, paired where supervised; the translators halve them twice."""
         paired = config.variant in ("supervised", "unconditional")
-        return Slices(paired=paired, size_multiple=max(2 ** (len(config.multipliers) - 1), 4))
+        if config.neighbours and config.variant != "supervised":
+            raise InputError(
+                f"SynDiff ({config.variant}): neighbours stand beside an acquired guide, which only the supervised "
+                "variant has in training; leave neighbours out, or take a recipe …_supervised"
+            )
+        multiple = max(2 ** (len(config.multipliers) - 1), 4)
+        return Slices(paired=paired, size_multiple=multiple, neighbours=config.neighbours)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -298,7 +314,8 @@ class SynDiff(Method):
                     estimate[contrast] = self.nets[f"translator_{contrast}"](x0[self.other(contrast)])
         reverse: dict[str, _Reverse] = {}  # by target
         if diffusive_trains:
-            guides = {"unpaired": estimate, "supervised": x0}.get(config.variant)
+            acquired = {contrast: self.guide(batch, contrast) for contrast in self.contrasts}
+            guides = {"unpaired": estimate, "supervised": acquired}.get(config.variant)
             for target in self.contrasts:
                 y = guides[self.other(target)] if guides else None
                 reverse[target] = self.reverse_step(target, x0[target], y, noise)
@@ -366,6 +383,13 @@ class SynDiff(Method):
         logits = net(pairs, t, count) if isinstance(net, DiffusiveDiscriminator) else net(pairs, t)
         return logits.chunk(count)
 
+    def guide(self, batch: Batch, contrast: str) -> Tensor:
+        """An acquired source, (B, 1, *S), or with its neighbours (B, 1 + 2n, *S)."""
+        own = [self.contrasts.index(contrast)]
+        if not self.config.neighbours:
+            return batch["images"][:, own]
+        return with_neighbours(batch["images"][:, own], batch["neighbours"][:, own], batch["available"][:, own])
+
     def other(self, contrast: str) -> str:
         """The run's other contrast."""
         return self.contrasts[1 - self.contrasts.index(contrast)]
@@ -381,7 +405,7 @@ class SynDiff(Method):
         index = self.contrasts.index(self.other(target))
         if not batch["available"][:, index].all():
             raise InputError(f"SynDiff makes {target} from {self.other(target)}, which is not given")
-        y = batch["images"][:, [index]]
+        y = self.guide(batch, self.other(target))
         if not self.is_diffusive:
             return Made(windows.map(self.nets[f"translator_{target}"], y))
 
@@ -391,7 +415,7 @@ class SynDiff(Method):
                 lambda x_t, y, z: self.estimate_x0(target, x_t, y, t.expand(len(y)), z.flatten(1)), x_t, y, z
             )
 
-        x_T = noise.normal("x_T", y.shape[1:])
+        x_T = noise.normal("x_T", (1, *y.shape[2:]))
         return Made(samplers.ancestral(self.schedule, denoise, x_T, self.sampling_times(), noise))
 
     def generate_slices(self, size: Sequence[int], noise: Noise) -> Tensor:

@@ -37,6 +37,7 @@ def public_unet(
     *,
     attention_levels: Sequence[int] = (4,),
     latent_width: int = 256,
+    seen: int = 2,
 ) -> UNet:
     """NCSN++ (Song et al. 2021, appendix H) as DDGAN has it: both norms modulated, no Fourier features.
 
@@ -47,13 +48,14 @@ def public_unet(
         attention_levels: levels with self-attention. The release attends where a side has 16 values: level 4 of images
             of 256, level 2 of images of 64.
         latent_width: width of the latent w.
+        seen: channels of x_t and y together; more than the release's 2 where neighbouring slices stand beside y.
 
     Returns:
-        A network (x_t, y) → x̂0, (B, 2, H, W) → (B, 1, H, W), before its tanh.
+        A network (x_t, y) → x̂0, (B, seen, H, W) → (B, 1, H, W), before its tanh.
     """
     return UNet(
         2,
-        2,
+        seen,
         1,
         channels=channels,
         multipliers=multipliers,

@@ -1,6 +1,7 @@
 """Recipes: complete named runs. A recipe is a function that returns settings; one file a paper."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from scansynth.config import RunConfig
@@ -39,6 +40,26 @@ RECIPES: dict[str, Recipe] = {
     },
 }
 """Recipes by name: functions that return the settings of a run."""
+
+BESIDE = (
+    "regression_small", "pix2pix_small", "ddpm_x0_small", "mrdiff_small", "ldm_small", "cola_diff_small",
+    "syndiff_small_supervised",
+)  # fmt: skip
+"""Recipes that stand in the table with neighbouring slices, too, as `…_25d`."""
+
+
+def _in_25d(name: str) -> Recipe:
+    base = RECIPES[name]
+
+    def recipe() -> RunConfig[Any]:
+        config = base()
+        return replace(config, settings=replace(config.settings, neighbours=1))
+
+    recipe.__doc__ = f"{name} in 2.5D: of each source the slices below and above are given, too."
+    return recipe
+
+
+RECIPES |= {f"{name}_25d": _in_25d(name) for name in BESIDE}
 
 
 def find_recipe(name: str) -> RunConfig[Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scansynth.errors import InputError
+from scansynth.metrics.coherence import slice_steps
 from scansynth.sets.volume_sets import VolumeSet, check_comparable
 
 RESAMPLES = 10_000
@@ -87,11 +88,6 @@ def _figure(ratio: Ratio) -> str:
     if math.isnan(ratio.interval[0]):
         return f"{ratio.value:.3f}"
     return f"{ratio.value:.3f} (95 % interval {ratio.interval[0]:.3f} to {ratio.interval[1]:.3f})"
-
-
-def slice_steps(volume: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of each axial slice to the one below it, (Z − 1,) float64."""
-    return np.abs(np.diff(volume.astype(np.float64), axis=2)).mean((0, 1))
 
 
 def borders_of(stages: Sequence[int]) -> tuple[int, ...]:

@@ -65,6 +65,13 @@ class FirstStage(nn.Module):
         """Latents (N, c, H/f, W/f) → images (N, 1, H, W), unbounded."""
         return self.autoencoder.decode(latent * self.deviation[:, None, None])
 
+    @torch.no_grad()
+    def background(self, size: Sequence[int]) -> Tensor:
+        """The latent of a slice (H, W) that shows nothing, (c, H/f, W/f), on the CPU: what lies beside a volume."""
+        device = next(self.autoencoder.parameters()).device  # which `compute_latents` moves, and the deviation not
+        latent = self.autoencoder.encode(-torch.ones(1, 1, *size, device=device))[0].cpu()
+        return latent / self.deviation.cpu()[:, None, None]
+
     @classmethod
     def of_run(cls, run: Path, cohort: Cohort, config: RunConfig[Any]) -> "FirstStage":
         """The autoencoder of a run folder; its deviation is not known yet.
