@@ -1,22 +1,22 @@
-"""Every small recipe of translation, trained for as many processor minutes, drawn and measured; by several versions.
+"""Every small recipe of translation, trained at equal cost, drawn and measured; by several versions of the package.
 
     python benchmarks/image_quality.py prepare runs/quality
-    python benchmarks/image_quality.py draw runs/quality --arm after --minutes 3
-    PYTHONPATH=OTHER/src python benchmarks/image_quality.py draw runs/quality --arm before --minutes 3
+    python benchmarks/image_quality.py draw runs/quality --arm after
+    PYTHONPATH=OTHER/src python benchmarks/image_quality.py draw runs/quality --arm before
     python benchmarks/image_quality.py table runs/quality --arm before after -o benchmarks/results/image-quality.json
 
 `draw` trains one recipe and seed after the other and keeps what each makes of the test subjects: a draw, the mean given
 the sources where the method gives it in one call, and of the first subjects more draws. It asks little of the package,
 so that an older version draws too, whose images `table` then measures as it does all others: protocol `default`, and
-jumps between slices and coverage of intervals beside it. Steps are those that fit into the minutes by processor time,
-which other programs hardly change; one thread. Stopped, the same command goes on. With --cohort a prepared one in place
-of the phantoms; subjects are not named.
+jumps between slices and coverage of intervals beside it. Each training costs as much as `--steps` steps of
+`regression_small`: processor seconds of a step of both are measured in turns. One thread. Stopped, the same command
+goes on. With --cohort a prepared one in place of the phantoms; subjects are not named.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,14 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
+from scansynth.devices import Processes
 from scansynth.evaluation.tasks import synthesise
 from scansynth.method import Progress
 from scansynth.recipes import find_recipe
 from scansynth.synthesis.run import Run
 from scansynth.training.engine import Engine
 from scansynth.training.loop import step
-from scansynth.training.parts import make_parts
+from scansynth.training.parts import find_first_stage, make_parts
 from scansynth.training.train import train
 
 RECIPES = (
@@ -48,9 +49,9 @@ FIRST_STAGE = "autoencoder_small"
 PHANTOMS = "phantoms"
 SPLIT = {"train": 24, "val": 5, "test": 24}
 SOURCE, TARGET = "T1w", "T2w"
-DRAWS, OFTEN = 4, 4
+DRAWS, OFTEN = 4, 2
 """Draws of each of the first `OFTEN` test subjects; of the others one."""
-WARM_UP, TRIED = 2, 8
+WARM_UP, TURNS = 2, 9
 CPU = torch.device("cpu")
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where phantoms, runs and figures lie")
     parser.add_argument("--arm", nargs="+", default=["after"], help="names of versions")
     parser.add_argument("--cohort", type=Path, help="a prepared cohort in place of the phantoms")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of the processor, each training")
+    parser.add_argument("--steps", type=int, default=1000, help="of the regression, which each training costs")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
@@ -71,14 +72,14 @@ def main() -> None:
         return
     cohort = Cohort.open(arguments.cohort or arguments.folder / PHANTOMS)
     places = [
-        (arm, seed, recipe, arguments.folder / f"{cohort.folder.name}-{arguments.minutes:g}" / arm / f"{recipe}-{seed}")
+        (arm, seed, recipe, arguments.folder / f"{cohort.folder.name}-{arguments.steps}" / arm / f"{recipe}-{seed}")
         for seed in arguments.seeds
         for recipe in arguments.recipes
         for arm in arguments.arm
     ]
     if arguments.action == "draw":
         for _, seed, recipe, place in places:
-            draw(recipe, seed, cohort, place, arguments.minutes)
+            draw(recipe, seed, cohort, place, arguments.steps)
         return
     from image_quality_figures import copied, figures  # newer than what may draw
 
@@ -88,7 +89,7 @@ def main() -> None:
             rows.append({"arm": arm, "recipe": recipe, "seed": seed, **figures(place, cohort, SOURCE, TARGET)})
             print(json.dumps(rows[-1]), flush=True)
     save(arguments.output, {
-        "cohort": cohort.folder.name, "minutes": arguments.minutes, "direction": f"{SOURCE}→{TARGET}",
+        "cohort": cohort.folder.name, "regression_steps": arguments.steps, "direction": f"{SOURCE}→{TARGET}",
         "subjects": {split: len(cohort.subjects(split)) for split in SPLIT}, "results": rows,
     })  # fmt: skip
 
@@ -106,15 +107,15 @@ def phantoms(folder: Path) -> Cohort:
     return build_cohort(replace(listing, subjects=subjects), folder / PHANTOMS, Preparation(size=(64, 80, 16)))
 
 
-def draw(recipe: str, seed: int, cohort: Cohort, place: Path, minutes: float) -> None:
+def draw(recipe: str, seed: int, cohort: Cohort, place: Path, steps: int) -> None:
     """Train a recipe and keep its images, one file a subject: `draws` (n, X, Y, Z) and, of some methods, `mean`."""
     if (place / "drawn.json").exists():
         return
     first_stage = None
     if find_recipe(recipe).method in ("ldm", "cola_diff"):
         first_stage = place.parent / f"{FIRST_STAGE}-{seed}"
-        trained(FIRST_STAGE, seed, cohort, first_stage, minutes, None)
-    config = trained(recipe, seed, cohort, place / "run", minutes, first_stage)
+        trained(FIRST_STAGE, seed, cohort, first_stage, steps, None)
+    config = trained(recipe, seed, cohort, place / "run", steps, first_stage)
     run, seconds = Run.load(place / "run", "cpu"), {}
     for number, subject in enumerate(cohort.subjects("test")):
         path = place / f"{number:02}.npz"
@@ -137,20 +138,19 @@ def draw(recipe: str, seed: int, cohort: Cohort, place: Path, minutes: float) ->
 
 def synthesised(run: Run, cohort: Cohort, subject: str, samples: Any) -> list[Any]:
     """Images of a subject from the source alone."""
-    return synthesise(run, cohort, subject, target=TARGET, seed=0, samples=samples, given=(SOURCE,))[0]
+    crop = cohort.crop(subject, (SOURCE,))
+    return synthesise(run, cohort, subject, target=TARGET, seed=0, samples=samples, given=(SOURCE,), crop=crop)[0]
 
 
-def trained(
-    recipe: str, seed: int, cohort: Cohort, run: Path, minutes: float, first_stage: Path | None
-) -> RunConfig[Any]:
-    """Train a recipe for the minutes; one validation, at the end."""
+def trained(recipe: str, seed: int, cohort: Cohort, run: Path, steps: int, first_stage: Path | None) -> RunConfig[Any]:
+    """Train a recipe at the cost of so many steps of the regression; one validation, at the end."""
     base = find_recipe(recipe)
     data = replace(base.data, defaults="adni") if base.method == "mrdiff" else base.data
     config = replace(base, contrasts=(SOURCE, TARGET), data=data, seed=seed)
     budget = run.with_name(f"{run.name}-steps.json")
     if not budget.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
-        budget.write_text(json.dumps(int(60 * minutes / seconds_a_step(config, cohort, first_stage))))
+        budget.write_text(json.dumps(round(steps / relative_cost(config, cohort, first_stage))))
     training = replace(
         config.training, steps=json.loads(budget.read_text()), threads=1, checkpoint_every=None,
         validate_every=1_000_000, validation_slices=1,
@@ -158,30 +158,33 @@ def trained(
     return train(replace(config, training=training), cohort, run, device=CPU, first_stage=first_stage)
 
 
-def seconds_a_step(config: RunConfig[Any], cohort: Cohort, first_stage: Path | None) -> float:
-    """Processor seconds of a training step; the median of some, at progress all over a training."""
-    from scansynth.devices import Processes
-    from scansynth.training.parts import find_first_stage
+def relative_cost(config: RunConfig[Any], cohort: Cohort, first_stage: Path | None) -> float:
+    """Processor seconds of a training step over those of the regression, in turns: the median of ratios."""
+    other = replace(find_recipe("regression_small"), contrasts=(SOURCE, TARGET))
+    own, reference = stepper(config, cohort, first_stage), stepper(other, cohort, None)
+    ratios = []
+    for number in range(WARM_UP + TURNS):
+        share = max(number - WARM_UP, 0) / TURNS
+        ratios.append(own(number, share) / reference(number, share))
+    return float(np.median(ratios[WARM_UP:]))
 
+
+def stepper(config: RunConfig[Any], cohort: Cohort, first_stage: Path | None) -> Callable[[int, float], float]:
+    """Makes the training step of a number, at a share of the training; tells its processor seconds."""
     processes = Processes(CPU)
     stage = find_first_stage(config, cohort, Path("nowhere"), given=first_stage, overwrite=False, processes=processes)
     method, dataset = make_parts(config, cohort, processes, first_stage=stage)
-    engine, size, seconds = Engine(method, CPU, "float32"), config.training.batch_size, []
-    for number in range(WARM_UP + TRIED):
+    engine, size = Engine(method, CPU, "float32"), config.training.batch_size
+
+    def one(number: int, share: float) -> float:
         begun = time.process_time()
         items = [dataset[number * size + place] for place in range(size)]
         batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        at = int(max(number - WARM_UP, 0) / TRIED * config.training.steps)
-        step(engine, batch, config, number, Progress(at, config.training.steps, 0.0))
-        seconds.append(time.process_time() - begun)
-    return float(np.median(seconds[WARM_UP:]))
+        progress = Progress(int(share * config.training.steps), config.training.steps, 0.0)
+        step(engine, batch, config, number, progress)
+        return time.process_time() - begun
 
-
-def drawn(place: Path) -> Iterator[dict[str, np.ndarray]]:
-    """What was kept, in the order of the test subjects."""
-    for path in sorted(place.glob("[0-9][0-9].npz")):
-        with np.load(path, allow_pickle=False) as file:
-            yield dict(file)
+    return one
 
 
 if __name__ == "__main__":
