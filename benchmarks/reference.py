@@ -395,16 +395,35 @@ class Reference:
             optimizer.step()
         return loss.detach()
 
-    @torch.no_grad()
     def slice(self) -> Tensor:
         """One slice of the release's contrast 1 from one of contrast 2, (1, 1, H, W): four calls, from noise."""
-        source = self.images[1][:1]
+        return self.translate(self.images[1][:1], 0)
+
+    @torch.no_grad()
+    def translate(self, source: Tensor, target: int) -> Tensor:
+        """Slices of the contrast numbered `target` from slices of the other one, (n, 1, H, W)."""
         x = torch.randn_like(source)
         for step in reversed(range(CALLS)):
-            t = torch.full((1,), step)
-            latent = torch.randn(1, SETTINGS["nz"])
-            x = self.process.posterior(self.generators[0](torch.cat([x, source], dim=1), t, latent)[:, :1], x, t)
+            t = torch.full((len(source),), step)
+            latent = torch.randn(len(source), SETTINGS["nz"])
+            x0 = self.generators[target](torch.cat([x, source], dim=1), t, latent)[:, :1]
+            x = self.process.posterior(x0, x, t)
         return x
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Of the generators, whose averages they hold, then of the discriminators."""
+        return [*self._generator_optimizers, *self._judge_optimizers, *self._patch_judge_optimizers]
+
+    @contextlib.contextmanager
+    def averages(self) -> Iterator[None]:
+        """Inside, the generators hold their moving averages, as in the release's synthesis."""
+        for optimizer in self._generator_optimizers:
+            optimizer.swap_parameters_with_ema(store_params_in_ema=True)
+        try:
+            yield
+        finally:
+            for optimizer in self._generator_optimizers:
+                optimizer.swap_parameters_with_ema(store_params_in_ema=True)
 
 
 def sum_of(terms: Iterator[Tensor]) -> Tensor:
