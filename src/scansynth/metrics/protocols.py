@@ -130,7 +130,7 @@ PROTOCOLS = {
     for protocol in (
         Protocol(
             name="default",
-            version=1,
+            version=2,
             source="scansynth",
             unit="volume",
             intensities=_AS_PREPARED,
@@ -170,7 +170,7 @@ PROTOCOLS = {
         ),
         Protocol(
             name="mrdiff",
-            version=1,
+            version=2,
             source="MRDiff (Shin et al.); range assumed",
             unit="slice",
             intensities=_AS_PREPARED,
