@@ -151,7 +151,7 @@ def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     found = evaluate([run], cohort, protocol="syndiff", pictures=0)
     write_evaluation(found, tmp_path / "out")
     text = (tmp_path / "out" / "regions.md").read_text()
-    assert "protocol `default`, version 1" in text
+    assert f"protocol `default`, version {VERSION}" in text
     rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in text.splitlines() if line.startswith("| seg ")]
     assert rows == [
         ["seg", "copied source", "T2w→T1w", "1 of 1"], ["seg", "run", "T2w→T1w", "1 of 1"],
