@@ -1,9 +1,8 @@
 """The verdict on memorised volumes: which planted copies are found, and how often a new person is called one.
 
-    python benchmarks/memorisation.py -o benchmarks/results/memorisation.json
-    python benchmarks/memorisation.py --real DATA -o benchmarks/results/memorisation-real.json
+    python benchmarks/memorisation.py --real DATA -o benchmarks/results/memorisation.json
 
-Phantoms (T1w, 60×72×60 voxels of 3 mm) or real heads (a folder of NIfTI files, T1w, resampled to 2.8 mm) are split into
+Phantoms (T1w, 60×72×60 voxels of 3 mm) and real heads (a folder of NIfTI files, T1w, resampled to 2.8 mm) are split into
 training, held-out and new people. Of four training people each change makes a planted copy:
 
 - noise: Rician, deviation in per cent of the brightest voxels; gamma; bias: a smooth field of factors, 1 ± so many per
@@ -32,7 +31,7 @@ from scipy import ndimage
 from measuring import save
 from scansynth.data.phantom import make_phantom
 from scansynth.data.volume import Volume
-from scansynth.sets.memorisation import CLEAR, COPY, Memorisation, Nearest, find_memorised
+from scansynth.sets.memorisation import CLEAR, COPY, MIXED, Memorisation, Nearest, find_memorised
 from scansynth.sets.registration import Map, warped
 from scansynth.sets.volume_sets import VolumeSet
 
@@ -86,37 +85,42 @@ NEW: dict[str, Change] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=Path, help="folder of NIfTI files of heads, 52 or more; phantoms without it")
+    parser.add_argument(
+        "--real", type=Path, help="folder of NIfTI files of heads, 52 or more; only phantoms without it"
+    )
     parser.add_argument("--people", type=int, default=64, help="training 36, held out 12, new ones the rest")
     parser.add_argument("--copied", type=int, default=COPIED, help="training people that are copied")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    people = heads(arguments.real, arguments.people) if arguments.real else phantoms(arguments.people)
+    cohorts = {"phantoms": (phantoms(arguments.people), 3.0)}
+    if arguments.real:
+        cohorts["real heads"] = heads(arguments.real, arguments.people), SPACING
+    content = {name: measured(*one, arguments.copied) for name, one in cohorts.items()}
+    save(arguments.output, {"capability": torch.backends.cpu.get_cpu_capability(), **content})
+
+
+def measured(people: list[np.ndarray], spacing: float, copied: int) -> dict[str, object]:
+    """Grades of all planted and new volumes of one cohort."""
     begun = time.perf_counter()
-    found, what = search(people, arguments.copied)
-    seconds = time.perf_counter() - begun
+    found, what = search(people, copied)
     rows = [row(kind, found, what) for kind in (*CHANGES, *NEW)]
     for one in rows:
         print(json.dumps(one, ensure_ascii=False), flush=True)
     by_one, by_two = ([round(v, 4) for v in sorted(values)] for values in held_out(found))
-    content = {
-        "volumes": "T1w of real heads" if arguments.real else "T1w of phantoms",
+    return {
         "shape": list(people[0].shape),
-        "spacing_mm": SPACING if arguments.real else 3.0,
+        "spacing_mm": spacing,
         "training": TRAINING,
         "held_out": HELD_OUT,
         "new": len(people) - TRAINING - HELD_OUT,
-        "copied": arguments.copied,
-        "constants": {"COPY": COPY, "CLEAR": CLEAR},
-        "seconds": round(seconds),
-        "capability": torch.backends.cpu.get_cpu_capability(),
+        "copied": copied,
+        "constants": {"COPY": COPY, "CLEAR": CLEAR, "MIXED": MIXED},
+        "seconds": round(time.perf_counter() - begun),
         "held_out_unexplained": {"by_one": by_one, "by_two": by_two},
-        "verdict": found.verdict() if not arguments.real else "",
         "results": rows,
     }
-    save(arguments.output, content)
 
 
 def phantoms(count: int) -> list[np.ndarray]:

@@ -268,7 +268,8 @@ class Memorisation:
     def verdict(self) -> str:
         """In words, with counts."""
         n, parts = len(self.generated), []
-        for grade, whose in (("copy", "a copy of a training volume"), ("blend", "a blend of two training volumes")):
+        whose: dict[Grade, str] = {"copy": "a copy of a training volume", "blend": "a blend of two training volumes"}
+        for grade, what in whose.items():
             if found := self.graded(grade):
                 verb = "is" if len(found) == 1 else "are, each,"
                 of = [
@@ -277,7 +278,7 @@ class Memorisation:
                 ]
                 most = max(one.by_two if grade == "blend" else one.match.unexplained for one in found)
                 parts.append(
-                    f"{len(found)} of {n} synthetic volumes {verb} {whose}: {_listed(of, len(found))}. At most "
+                    f"{len(found)} of {n} synthetic volumes {verb} {what}: {_listed(of, len(found))}. At most "
                     f"{100 * most:.2g} % of their detail is not the training volume's; {self._people(grade)}."
                 )
         if not parts:
