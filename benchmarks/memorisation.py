@@ -2,8 +2,8 @@
 
     python benchmarks/memorisation.py --real DATA -o benchmarks/results/memorisation.json
 
-Phantoms (T1w, 60×72×60 voxels of 3 mm) and real heads (a folder of NIfTI files, T1w, resampled to 2.8 mm) are split into
-training, held-out and new people. Of four training people each change makes a planted copy:
+Phantoms (T1w, 60×72×60 voxels of 3 mm) and real heads (a folder of NIfTI files, T1w, resampled to 2.8 mm) are split
+into training, held-out and new people. Of four training people each change makes a planted copy:
 
 - noise: Rician, deviation in per cent of the brightest voxels; gamma; bias: a smooth field of factors, 1 ± so many per
   cent; blur: Gaussian, deviation in voxels;
