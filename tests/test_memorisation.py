@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from scansynth.data.phantom import make_phantom
 from scansynth.errors import InputError
 from scansynth.sets.features import DERIVATIVE_PYRAMID
-from scansynth.sets.memorisation import Detail, aligned, centred, find_memorised, threshold_of
+from scansynth.sets.memorisation import Detail, aligned, centred, find_memorised
 from scansynth.sets.memorisation_tables import (
     closest,
     embedding_vectors,
@@ -30,6 +30,7 @@ from scansynth.sets.registration import (
     tissue,
     warped,
 )
+from scansynth.sets.thresholds import threshold_of
 from scansynth.sets.volume_sets import VolumeSet
 
 SHAPE = (30, 36, 28)

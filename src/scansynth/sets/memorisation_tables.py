@@ -16,16 +16,15 @@ from scansynth.sets.memorisation import (
     ALARMING,
     CLEAR,
     COPY,
-    FEWEST,
     MEANING,
     Memorisation,
     Nearest,
-    Threshold,
     aligned,
     centred,
 )
 from scansynth.sets.registration import standardised
 from scansynth.sets.set_pictures import pair_rows
+from scansynth.sets.thresholds import FEWEST, Threshold
 from scansynth.sets.volume_sets import VolumeSet
 
 MOST = 200
