@@ -196,7 +196,11 @@ def test_tests_by_slice_are_of_protocols_of_slices_only(tmp_path, capsys):
     figures = {column: np.ones(1) for column in PROTOCOLS["default"].columns}
     results = [
         Result(
-            label, ("T1w",), "T2w", f"test-{k}", Measurement(protocol="default", protocol_version=2, figures=figures)
+            label,
+            ("T1w",),
+            "T2w",
+            f"test-{k}",
+            Measurement(protocol="default", protocol_version=PROTOCOLS["default"].version, figures=figures),
         )
         for label in ("plain", "better")
         for k in range(8)

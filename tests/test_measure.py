@@ -60,8 +60,9 @@ def test_the_command_tells_new_heads_from_copies(heads, sets, tmp_path, capsys):
     assert main(["measure", "--set", *map(str, sets), "--cohort", str(heads.folder), "-o", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     verdicts = {label: json.loads((tmp_path / label / "memorisation.json").read_text()) for label in ("new", "copies")}
-    assert len(verdicts["copies"]["near_by_ms_ssim"]) == 4
-    assert len(verdicts["new"]["near_by_ms_ssim"]) < 2
+    assert verdicts["copies"]["n_copy"] == 4
+    assert (verdicts["new"]["n_copy"], verdicts["new"]["n_blend"]) == (0, 0)
+    assert verdicts["new"]["n_near"] < 2
     assert verdicts["copies"]["verdict"] in printed
     rows = json.loads((tmp_path / "sets.json").read_text())
     assert [row["label"] for row in rows] == ["real, held out", "new", "copies", "real, train"]
@@ -94,8 +95,10 @@ def test_what_does_not_fit_is_refused(heads, sets, tmp_path):
     few = build_cohort(
         find_subjects(heads.folder.parent / "scans"), tmp_path / "few", heads.settings, fractions=(0.75, 0.125, 0.125)
     )
-    with pytest.raises(InputError, match=r"5 or more are needed.*--no-memorisation"):
-        measure_generated([other], few, tmp_path / "out")
+    found = measure_generated([other], few, tmp_path / "few-out")
+    assert "2 of 2 synthetic volumes are, each, a copy" in found.memorisation["other"].verdict()
+    (only,) = found.memorisation.values()
+    assert only.near is None
     assert not (tmp_path / "out").exists()
 
 

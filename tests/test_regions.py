@@ -17,14 +17,17 @@ from scansynth.evaluation.regions import Region, measure_regions, regions_of, wr
 from scansynth.evaluation.tables import Result
 from scansynth.evaluation.write import write_evaluation
 from scansynth.metrics.cases import Case, brain
-from scansynth.metrics.protocols import Measurement
+from scansynth.metrics.protocols import PROTOCOLS, Measurement
 from scansynth.training.train import train
 
 SHAPE = (48, 40, 36)
+VERSION = PROTOCOLS["default"].version
 
 
 def result(subject="test-1", label="run"):
-    return Result(label, ("T1w",), "T2w", subject, Measurement(protocol="default", protocol_version=1, figures={}))
+    return Result(
+        label, ("T1w",), "T2w", subject, Measurement(protocol="default", protocol_version=VERSION, figures={})
+    )
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ def test_a_region_without_a_voxel_is_left_out_and_counted(pair, masks, tmp_path)
     assert {line["subject"] for line in lines if line["region"] == "seg-4"} == {"test-1"}
     (mae,) = [one for one in lines if (one["subject"], one["region"], one["figure"]) == ("test-2", "seg-1", "mae")]
     assert float(mae["value"]) == found[4].figures["mae"]
-    assert (mae["protocol"], mae["protocol_version"], mae["n_voxels"]) == ("default", "2", "216")
+    assert (mae["protocol"], mae["protocol_version"], mae["n_voxels"]) == ("default", str(VERSION), "216")
 
 
 def test_a_mask_of_ones_is_one_region(pair, tmp_path):
@@ -164,7 +167,7 @@ def test_a_cohort_with_masks_is_evaluated_by_region(tiny, tmp_path):
     found = evaluate([run], cohort, protocol="syndiff", pictures=0)
     write_evaluation(found, tmp_path / "out")
     text = (tmp_path / "out" / "regions.md").read_text()
-    assert "protocol `default`, version 2" in text
+    assert f"protocol `default`, version {VERSION}" in text
     rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in text.splitlines() if line.startswith("| seg ")]
     assert rows == [
         ["seg", "copied source", "T2w→T1w", "1 of 1"], ["seg", "run", "T2w→T1w", "1 of 1"],

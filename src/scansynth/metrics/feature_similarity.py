@@ -135,16 +135,25 @@ def lower_median(values: Tensor) -> Tensor:
     return values.new_tensor(np.partition(near, middle - below)[middle - below])
 
 
+def frequencies(side: int) -> Tensor:
+    """Frequencies of a side as Kovesi's code and FSIM's have them, cycles a pixel in the transform's order, float64.
+
+    An odd side's are divided by side − 1 in place of side, so that the largest is ½ there too.
+    """
+    true = torch.fft.fftfreq(side, dtype=torch.float64)
+    return true * (side / (side - 1)) if side % 2 and side > 1 else true
+
+
 @lru_cache(maxsize=4)
 def filters(size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, list[float], list[float]]:
-    """Log-Gabor filters in the frequency domain.
+    """Log-Gabor filters in the frequency domain, on Kovesi's grid (`frequencies`).
 
     Returns:
         The filters, each value twice, for real and imaginary parts of a spectrum (orientations, scales, H, W, 2);
         for each orientation what white noise of unit power adds to the squared energy, and the power of the finest
         filter.
     """
-    fy, fx = torch.meshgrid(*(torch.fft.fftfreq(side, dtype=torch.float64) for side in size), indexing="ij")
+    fy, fx = torch.meshgrid(*(frequencies(side) for side in size), indexing="ij")
     radius, angle = torch.hypot(fx, fy), torch.atan2(-fy, fx)
     radius[0, 0] = 1.0
     low_pass = 1 / (1 + (radius / 0.45) ** 30)

@@ -186,7 +186,7 @@ PROTOCOLS = {
         ),
         Protocol(
             name="mrdiff",
-            version=1,
+            version=2,
             source="MRDiff (Shin et al.); range assumed",
             unit="slice",
             intensities=_AS_PREPARED,

@@ -8,8 +8,8 @@ from scansynth.metrics.protocols import PROTOCOLS
 from scansynth.report.page import pictures, render
 from scansynth.sets.coherence import Coherence
 from scansynth.sets.measure import MeasuredSets
-from scansynth.sets.memorisation import Memorisation
-from scansynth.sets.memorisation_tables import closest
+from scansynth.sets.memorisation import ALARMING, MEANING, Memorisation
+from scansynth.sets.memorisation_tables import closest, notes, shown
 from scansynth.sets.set_measures import SetMeasures
 from scansynth.sets.set_pictures import picture_name
 
@@ -31,7 +31,7 @@ def write_set_report(found: MeasuredSets, out: Path) -> Path:
         {
             "label": label,
             "verdict": one.verdict(),
-            "alarming": bool(one.near_by_similarity or one.near_by_features),
+            "alarming": one.alarming,
             "table": nearest_table(one),
             "pairs": pictures(out / label, {"memorisation.png": "closest pairs"}, smaller=True),
             "embedding": pictures(out / label, {"embedding.png": "t-SNE"}),
@@ -90,30 +90,23 @@ def nearest_table(found: Memorisation) -> Table:
     """The generated volumes that are nearest to a training volume."""
     lines = []
     for one in closest(found, SHOWN):
-        by_ms_ssim, by_features = one.by_similarity, one.by_features
-        near = (
-            by_ms_ssim.distance < found.similarity.value,
-            by_features.feature_distance < found.features.value,
-        )
+        grade = found.grade(one)
+        figures = (one.match.unexplained, one.by_two, one.others)
         lines.append(
             Line(
-                (one.name, by_ms_ssim.name + ", mirrored" * by_ms_ssim.mirrored, by_features.name),
-                (
-                    Cell(f"{by_ms_ssim.ms_ssim:.2f}", mark="!" * near[0]),
-                    Cell(f"{by_features.feature_distance:.2f}", mark="!" * near[1]),
+                (one.name, MEANING[grade], shown(found, one)),
+                tuple(
+                    Cell(f"{100 * figure:.1f}", mark="!" * (grade in ALARMING and place == 0))
+                    for place, figure in enumerate(figures)
                 ),
             )
         )
     return Table(
         f"nearest training volumes of {found.label}",
-        ("synthetic", "nearest by MS-SSIM", "nearest by features"),
-        (f"MS-SSIM (%; {found.scales} scales)", f"distance ({found.extractor})"),
+        ("synthetic", "verdict", "nearest training volume"),
+        ("unexplained (%)", "by the nearest two (%)", "by others (%)"),
         tuple(lines),
-        (
-            f"! nearer than the threshold: MS-SSIM above {100 - found.similarity.value:.2f} %, distance below "
-            f"{found.features.value:.2f}. Nearer {found.similarity.text()}.",
-            "A volume that no training volume is near may still repeat parts of one.",
-        ),
+        ("! copy, blend, or closer than held-out people are.", *notes(found)),
     )
 
 

@@ -12,10 +12,19 @@ from scansynth.evaluation.tables import csv_text
 from scansynth.files import write_text
 from scansynth.metrics.montage import BANNER, write_png
 from scansynth.sets.features import FeatureExtractor, volume_features
-from scansynth.sets.memorisation import Match, Memorisation, Nearest, Threshold, aligned, centred
+from scansynth.sets.memorisation import (
+    ALARMING,
+    CLEAR,
+    COPY,
+    MEANING,
+    Memorisation,
+    Nearest,
+    aligned,
+    centred,
+)
 from scansynth.sets.registration import standardised
 from scansynth.sets.set_pictures import pair_rows
-from scansynth.sets.set_similarity import WINDOW
+from scansynth.sets.thresholds import FEWEST, Threshold
 from scansynth.sets.volume_sets import VolumeSet
 
 MOST = 200
@@ -32,12 +41,12 @@ def write_memorisation(found: Memorisation, folder: Path) -> None:
         "n_training": found.training_volumes,
         "n_generated": len(found.generated),
         "n_held_out": len(found.held_out),
-        "extractor": found.extractor,
-        "ms_ssim_scales": found.scales,
-        "threshold_ms_ssim_distance": _threshold(found.similarity),
-        "threshold_feature_distance": _threshold(found.features),
-        "near_by_ms_ssim": [one.name for one in found.near_by_similarity],
-        "near_by_features": [one.name for one in found.near_by_features],
+        "held_out_that_are_copies": [one.name for one in found.twins],
+        "copy_at_most": COPY,
+        "clear_at_most": CLEAR,
+        "threshold_unexplained": _threshold(found.near),
+        "threshold_unexplained_by_two": _threshold(found.near_two),
+        **{f"n_{grade}": len(found.graded(grade)) for grade in MEANING},
         "verdict": found.verdict(),
         "volumes": records,
     }
@@ -45,8 +54,8 @@ def write_memorisation(found: Memorisation, folder: Path) -> None:
     write_text(folder / "memorisation.md", _markdown(found))
 
 
-def _threshold(one: Threshold) -> dict[str, object]:
-    return {
+def _threshold(one: Threshold | None) -> dict[str, object] | None:
+    return one and {
         "value": one.value,
         "rule": "rank" if one.by_rank else "log-normal prediction bound",
         "rank": one.rank,
@@ -62,15 +71,14 @@ def _records(found: Memorisation) -> list[dict[str, object]]:
         {
             "set": label,
             "volume": one.name,
-            "nearest_by_ms_ssim": one.by_similarity.name,
-            "mirrored": one.by_similarity.mirrored,
-            "ms_ssim_percent": one.by_similarity.ms_ssim,
-            "threshold_ms_ssim_percent": 100 - found.similarity.value,
-            "near_by_ms_ssim": one.by_similarity.distance < found.similarity.value,
-            "nearest_by_features": one.by_features.name,
-            f"feature_distance_{found.extractor}": one.by_features.feature_distance,
-            "threshold_feature_distance": found.features.value,
-            "near_by_features": one.by_features.feature_distance < found.features.value,
+            "grade": found.grade(one) if volumes is found.generated else "",
+            "nearest": one.match.name,
+            "mirrored": one.match.mirrored,
+            "unexplained": one.match.unexplained,
+            "unexplained_by_others": one.others,
+            "pair": one.blend.called if one.blend else "",
+            "unexplained_by_two": one.by_two,
+            "unexplained_by_other_pairs": one.other_pairs,
         }
         for label, volumes in ((found.label, found.generated), ("real, held out", found.held_out))
         for one in volumes
@@ -82,42 +90,56 @@ def _markdown(found: Memorisation, most: int = 20) -> str:
     lines = [
         found.verdict(),
         "",
-        f"| synthetic | nearest by MS-SSIM | MS-SSIM (%; {found.scales} scales, window {WINDOW}) | nearest by features "
-        f"| distance ({found.extractor}) |",
-        "| --- | --- | ---: | --- | ---: |",
+        "| synthetic | verdict | nearest training volume | unexplained (%) | by the nearest two (%) | by others (%) |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
     ]
     for one in ordered:
-        near = [
-            _called(one.by_similarity, near=one.by_similarity.distance < found.similarity.value),
-            _called(one.by_features, near=one.by_features.feature_distance < found.features.value),
-        ]
+        grade, name = found.grade(one), shown(found, one)
+        alarm = "**" * (grade in ALARMING)
         lines.append(
-            f"| {one.name} | {near[0]} | {one.by_similarity.ms_ssim:.2f} | {near[1]} "
-            f"| {one.by_features.feature_distance:.2f} |"
+            f"| {one.name} | {alarm}{MEANING[grade]}{alarm} | {name} | {100 * one.match.unexplained:.1f} "
+            f"| {100 * one.by_two:.1f} | {100 * one.others:.1f} |"
         )
     lines += [
         "",
         f"The {len(ordered)} of {len(found.generated)} that are nearest, beside {found.training_volumes} training "
-        f"volumes ({found.training}). **Bold**: nearer than the threshold, {100 - found.similarity.value:.2f} % "
-        f"MS-SSIM and distance {found.features.value:.2f}.",
+        f"volumes ({found.training}).",
         "",
-        "- Volumes were brought to one histogram and onto each other (mirror image, translation, then an affine map). "
-        "MS-SSIM is taken inside the synthetic volume's foreground, features from the three central slices.",
-        f"- Thresholds: nearer {found.similarity.text()}.",
-        "- A volume that no training volume is near may still repeat parts of one, and persons who were scanned twice "
-        "hide copies if one scan is held out.",
+        *(f"- {note}" for note in notes(found)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _called(match: Match, *, near: bool) -> str:
-    name = f"{match.name}, mirrored" if match.mirrored else match.name
-    return f"**{name}**" if near else name
+def notes(found: Memorisation) -> tuple[str, ...]:
+    """What the figures mean, in sentences."""
+    told = (
+        "Unexplained: the share of a volume's local detail that a training volume, brought onto it (mirror image, "
+        "translation, affine map), leaves open; brightness, gamma, bias fields, some noise and blur do not count. By "
+        "others: the median of the other training volumes that were compared.",
+        f"Copy: at most {100 * COPY:g} % is unexplained, and at most {100 * CLEAR:g} % of what is in any held-out "
+        f"person (with fewer than {FEWEST} of them, also of what others leave). Blend: the same of two training "
+        "volumes together, and at most half of what the nearest alone leaves.",
+        "A volume that no training volume is near may still repeat parts of one.",
+    )
+    if found.near and found.near_two:
+        near = (
+            f"Closer than held-out people are: below {100 * found.near.value:.1f} % by one, or "
+            f"{100 * found.near_two.value:.1f} % by two; each is closer {found.near.text()}.",
+        )
+    else:
+        near = (f"{len(found.held_out)} held-out people are too few to say how near a new person would be.",)
+    return (*told, *near)
+
+
+def shown(found: Memorisation, one: Nearest) -> str:
+    """The training volume, or the two of a blend, that a volume is nearest to."""
+    return one.blend.called if one.blend and found.grade(one) == "blend" else one.match.called
 
 
 def closest(found: Memorisation, count: int) -> list[Nearest]:
-    """The generated volumes that are nearest to a training volume by MS-SSIM, nearest first."""
-    return sorted(found.generated, key=lambda one: one.by_similarity.distance)[:count]
+    """The generated volumes that are nearest to training volumes: copies, blends, then the rest, by distance."""
+    order = list(MEANING)
+    return sorted(found.generated, key=lambda one: (order.index(found.grade(one)), one.match.unexplained))[:count]
 
 
 def plot_pairs(found: Memorisation, generated: VolumeSet, training: VolumeSet, folder: Path, *, count: int = 4) -> Path:
@@ -134,10 +156,12 @@ def plot_pairs(found: Memorisation, generated: VolumeSet, training: VolumeSet, f
     """
     rows = {}
     for place, one in enumerate(closest(found, count), 1):
-        match = one.by_similarity
+        match = one.match
         image = generated.read(generated.names.index(one.name))
         rows[f"{place} synthetic {one.name}"] = standardised(image, found.target)
-        rows[f"{place} real {match.name} ({match.ms_ssim:.1f} %)"] = aligned(training, match, found.target)
+        rows[f"{place} real {match.name} ({100 * match.unexplained:.1f} % open)"] = aligned(
+            training, match, found.target
+        )
     path = folder / "memorisation.png"
     folder.mkdir(parents=True, exist_ok=True)
     write_png(path, pair_rows(rows, generated.spacing), f"{found.label}: nearest training volumes")
@@ -147,13 +171,13 @@ def plot_pairs(found: Memorisation, generated: VolumeSet, training: VolumeSet, f
 def embedding_vectors(
     found: Memorisation, generated: VolumeSet, training: VolumeSet, extractor: FeatureExtractor, *, most: int = MOST
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features of generated volumes and of their nearest training volumes by MS-SSIM, (N, 3F) both.
+    """Features of generated volumes and of their nearest training volumes, (N, 3F) both.
 
     Each volume as it is, but for histogram and centre; real ones mirrored where their match is.
     """
     vectors: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for index, one in enumerate(found.generated[:most]):
-        match = one.by_similarity
+        match = one.match
         real = standardised(training.read(training.names.index(match.name)), found.target)
         image = standardised(generated.read(index), found.target)
         for kept, volume in zip(vectors, (image, real[::-1] if match.mirrored else real), strict=True):
