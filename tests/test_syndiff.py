@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from scansynth.diffusion.gaussian import q_sample
+from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.errors import InputError
 from scansynth.method import Progress
@@ -191,3 +193,62 @@ def test_contrasts_and_steps_must_fit():
     for steps, step_size in ((1000, 300), (100, 250)):
         with pytest.raises(InputError, match="multiple of the step size"):
             SynDiff(replace(SynDiffConfig.tiny(), steps=steps, step_size=step_size), CONTRASTS)
+
+
+DDPM = replace(
+    SynDiffConfig.tiny(), variant="ddpm", adversarial_weight_diffusive=0.0, steps=40, step_size=10, first_time=0.0
+)
+
+
+def test_the_ddpm_variant_is_unpaired_and_has_no_diffusive_discriminator():
+    method = SynDiff(DDPM, ("T1w", "T2w"))
+    assert not method.needs.paired
+    assert set(method.nets) == {
+        f"{name}_{contrast}" for name in ("generator", "translator", "translator_discriminator")
+        for contrast in ("T1w", "T2w")
+    }  # fmt: skip
+    assert method.sampling_times() == [40, 30, 20, 10]
+    assert torch.equal(method.schedule.alpha_bar, Schedule.cosine(40).alpha_bar)
+    with pytest.raises(InputError, match="no diffusive discriminator"):
+        SynDiff(replace(DDPM, adversarial_weight_diffusive=1.0), ("T1w", "T2w"))
+
+
+def test_the_ddpm_variant_learns_noise_guided_by_the_estimated_source(monkeypatch):
+    method = SynDiff(DDPM, ("T1w", "T2w"))
+    images = torch.rand(2, 2, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = {"images": images, "available": torch.ones(2, 2, dtype=torch.bool)}
+    seen, losses = {}, {}
+    noise = Noise([(0, 0), (0, 1)])
+
+    def predict(target, x_t, y, t):
+        seen[target] = (x_t, y, t)
+        return noise.normal(f"eps {target}", x_t.shape[1:]), torch.full_like(x_t, 0.02, requires_grad=True)
+
+    monkeypatch.setattr(method, "predict_noise", predict)
+    method.training_step(batch, lambda player, found: losses.update({player: found}), Progress(0, 1, 0.0), noise)
+    assert set(losses) == {"D", "G"}
+    for target, other in (("T1w", "T2w"), ("T2w", "T1w")):
+        x_t, y, t = seen[target]
+        x0 = images[:, [method.contrasts.index(target)]]
+        torch.testing.assert_close(y, method.nets[f"translator_{other}"](x0))  # ỹ of x0, no acquired slice
+        eps = noise.normal(f"eps {target}", x0.shape[1:])
+        torch.testing.assert_close(x_t, q_sample(method.schedule, x0, t, eps))
+        assert losses["G"][f"noise {target}"] == 0
+        assert losses["G"][f"bound {target}"].isfinite()
+        assert f"translator {target}" in losses["D"]
+
+
+def test_the_ddpm_variant_samples_by_the_acquired_source(monkeypatch):
+    """With the exact noise of a target that is half the source, that is what comes out."""
+    method = SynDiff(DDPM, ("T1w", "T2w"))
+
+    def predict(target, x_t, y, t):
+        a = method.schedule.at(t, x_t)
+        return (x_t - a.sqrt() * y / 2) / (1 - a).sqrt(), torch.zeros_like(x_t)
+
+    monkeypatch.setattr(method, "predict_noise", predict)
+    images = torch.zeros(1, 2, 16, 16, 3)
+    images[:, 0] = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    batch = {"images": images, "available": torch.tensor([[True, False]])}
+    made = method.translate(batch, "T2w", SliceWindows(2), Noise([(0, "subject", 0)])).image
+    torch.testing.assert_close(made, images[:, :1] / 2, rtol=0, atol=1e-4)

@@ -31,6 +31,7 @@ variant         | what guides a diffusive generator                      | sourc
 `supervised`    | y, acquired; a pixel loss on x̂0 for the cycle loss     | section VI-C
 `unconditional` | nothing; one contrast, the same pixel loss             | Table VI
 `non-diffusive` | there is none: the non-diffusive module translates     | Table VII, last row
+`ddpm`          | ỹ, as unpaired; ε and Σ in place of x̂0 and a judge      | the row DDPM of Tables II to V
 
 With `neighbours` the slices beside an acquired guide are given with it (2.5D): of the supervised variant alone.
 Unpaired, a guide is estimated in training, slice by slice, and acquired in synthesis. Slices beside it would have to be
@@ -40,12 +41,16 @@ from a translated slice, which has none (Eq. 21).
 
 An adversarial weight of 0 leaves the discriminators out: `adversarial_weight_diffusive=0` is the ℓ1 projector of
 Table VI, 0 for both modules the second row of Table VII.
+
+# Paper: DDPM with the source as condition, cycle-consistent by non-diffusive modules, architecture and losses those of
+# Nichol & Dhariwal (ICML 2021); no more is said. Here: the non-diffusive module and its losses as they are, no
+# diffusive discriminator, L_simple + γ L_VLB of ε and a learned variance, guided by the estimated source; the diffusive
+# generators' U-Net without its latent.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,146 +58,27 @@ from torch.optim import Adam, Optimizer
 
 from scansynth.diffusion import samplers
 from scansynth.diffusion.gaussian import q_posterior, q_sample, q_step
+from scansynth.diffusion.parameterisation import x0_from_eps
 from scansynth.diffusion.schedule import Schedule
+from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from scansynth.method import Batch, Made, Method, Progress, Update
 from scansynth.methods.any_to_any import with_neighbours
+from scansynth.methods.syndiff_parts import (
+    DiffusiveGenerator,
+    SynDiffConfig,
+    check,
+    denoiser,
+    discriminator,
+    translator,
+    translator_discriminator,
+)
 from scansynth.needs import Needs
-from scansynth.networks.discriminator import Discriminator
-from scansynth.networks.embedding import MappingNetwork
-from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
-from scansynth.networks.resnet import ResNetTranslator
-from scansynth.networks.unet import UNet
+from scansynth.networks.public_syndiff import DiffusiveDiscriminator
 from scansynth.noise import Noise
 from scansynth.units import Slices
-
-
-@dataclass(frozen=True, kw_only=True)
-class SynDiffConfig:
-    """Settings of SynDiff; the defaults are the paper's (section IV-B.1)."""
-
-    variant: Literal["unpaired", "supervised", "unconditional", "non-diffusive"] = "unpaired"
-    """What guides the diffusive generators: estimated sources (the paper's SynDiff), acquired ones of paired slices
-    (section VI-C), or nothing (Table VI); or the non-diffusive module alone (Table VII)."""
-    networks: Literal["paper", "public"] = "paper"
-    """Architecture of the paper (section IV-B.1), or of the public release (`networks/public_syndiff.py`)."""
-    neighbours: int = 0
-    """Slices on each side of the guide that are given with it, as further channels (2.5D); supervised alone."""
-    steps: int = 1000
-    """T, forward steps of the diffusion."""
-    step_size: int = 250
-    """k: T/k network calls make an image."""
-    beta_min: float = 0.1
-    """Lower bound of the noise schedule (Eq. 10)."""
-    beta_max: float = 20.0
-    """Upper bound of the noise schedule (Eq. 10)."""
-    first_time: float = 0.0
-    """Where on the schedule's axis, 0 to 1, the clean image lies. Paper: 0. The public release: 0.001."""
-    channels: int = 64
-    """Base width of the diffusive generators."""
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
-    """Width of each of their levels over the base width."""
-    blocks: int = 2
-    """Their residual blocks a level."""
-    attention_levels: tuple[int, ...] = (4,)
-    """Their levels with self-attention, beside the bottleneck."""
-    time_width: int = 32
-    """Width of the time embedding."""
-    latent_width: int = 256
-    """Width of the latent that modulates the diffusive generators."""
-    discriminator_channels: int = 64
-    """Base width of all discriminators."""
-    discriminator_blocks: int = 6
-    """Blocks of all discriminators; each halves the image."""
-    translator_channels: int = 64
-    """Base width of the non-diffusive generators."""
-    cycle_weight_translator: float = 0.5
-    """λ_1φ, cycle loss of the non-diffusive module (Eq. 22)."""
-    cycle_weight_diffusive: float = 0.5
-    """λ_1θ, cycle loss of the diffusive module (Eq. 22); the pixel loss where supervised."""
-    adversarial_weight_translator: float = 1.0
-    """λ_2φ (Eqs. 23, 24)."""
-    adversarial_weight_diffusive: float = 1.0
-    """λ_2θ (Eqs. 23, 24)."""
-    gradient_penalty: float = 0.5
-    """η, weight of the gradient penalty on real pairs (Eq. 12)."""
-    penalty_every: int = 1
-    """Training steps from one gradient penalty to the next, which then weighs so many times η."""
-    diffusive_from: int = 0
-    """Training steps in which the non-diffusive module is pretrained alone (Table IX)."""
-    translators_until: int | None = None
-    """Training steps after which the non-diffusive module is frozen (Tables IX and X); None: never."""
-    learning_rate: float = 1e-4
-    """Adam's learning rate, for all networks."""
-    discriminator_learning_rate: float | None = None
-    """Learning rate of the discriminators, if another."""
-    final_learning_rate: float | None = None
-    """What the learning rates fall to by the end, along a cosine; None: they stay."""
-
-    @property
-    def z_width(self) -> int:
-        """Width of the normal latent z; the public release widens it to that of w."""
-        return 100 if self.networks == "public" else self.latent_width
-
-    @classmethod
-    def tiny(cls) -> "SynDiffConfig":
-        """Networks that train in seconds, for tests."""
-        return cls(
-            variant="supervised",
-            channels=8,
-            multipliers=(1, 2),
-            blocks=1,
-            attention_levels=(),
-            latent_width=16,
-            discriminator_channels=8,
-            discriminator_blocks=3,
-            translator_channels=8,
-            learning_rate=1e-3,
-        )
-
-
-class DiffusiveGenerator(nn.Module):
-    """G_θ: x̂0 from the noisy target, the guiding source, the time and a latent (Eq. 19)."""
-
-    def __init__(self, config: SynDiffConfig):
-        super().__init__()
-        shape = {
-            "channels": config.channels,
-            "multipliers": config.multipliers,
-            "blocks": config.blocks,
-            "attention_levels": config.attention_levels,
-        }
-        seen = 1 if config.variant == "unconditional" else 2 + 2 * config.neighbours
-        if config.networks == "public":
-            self.mapping = MappingNetwork(config.z_width, config.latent_width, layers=4)
-            self.unet = public_unet(**shape, latent_width=config.latent_width, seen=seen)
-        else:
-            self.mapping = MappingNetwork(config.z_width, config.latent_width)
-            self.unet = UNet(
-                2,
-                seen,
-                1,
-                **shape,
-                time_width=config.time_width,
-                latent_width=config.latent_width,
-            )
-
-    def forward(self, x_t: Tensor, y: Tensor | None, t: Tensor, z: Tensor) -> Tensor:
-        """Estimate x0.
-
-        Args:
-            x_t: noisy target, (B, 1, H, W).
-            y: guiding source, (B, 1, H, W), or with its neighbours (B, 1 + 2n, H, W); None where there is none.
-            t: times, (B,).
-            z: standard normal latents, (B, z_width).
-
-        Returns:
-            x̂0, (B, 1, H, W) in [-1, 1].
-        """
-        seen = x_t if y is None else torch.cat([x_t, y], dim=1)
-        return torch.tanh(self.unet(seen, t, self.mapping(z)))
 
 
 @dataclass(frozen=True)
@@ -213,16 +99,21 @@ class SynDiff(Method):
 
     def __init__(self, config: SynDiffConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        _check(config, self.contrasts)
-        self.schedule = Schedule.variance_preserving(
-            config.steps, config.beta_min, config.beta_max, first_time=config.first_time
+        check(config, self.contrasts)
+        self.is_ddpm = config.variant == "ddpm"
+        self.schedule = (
+            Schedule.cosine(config.steps)
+            if self.is_ddpm
+            else Schedule.variance_preserving(
+                config.steps, config.beta_min, config.beta_max, first_time=config.first_time
+            )
         )
         self.is_diffusive = config.variant != "non-diffusive"
-        self.has_translators = config.variant in ("unpaired", "non-diffusive")
+        self.has_translators = config.variant in ("unpaired", "non-diffusive", "ddpm")
         self.nets = nn.ModuleDict()
         for contrast in self.contrasts:
             if self.is_diffusive:
-                self.nets[f"generator_{contrast}"] = DiffusiveGenerator(config)
+                self.nets[f"generator_{contrast}"] = denoiser(config) if self.is_ddpm else DiffusiveGenerator(config)
                 if config.adversarial_weight_diffusive:
                     self.nets[f"discriminator_{contrast}"] = discriminator(config)
             if self.has_translators:
@@ -316,7 +207,7 @@ class SynDiff(Method):
         if diffusive_trains:
             acquired = {contrast: self.guide(batch, contrast) for contrast in self.contrasts}
             guides = {"unpaired": estimate, "supervised": acquired}.get(config.variant)
-            for target in self.contrasts:
+            for target in self.contrasts if not self.is_ddpm else ():
                 y = guides[self.other(target)] if guides else None
                 reverse[target] = self.reverse_step(target, x0[target], y, noise)
 
@@ -344,7 +235,9 @@ class SynDiff(Method):
 
         losses = {}
         for target in self.contrasts:  # Eqs. 11, 17, 22, 23
-            if diffusive_trains:
+            if diffusive_trains and self.is_ddpm:
+                losses |= self.noise_losses(target, x0[target], estimate[self.other(target)], noise)
+            elif diffusive_trains:
                 if config.cycle_weight_diffusive:
                     # Where supervised the same term, between the truth and its estimate from the acquired source.
                     cycle = (reverse[target].x0_hat - x0[target]).abs().mean()
@@ -361,6 +254,22 @@ class SynDiff(Method):
                     logit = self.nets[f"translator_discriminator_{target}"](estimate[target])
                     losses[f"translator {target}"] = config.adversarial_weight_translator * generator_loss(logit)
         update("G", losses)
+
+    def noise_losses(self, target: str, x0: Tensor, y: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """L_simple and γ L_VLB of a target, guided by y (IDDPM, Eq. 16)."""
+        t = noise.integers(f"t {target}", 1, self.config.steps + 1)
+        eps = noise.normal(f"eps {target}", x0.shape[1:])
+        x_t = q_sample(self.schedule, x0, t, eps)
+        eps_f, v = self.predict_noise(target, x_t, y, t)
+        bound = learned_bound(self.schedule, x0, x_t, eps_f=eps_f, v=v, t=t)
+        return {
+            f"noise {target}": (eps_f - eps).square().mean(), f"bound {target}": self.config.bound_weight * bound,
+        }  # fmt: skip
+
+    def predict_noise(self, target: str, x_t: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """ε_f and v in [0, 1] of the variant ddpm, (B, 1, H, W) each."""
+        eps_f, v = self.nets[f"generator_{target}"](torch.cat([x_t, y], dim=1), t).chunk(2, dim=1)
+        return eps_f, v.sigmoid()
 
     def reverse_step(self, target: str, x0: Tensor, y: Tensor | None, noise: Noise) -> _Reverse:
         """Draw a time and (x_s, x_t) of the forward process, and x̂_s from x_t and the guide (Eqs. 8, 14, 15, 20)."""
@@ -409,6 +318,9 @@ class SynDiff(Method):
         if not self.is_diffusive:
             return Made(windows.map(self.nets[f"translator_{target}"], y))
 
+        if self.is_ddpm:
+            return Made(self.translated_by_noise(target, y, windows, noise))
+
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             z = noise.normal(f"z t={int(t[0])}", (self.config.z_width, 1, 1, y.shape[-1]))
             return windows.map(
@@ -417,6 +329,20 @@ class SynDiff(Method):
 
         x_T = noise.normal("x_T", (1, *y.shape[2:]))
         return Made(samplers.ancestral(self.schedule, denoise, x_T, self.sampling_times(), noise))
+
+    def translated_by_noise(self, target: str, y: Tensor, windows: Windows, noise: Noise) -> Tensor:
+        """Sample x_0 by ε_f and Σ of the variant ddpm, (1, 1, X, Y, Z)."""
+
+        def estimate(x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+            def window(x_t: Tensor, y: Tensor) -> Tensor:
+                return torch.cat(self.predict_noise(target, x_t, y, t.expand(len(y))), dim=1)
+
+            eps_f, v = windows.map(window, x_t, y).chunk(2, dim=1)
+            x0 = x0_from_eps(self.schedule, x_t, eps_f, t).clamp(-1, 1)
+            return x0, learned_log_variance(self.schedule, v, t, s)
+
+        x_T = noise.normal("x_T", y.shape[1:])
+        return samplers.ancestral_learned(self.schedule, estimate, x_T, self.sampling_times(), noise).clamp(-1, 1)
 
     def generate_slices(self, size: Sequence[int], noise: Noise) -> Tensor:
         """Slices of the unconditional variant, one for each key of the noise (Table VI).
@@ -440,51 +366,3 @@ class SynDiff(Method):
     def sampling_times(self) -> list[int]:
         """T, T − k, …, k."""
         return samplers.times(self.schedule, self.sampling_steps)
-
-
-def discriminator(config: SynDiffConfig) -> nn.Module:
-    """D_θ: (x_s, x_t) and t to logits."""
-    if config.networks == "public":
-        return DiffusiveDiscriminator(2, config.discriminator_channels, config.discriminator_blocks)
-    return Discriminator(2, config.discriminator_channels, config.discriminator_blocks, time_width=config.time_width)
-
-
-def translator(config: SynDiffConfig) -> nn.Module:
-    """G_φ: the other contrast to one."""
-    kernel = 3 if config.networks == "public" else 4
-    return ResNetTranslator(channels=config.translator_channels, upsample_kernel=kernel)
-
-
-def translator_discriminator(config: SynDiffConfig) -> nn.Module:
-    """D_φ: an image to logits."""
-    if config.networks == "public":
-        return PatchDiscriminator(1, config.discriminator_channels)
-    return Discriminator(1, config.discriminator_channels, config.discriminator_blocks)
-
-
-def _check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
-    """Raise InputError for settings that do not fit together."""
-    wanted = 1 if config.variant == "unconditional" else 2
-    if len(contrasts) != wanted:
-        what = "generates one contrast" if wanted == 1 else "translates between two contrasts"
-        raise InputError(
-            f"SynDiff ({config.variant}) {what}, got {len(contrasts)} ({', '.join(contrasts)}); "
-            f"name {'one' if wanted == 1 else 'two'} with --contrasts"
-        )
-    if config.steps % config.step_size or config.steps < config.step_size:
-        raise InputError(f"SynDiff: {config.steps} steps are not a multiple of the step size {config.step_size}")
-    if config.penalty_every < 1 or not 0 <= config.first_time < 1:
-        raise InputError(
-            f"SynDiff: penalty_every is {config.penalty_every}, first_time {config.first_time}: "
-            "give at least 1, and a number in [0, 1)"
-        )
-    if config.networks == "public" and config.variant == "unconditional":
-        raise InputError("SynDiff: the public release has no unconditional variant; use networks paper")
-    phased = config.diffusive_from or config.translators_until is not None
-    if phased and config.variant != "unpaired":
-        raise InputError("SynDiff: diffusive_from and translators_until are settings of the unpaired variant")
-    if config.translators_until is not None and config.translators_until < config.diffusive_from:
-        raise InputError(
-            f"SynDiff: nothing would train between steps {config.translators_until} (translators_until) and "
-            f"{config.diffusive_from} (diffusive_from): exchange them"
-        )

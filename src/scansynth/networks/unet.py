@@ -209,5 +209,10 @@ def window_unet(
         window_levels=window_levels,
     )
     if learned_variance:
-        nn.init.constant_(unet.get_parameter("last.bias")[1:], FIRST_VARIANCE)
+        start_variance(unet)
     return unet
+
+
+def start_variance(unet: UNet) -> None:
+    """Let the second channel that a network gives, of which v is the sigmoid, start at `FIRST_VARIANCE`."""
+    nn.init.constant_(unet.get_parameter("last.bias")[1:], FIRST_VARIANCE)

@@ -38,6 +38,7 @@ RECIPES: dict[str, Recipe] = {
         )
         for name, change in changes.items()
     },
+    "syndiff_small_ddpm": syndiff.syndiff_small_ddpm,
 }
 """Recipes by name: functions that return the settings of a run."""
 
