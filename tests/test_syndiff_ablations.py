@@ -86,6 +86,9 @@ def test_recipes_differ_from_their_base_in_what_they_say(base):
     """Spelt out from the paper's tables, against the settings."""
     expected = {
         "supervised": {"variant": "supervised"},
+        "ddpm": {
+            "variant": "ddpm", "adversarial_weight_diffusive": 0, "step_size": 1, "cycle_weight_translator": 1,
+        },
         "unconditional": {"variant": "unconditional"},
         "unconditional_l1": {"variant": "unconditional", "adversarial_weight_diffusive": 0},
         "unconditional_l1_1000": {"variant": "unconditional", "adversarial_weight_diffusive": 0, "step_size": 1},
@@ -99,7 +102,7 @@ def test_recipes_differ_from_their_base_in_what_they_say(base):
         "frozen_after_5": {"translators_until": 12_500},
         "frozen_after_10": {"translators_until": 25_000},
         "frozen_after_25": {"translators_until": 62_500},
-    }
+    }  # fmt: skip
     for weight, kind in (("cycle", 0.5), ("adversarial", 1.0)):
         for module in ("translator", "diffusive"):
             expected[f"half_{weight}_{module}"] = {f"{weight}_weight_{module}": kind / 2}
