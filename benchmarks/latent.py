@@ -5,9 +5,9 @@
 
 Both are latent diffusion (`ldm`) of one width on one image; in image space the first stage is the identity. A training
 step does not encode, since latents are stored; sampling encodes three sources and decodes, by an autoencoder of
-`autoencoder_small`'s width. Each case has a process of its own, whose peak memory is its own; "over idle" leaves out
-what that process holds before it works. Sampling is done once, after two steps to warm up. The filter: CoLa-Diff's
-forward pass at 56×56 with and without, in turns, at several widths (the paper's is 128).
+`autoencoder_small`'s width at a factor of 4. Each case has a process of its own, whose peak memory is its own; "over
+idle" leaves out what that process holds before it works. Sampling is done once, after two steps to warm up. The
+filter: CoLa-Diff's forward pass at 56×56 with and without, in turns, at several widths (the paper's is 128).
 """
 
 import argparse
@@ -46,7 +46,8 @@ class Trained(nn.Module):
     def __init__(self):
         super().__init__()
         config = replace(find_recipe("autoencoder_small"), contrasts=CONTRASTS)
-        autoencoder = make_method(config)
+        settings = replace(config.settings, multipliers=(1, 2, 4), latent_channels=8)
+        autoencoder = make_method(replace(config, settings=settings))
         assert isinstance(autoencoder, Autoencoder)
         self.autoencoder = autoencoder
 

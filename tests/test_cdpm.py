@@ -25,7 +25,14 @@ from scansynth.diffusion.windows import Whole
 from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods import cdpm
-from scansynth.methods.cdpm import Cdpm, CdpmConfig, draw_index_sets, target_mean
+from scansynth.methods.cdpm import (
+    Cdpm,
+    CdpmConfig,
+    draw_index_sets,
+    draw_training_sets,
+    stages_of,
+    target_mean,
+)
 from scansynth.noise import Noise
 from scansynth.progress import Event
 from scansynth.recipes import find_recipe
@@ -84,6 +91,49 @@ def test_index_sets_depend_on_the_generator_alone():
     assert len({tuple(index.tolist()) for index, _ in first}) > 15
 
 
+def drawn_stages(settings, depth=64, count=2000):
+    """How often each stage of the plan comes in so many draws of a run's needs, and how many draws are none."""
+    stages = dict.fromkeys(stages_of(settings, depth), 0)
+    draw, generator = Cdpm.needs_of(settings, ("T1w",)).draw, torch.Generator().manual_seed(1)
+    for _ in range(count):
+        index, is_target = draw(depth, generator)
+        assert (index.diff() > 0).all()
+        stage = Stage(tuple(index[~is_target].tolist()), tuple(index[is_target].tolist()))
+        if stage in stages:
+            stages[stage] += 1
+    return np.array([*stages.values()])
+
+
+@pytest.mark.parametrize("plan", ["autoregressive", "hierarchical"])
+def test_a_share_of_the_training_sets_are_stages_of_the_plan_each_as_likely(plan):
+    settings = CdpmConfig(plan=plan, plan_share=0.5)
+    assert min(drawn_stages(replace(settings, plan_share=1.0))) > 0.6 * 2000 / len(stages_of(settings, 64))
+    found = drawn_stages(settings)
+    assert found.sum() / 2000 == pytest.approx(0.5, abs=0.04)
+    assert found.min() > 0.5 * found.mean()
+    assert drawn_stages(replace(settings, plan_share=0.0)).sum() <= 20  # any slices are hardly ever those of a stage
+
+
+def test_without_stages_of_the_plan_the_sets_are_those_of_before():
+    numbers = [torch.Generator().manual_seed(5) for _ in range(2)]
+    for _ in range(20):
+        index, is_target = draw_training_sets(128, numbers[0], CdpmConfig())
+        before = draw_index_sets(128, numbers[1], 20)
+        assert torch.equal(index, before[0])
+        assert torch.equal(is_target, before[1])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_stages_is_a_share(share):
+    with pytest.raises(InputError, match=r"in \[0, 1\]"):
+        replace(GENERATOR, plan_share=share)
+
+
+def test_what_a_run_trains_on_is_known_without_a_network(monkeypatch):
+    monkeypatch.setattr(cdpm, "SliceUNet", None)
+    assert Cdpm.needs_of(replace(GENERATOR, plan_share=0.5), ("T1w",)).draw(64, torch.Generator())[1].any()
+
+
 def test_the_mean_is_over_each_sets_target_slices():
     values = torch.arange(6.0).reshape(2, 1, 3, 1, 1).expand(2, 1, 3, 2, 2)
     is_target = torch.tensor([[True, True, False], [False, False, True]])
@@ -132,6 +182,24 @@ def test_a_network_that_gives_the_velocity_learns_by_its_error():
     alpha_bar = method.schedule.at(t, x0)
     velocity = alpha_bar.sqrt() * noise.normal("eps", x0.shape[1:]) - (1 - alpha_bar).sqrt() * x0
     torch.testing.assert_close(loss, target_mean((velocity - given[0]).square(), batch["is_target"]))
+
+
+@pytest.mark.parametrize("output", ["noise", "velocity"])
+def test_the_loss_may_be_weighted_by_min_snr(output):
+    """Two sets at two times, so that a factor for all would not pass."""
+    batch, given = sets_of_slices(), []
+    torch.manual_seed(0)
+    method = Cdpm(replace(GENERATOR, output=output, weighting="min-snr"), ("T1w",))
+    method.nets["unet"].register_forward_hook(lambda net, inputs, out: given.append(out.transpose(1, 2)))
+    loss = loss_of(method, batch)
+    noise, x0 = Noise(KEYS), batch["slices"].transpose(1, 2)
+    t = noise.integers("t", 1, method.config.steps + 1)
+    assert t.unique().numel() == 2
+    alpha_bar, eps = method.schedule.at(t, x0), noise.normal("eps", x0.shape[1:])
+    snr = alpha_bar / (1 - alpha_bar)
+    wanted = eps if output == "noise" else alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+    weight = snr.clamp(max=5) / (snr if output == "noise" else snr + 1)
+    torch.testing.assert_close(loss, target_mean(weight * (wanted - given[0]).square(), batch["is_target"]))
 
 
 @pytest.mark.parametrize("settings", [GENERATOR, TRANSLATOR])
@@ -416,6 +484,7 @@ def test_recipes_say_what_the_paper_says():
     assert paper.contrasts == ("T1w",)
     assert (paper.training.steps, paper.training.batch_size) == (200_000, 3)
     settings = paper.settings
+    assert (settings.weighting, settings.plan_share) == ("uniform", 0.0)
     assert (settings.learning_rate, settings.largest, settings.stage, settings.steps) == (1e-4, 20, 10, 1000)
     assert len(make_method(paper).plan(128)) == 13
     preparation = find_preparation("cdpm")
@@ -433,6 +502,7 @@ def test_recipes_say_what_the_paper_says():
         assert config.settings.absolute == ("relative" not in name)
         assert (config.settings.plan == "hierarchical") == ("hierarchical" in name)
         assert small.needs.labels == (("age", "sex") if "labelled" in name else ())
+        assert (config.settings.weighting, config.settings.plan_share) == ("min-snr", 0.5)
 
 
 def test_the_baseline_makes_whole_volumes():

@@ -20,10 +20,13 @@ from scansynth.errors import InputError
 from scansynth.evaluation.samples import draw
 from scansynth.evaluation.tasks import choose_work, synthesise
 from scansynth.method import Progress
+from scansynth.methods import find_method
+from scansynth.methods.autoencoder import Autoencoder
 from scansynth.methods.cola_diff import ColaDiff, ColaDiffConfig, kl_weight
 from scansynth.networks.cola import BottleneckBlock, ColaUnet, ConditionPath, Size, TissueEncoder, TransformerBlock
 from scansynth.noise import Noise
-from scansynth.recipes.cola_diff import ABLATIONS
+from scansynth.recipes import find_recipe
+from scansynth.recipes.cola_diff import ABLATIONS, RECIPES
 from scansynth.synthesis.folder import translate_cohort
 from scansynth.synthesis.run import Run
 from scansynth.training.train import train
@@ -108,6 +111,18 @@ def test_each_component_is_a_switch(name, batch):
     for other, kind in kinds.items():
         assert any(isinstance(module, kind) for module in without.modules()) == (other != name)
     assert losses_of(without, batch)["noise"] > 0
+
+
+SMALL = [name for name in RECIPES if "_small" in name and not name.startswith("autoencoder")]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_recipes_work_on_the_latents_of_the_small_first_stage(name):
+    stage = Autoencoder(find_recipe("autoencoder_small").settings, CONTRASTS)
+    settings = find_recipe(name).settings
+    assert (settings.latent_channels, settings.factor) == (stage.config.latent_channels, stage.factor) == (4, 2)
+    method = find_method(find_recipe(name).method)
+    assert method.needs_of(settings, CONTRASTS).size_multiple == 16
 
 
 def test_conditions_hold_nothing_of_the_target(batch):

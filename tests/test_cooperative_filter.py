@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from scansynth.networks import cooperative_filter
 from scansynth.networks.cooperative_filter import BlockMatching, CooperativeFilter, beyond, similar
 
 
@@ -45,10 +46,12 @@ def test_where_few_are_in_reach_the_patch_itself_fills_up():
 
 
 def test_a_large_threshold_leaves_the_mean_of_each_group():
-    """Two patches that are each other's match become their mean."""
-    x = torch.cat([torch.full((1, 1, 4, 4), 1.0), torch.full((1, 1, 4, 4), 2.0)], dim=3).double()
+    """Of sixteen patches two and two are each other's match, and become their mean."""
+    values = torch.arange(8.0, dtype=torch.float64)[:, None] * 10 + torch.tensor([1.0, 2.0])
+    x = values.reshape(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
     layer = BlockMatching(1, patch=4, matches=2, threshold=100.0).double()
-    torch.testing.assert_close(layer(x), torch.full_like(x, 1.5))
+    means = values.mean(1, keepdim=True).expand(-1, 2).reshape(1, 1, 4, 4)
+    torch.testing.assert_close(layer(x), means.repeat_interleave(4, 2).repeat_interleave(4, 3))
     alone = BlockMatching(1, patch=4, matches=1, threshold=100.0).double()
     torch.testing.assert_close(alone(x), x)
 
@@ -64,6 +67,25 @@ def test_gradients_are_right_in_features_and_thresholds():
 
     values = [value.detach().clone().requires_grad_() for value in layer.parameters()]
     assert torch.autograd.gradcheck(by_thresholds, values, eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 16), (16, 20), (32, 32), (56, 56)])
+def test_every_threshold_learns_whatever_the_size_of_the_map(shape):
+    layer = CooperativeFilter(3, threshold=0.05).double()
+    layer(features(2, 3, *shape)).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad.abs() > 1e-6).all(), name
+
+
+@pytest.mark.parametrize(("size", "side"), [(28, 4), (14, 4), (13, 4), (12, 3), (8, 2), (5, 1), (4, 1), (2, 1)])
+def test_patches_are_the_largest_of_which_four_cover_a_side(size, side, monkeypatch):
+    grids = []
+    monkeypatch.setattr(
+        cooperative_filter, "similar", lambda patches, grid, *how: grids.append(grid) or similar(patches, grid, *how)
+    )
+    BlockMatching(1)(features(1, 1, size, size + 3))
+    assert grids == [(-(-size // side), -(-(size + 3) // side))]
 
 
 def test_noise_becomes_less():

@@ -13,9 +13,10 @@ from scansynth.config import read_yaml
 from scansynth.data.arrays import read_array
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.datasets import SliceDataset, read_image, to_network
+from scansynth.data.foreground import foreground_threshold
 from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.training.first_stage import FOLDER, FirstStage, compute_latents
+from scansynth.training.first_stage import FOLDER, FirstStage, compute_latents, foreground_places
 from scansynth.training.parts import find_first_stage, make_parts
 from scansynth.training.train import train
 
@@ -36,16 +37,92 @@ def stage_of(first_stage, cohort, tiny):
     )
 
 
-def test_latents_have_unit_variance_in_training(cohort, tiny, first_stage):
-    stage = stage_of(first_stage, cohort, tiny)
+def foreground_latents(stage, cohort):
+    """Latents of the training scans where a voxel of theirs is foreground, (c, N)."""
     latents = []
     for subject in cohort.subjects("train"):
         for contrast in ("T1w", "T2w"):
-            image = to_network(read_image(cohort, subject, contrast))
-            shown = cohort.foreground(subject, contrast) > 0
-            latents.append(stage.encode(image.movedim(2, 0)[:, None][torch.from_numpy(shown)]))
-    deviation = torch.cat(latents).movedim(1, 0).flatten(1).std(1)
-    torch.testing.assert_close(deviation, torch.ones_like(deviation), rtol=1e-3, atol=0)
+            image = read_image(cohort, subject, contrast)
+            encoded = stage.encode(to_network(image).movedim(2, 0)[:, None]).movedim(1, 0)  # (c, Z, X/2, Y/2)
+            threshold = foreground_threshold(image.numpy(), contrast, background=0.0)
+            blocks = (image > threshold).reshape(16, 2, 16, 2, -1).any(3).any(1)  # (X/2, Y/2, Z)
+            assert 0.1 < blocks.float().mean() < 0.9
+            latents.append(encoded[:, blocks.movedim(2, 0)])
+    return torch.cat(latents, dim=1)
+
+
+def test_latents_of_training_foreground_have_mean_0_and_variance_1(cohort, tiny, first_stage):
+    stage = stage_of(first_stage, cohort, tiny)
+    latents = foreground_latents(stage, cohort)
+    torch.testing.assert_close(latents.mean(1), torch.zeros(stage.channels), rtol=0, atol=1e-3)
+    torch.testing.assert_close(latents.std(1), torch.ones(stage.channels), rtol=1e-3, atol=0)
+    assert stage.mean.abs().max() > 1e-2 * stage.deviation.min()  # something was taken
+
+
+def test_what_is_normalised_is_decoded_as_it_was(cohort, tiny, first_stage):
+    stage = stage_of(first_stage, cohort, tiny)
+    x = to_network(read_image(cohort, cohort.subjects("train")[0], "T1w")).movedim(2, 0)[:, None]
+    plain = stage.autoencoder.decode(stage.autoencoder.encode(x))
+    torch.testing.assert_close(stage.decode(stage.encode(x)), plain, rtol=0, atol=1e-4)
+    empty = stage.background(x.shape[2:])
+    torch.testing.assert_close(empty, stage.encode(torch.full_like(x[:1], -1.0))[0], rtol=1e-4, atol=1e-4)
+
+
+def test_places_that_stand_for_a_foreground_voxel_count():
+    image = torch.zeros(8, 8, 3)
+    image[3, 5, 1] = 1.0
+    shown = foreground_places(image, "T1w", 4)
+    assert shown.shape == (2, 2, 3)
+    assert [tuple(place) for place in zip(*shown.nonzero(), strict=True)] == [(0, 1, 1)]
+
+
+def as_before(run):
+    """A run folder whose latents are divided only, by a deviation over whole slices."""
+    path = run / FOLDER / "latents.json"
+    state = json.loads(path.read_text())
+    del state["mean"]
+    state["deviation"] = [1.5 + number for number in range(len(state["deviation"]))]
+    path.write_text(json.dumps(state))
+    return torch.tensor(state["deviation"])
+
+
+def test_a_run_of_before_goes_on_with_its_deviation_and_no_mean(trained, cohort, tiny, first_stage, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    deviation = as_before(run)
+    stage = FirstStage.read(run / FOLDER)
+    x = to_network(read_image(cohort, cohort.subjects("train")[0], "T1w")).movedim(2, 0)[:, None]
+    latent = stage.autoencoder.encode(x) / deviation[:, None, None]
+    assert torch.equal(stage.encode(x), latent)
+    assert torch.equal(stage.decode(latent), stage.autoencoder.decode(latent * deviation[:, None, None]))
+    for given in (None, first_stage):
+        config = tiny("ldm")
+        found = find_first_stage(config, cohort, run, given=given, overwrite=False, processes=Processes(CPU))
+        assert torch.equal(found.deviation, deviation)
+        assert not found.mean.any()
+        _, samples = make_parts(config, cohort, Processes(CPU), first_stage=found)
+        place = samples.places(3)["T1w"]
+        stored = torch.from_numpy(found.store(cohort, ()).read(place[0], "T1w", place[1]))
+        assert torch.equal(samples[3]["latents"][0], stored / deviation[:, None, None])
+    train(tiny("ldm", steps=6, checkpoint_every=2), cohort, run, device=CPU)
+    assert torch.equal(FirstStage.read(run / FOLDER).deviation, deviation)
+
+
+def test_stores_of_before_are_computed_anew(cohort, tiny, first_stage, tmp_path):
+    """Their sums are over whole slices: nothing of them comes into the mean."""
+    copy = tmp_path / "cohort"
+    shutil.copytree(cohort.folder, copy)
+    stage = stage_of(first_stage, cohort, tiny)
+    cohort = type(cohort).open(copy)
+    files = sorted(stage.store(cohort, ()).folder.rglob("*.json"))
+    assert len(files) == 8
+    whole = [file.read_text() for file in files]
+    for file in files[::2]:
+        file.write_text(json.dumps({"count": 10**9, "sum": [1e9] * 3, "sum_of_squares": [1e12] * 3}))
+    mean, deviation = compute_latents(stage, cohort, ("T1w", "T2w"), (), CPU)
+    torch.testing.assert_close(torch.tensor(mean).float(), stage.mean)
+    torch.testing.assert_close(torch.tensor(deviation).float(), stage.deviation)
+    assert [file.read_text() for file in files] == whole
 
 
 def test_samples_are_the_latents_of_the_slices(cohort, tiny, first_stage):

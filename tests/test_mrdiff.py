@@ -14,7 +14,8 @@ from scansynth.cli import main
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.errors import InputError
 from scansynth.method import Progress
-from scansynth.methods.mrdiff import MrDiff, MrDiffConfig
+from scansynth.methods.mrdiff import MrDiff, MrDiffConfig, least_squares_gains
+from scansynth.networks.mrdiff import FromBands
 from scansynth.noise import Noise
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt, iwt
@@ -197,7 +198,196 @@ def test_encoder_reads_sub_bands_and_planes():
     torch.testing.assert_close(seen["x"][:2, 4:16], dwt(y))
 
 
+SPIN_ECHOES = torch.tensor([[[500.0, 15, 0, 90], [3000, 90, 0, 90], [3000, 15, 0, 90]]])
+"""T1-, T2- and proton-density-weighted, of one sample."""
+TISSUE = 2 * math.pi * torch.arange(64, dtype=torch.float64).reshape(1, 1, 8, 8) / 64
+
+
+def true_maps():
+    """T1, T2 and S0 of 64 voxels, with geometric means of T1 1 s and T2 0.1 s, which gains leave to convention."""
+    return TISSUE.sin().mul(0.5).exp(), TISSUE.cos().mul(0.4).exp() / 10, 1 + 0.3 * (3 * TISSUE).sin()
+
+
+class Free(nn.Module):
+    """Maps that are parameters themselves, in place of those of features; they start as those of typical tissue."""
+
+    def __init__(self):
+        super().__init__()
+        self.logs = nn.Parameter(torch.zeros(3, 1, 1, 8, 8, dtype=torch.float64))
+
+    def forward(self, e):
+        t1, t2, s0 = self.logs.exp()
+        return t1, t2 / 10, s0
+
+
+def phantom(one, gains=(0.4, 0.25, 0.3)):
+    """Images of the true maps, each scan with a gain of its own, in [−1, 1]."""
+    signals = one.signals(true_maps(), SPIN_ECHOES.double(), torch.ones(1, 3, dtype=torch.bool))
+    brightness = signals[:, 0][None] * torch.tensor(gains, dtype=torch.float64).reshape(1, 3, 1, 1)
+    assert brightness.max() < 2
+    return brightness - 1
+
+
+def fitted(available):
+    """Maps that explain the available contrasts, found by the method's own loss, and the loss that is left."""
+    one = method(rebuilds="all").double()
+    free = one.nets["I"] = Free()
+    images, acquisition = phantom(one), SPIN_ECHOES.double()
+    found = {}
+    optimizer = torch.optim.LBFGS(
+        free.parameters(), lr=1, max_iter=4000, max_eval=8000, history_size=50, tolerance_grad=1e-14,
+        tolerance_change=1e-18, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure():
+        optimizer.zero_grad()
+        found.update(one.explained(images, images, acquisition, torch.tensor([available])))
+        total = found["decoder"] + found["level"]
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return free(None), found
+
+
+def jacobian_of_a_voxel(available):
+    """Of its brightnesses in (log T1, log T2, log S0), each scan's gain known."""
+    one, logs = method(rebuilds="all").double(), torch.zeros(3, dtype=torch.float64)
+
+    def brightness(logs):
+        maps = [value.exp().reshape(1, 1, 1, 1) for value in logs]
+        return one.signals((maps[0], maps[1] / 10, maps[2]), SPIN_ECHOES.double(), torch.tensor([available])).flatten()
+
+    return torch.autograd.functional.jacobian(brightness, logs)
+
+
+def test_three_contrasts_determine_three_maps_and_two_do_not():
+    assert torch.linalg.matrix_rank(jacobian_of_a_voxel([True, True, True]), rtol=1e-3) == 3
+    assert torch.linalg.matrix_rank(jacobian_of_a_voxel([True, True, False]), rtol=1e-3) == 2
+
+
+def test_with_gains_of_their_own_all_that_is_open_is_the_level_of_t1_and_t2_and_the_scale_of_s0():
+    """Of 3·64 numbers three are open; the level closes two, and the scale of S0 means nothing."""
+    one = method(rebuilds="all").double()
+    images, shown = phantom(one), torch.ones(3, 1, 8, 8, dtype=torch.float64)
+    scans = (images + 1)[0, :, None]
+
+    def rebuilt(logs):
+        t1, t2, s0 = logs.exp()
+        signals = one.signals((t1, t2, s0), SPIN_ECHOES.double(), torch.ones(1, 3, dtype=torch.bool))
+        return (least_squares_gains(signals, scans, shown) * signals).flatten()
+
+    at = torch.stack([value.log() for value in true_maps()])
+    jacobian = torch.autograd.functional.jacobian(rebuilt, at).flatten(1)
+    levels = torch.zeros(2, 3, 64, dtype=torch.float64)
+    levels[0, 0], levels[1, 1] = 1 / 64, 1 / 64
+    assert torch.linalg.matrix_rank(jacobian, rtol=1e-9) == 3 * 64 - 3
+    assert torch.linalg.matrix_rank(torch.cat([jacobian, levels.flatten(1)]), rtol=1e-9) == 3 * 64 - 1
+
+
+def test_fitting_three_contrasts_recovers_the_maps_and_two_contrasts_do_not():
+    (t1, t2, s0), left = fitted([True, True, True])
+    true_t1, true_t2, true_s0 = true_maps()
+    assert left["decoder"] < 1e-12
+    torch.testing.assert_close(t1, true_t1, rtol=1e-3, atol=0)
+    torch.testing.assert_close(t2, true_t2, rtol=1e-3, atol=0)
+    torch.testing.assert_close(s0 / s0.mean(), true_s0 / true_s0.mean(), rtol=1e-3, atol=0)
+    (t1, t2, s0), left = fitted([True, True, False])
+    assert left["decoder"] < 1e-9  # explained as well, by maps that are not those
+    assert (t1 / true_t1).log().abs().max() > 0.1
+    assert (t2 / true_t2).log().abs().max() > 0.1
+
+
+def test_gains_are_those_of_least_squares_over_what_is_shown():
+    generator = torch.Generator().manual_seed(0)
+    signals, scans = (torch.rand(3, 1, 6, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    shown = (torch.rand(3, 1, 6, 5, generator=generator) > 0.4).double()
+    shown[2] = 0
+    gains = least_squares_gains(signals, scans, shown)
+    for number in range(2):
+        where = shown[number].bool()
+        wanted = torch.linalg.lstsq(signals[number][where][:, None], scans[number][where][:, None]).solution
+        assert gains[number].item() == pytest.approx(wanted.item())
+    assert gains[2] == 0
+
+
+def test_all_contrasts_are_rebuilt_from_one_map_each_and_nothing_else():
+    one = method(rebuilds="all")
+    assert one.nets.keys() == {"E", "G", "I"}  # no convolution behind the physics
+    assert [found.shape for found in one.nets["I"](torch.zeros(2, 16, 8, 8))] == 3 * [(2, 1, 16, 16)]
+    found = losses_of(one)
+    assert set(found) == {"generator", "decoder", "level", "consistency"}
+    assert all(torch.isfinite(value) for value in found.values())
+    sum(found.values()).backward()
+    assert all(value.grad is not None and value.grad.any() for value in one.nets["I"].parameters())
+
+
+@pytest.mark.parametrize(("rebuilds", "counts"), [("all", True), ("sources", False)])
+def test_the_targets_acquisition_counts_where_it_is_rebuilt(rebuilds, counts):
+    one, data = method(rebuilds=rebuilds, targets=("FLAIR",)), batch()
+    other = {**data, "acquisition": data["acquisition"].clone()}
+    other["acquisition"][:, 2, :2] = torch.tensor([2000.0, 30.0])
+    assert (losses_of(one, data)["decoder"] != losses_of(one, other)["decoder"]) == counts
+
+
+def test_translation_reads_nothing_of_a_target_that_is_rebuilt_in_training():
+    one = method(rebuilds="all").eval()
+    images = torch.rand(1, 3, 16, 16, 2) * 2 - 1
+    other = images.clone()
+    other[:, 2] = torch.rand(16, 16, 2)
+    made = []
+    for shown in (images, other):
+        data = {"images": shown, "available": torch.ones(1, 3, dtype=torch.bool)}
+        with torch.no_grad():
+            found = one.translate(data, "FLAIR", SliceWindows(2), Noise([(0, "subject", 0)]))
+            assert found.maps is not None
+            made.append([found.image, *found.maps(SliceWindows(2)).values()])
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+def test_the_grid_is_smoothed_by_what_starts_as_nothing_and_learns():
+    torch.manual_seed(0)
+    net = FromBands(16, 8, 1, smooth_grid=True)
+    features = torch.randn(2, 16, 6, 6)
+    made = net(features)
+    bands = net.last(nn.functional.silu(net.first(features)))[:, :4]
+    assert torch.equal(made, iwt(bands))
+    made.square().mean().backward()
+    assert net.across.weight.grad.abs().min() > 0
+    with torch.no_grad():
+        net.across.weight.normal_()
+    square = torch.zeros(1, 16, 6, 6)
+    square[..., 3, 3] = 1  # reaches across the borders of its squares
+    moved = (net(square) - net(torch.zeros(1, 16, 6, 6))).abs()[0, 0] > 1e-6
+    plain = FromBands(16, 8, 1)
+    before = (plain(square) - plain(torch.zeros(1, 16, 6, 6))).abs()[0, 0] > 1e-6
+    assert moved.sum() > before.sum()
+
+
+def test_without_it_the_generator_is_what_it_was():
+    keys = {"first.weight", "first.bias", "last.weight", "last.bias"}
+    assert FromBands(16, 8, 1).state_dict().keys() == keys
+    assert not find_recipe("mrdiff").settings.smooth_grid
+    assert find_recipe("mrdiff_small").settings.smooth_grid
+    torch.manual_seed(0)
+    net = FromBands(16, 8, 1)
+    features = torch.randn(1, 16, 4, 4)
+    assert torch.equal(net(features), iwt(net.last(nn.functional.silu(net.first(features)))))
+
+
+def test_the_identifiable_recipe_says_what_it_is():
+    recipe = find_recipe("mrdiff_small_identifiable")
+    assert (recipe.settings.rebuilds, len(recipe.contrasts)) == ("all", 3)
+    assert recipe.settings == replace(find_recipe("mrdiff_small").settings, rebuilds="all")
+    assert find_recipe("mrdiff").settings.rebuilds == "sources"
+
+
 def test_unfit_settings_are_refused():
+    with pytest.raises(InputError, match="T1w and T2w cannot determine three maps"):
+        MrDiff(replace(MrDiffConfig.tiny(), rebuilds="all"), ("T1w", "T2w"))
+    with pytest.raises(InputError, match="take the decoder physics"):
+        replace(MrDiffConfig.tiny(), rebuilds="all", decoder="plain")
     with pytest.raises(InputError, match="leave CT out"):
         MrDiff(MrDiffConfig.tiny(), ("T1w", "CT"))
     with pytest.raises(InputError, match="equations name 'PDw'"):

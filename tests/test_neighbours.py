@@ -275,8 +275,7 @@ def test_latents_of_neighbours_are_those_of_the_slices_beside(cohort, stage, tin
     from scansynth.training.first_stage import compute_latents
 
     trained = FirstStage.of_run(stage, cohort, tiny("ldm"))
-    deviation = compute_latents(trained, cohort, ("T1w", "T2w"), (), CPU)
-    trained.deviation.copy_(torch.as_tensor(deviation))
+    trained.normalise(*compute_latents(trained, cohort, ("T1w", "T2w"), (), CPU))
     method = make_method(replace(find_recipe("ldm_small_25d"), contrasts=("T1w", "T2w")))
     samples = method.needs.samples(
         cohort, ("T1w", "T2w"), seed=0, data=DataSettings(min_foreground=0.0), latents=trained
@@ -295,6 +294,6 @@ def test_latents_of_neighbours_are_those_of_the_slices_beside(cohort, stage, tin
                 ends.add(0 <= z + away < depth)
     assert ends == {True, False}
     plain = partial(LatentDataset, cohort, ("T1w", "T2w"), 0, min_foreground=0.0, slices_per_subject=None)
-    alone = plain(store=trained.store(cohort, ()), deviation=trained.deviation, tissue=False)
+    alone = plain(store=trained.store(cohort, ()), mean=trained.mean, deviation=trained.deviation, tissue=False)
     assert alone[5].keys() == {"latents", "available"}
     assert torch.equal(alone[5]["latents"], samples[5]["latents"])

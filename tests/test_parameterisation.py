@@ -9,6 +9,7 @@ from scansynth.diffusion.parameterisation import (
     eps_from_velocity,
     eps_from_x0,
     mean_from_eps,
+    min_snr_weight,
     output_error,
     x0_from_eps,
 )
@@ -65,3 +66,26 @@ def test_the_error_is_that_of_what_the_network_gives(output):
     x_t, given, error = drawn(3, t)
     right, wrong = (eps_from_output(SCHEDULE, one, x_t, t, output=output) for one in (given, given + error))
     torch.testing.assert_close(output_error(SCHEDULE, wrong, right, t, output=output), error.square())
+
+
+@pytest.mark.parametrize("output", ["noise", "velocity", "x0"])
+def test_min_snr_counts_the_error_of_the_clean_image_alike_whatever_the_network_gives(output):
+    """A small error of what is given, whose square times its weight is min(SNR, γ) times that of x̂_0."""
+    t = torch.arange(1, T + 1)
+    x0, eps, error = drawn(3, t)
+    x_t, alpha_bar = q_sample(SCHEDULE, x0, t, eps), SCHEDULE.at(t, x0)
+    given = {"noise": eps, "x0": x0, "velocity": alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0}[output]
+    off = x0_from_eps(SCHEDULE, x_t, eps_from_output(SCHEDULE, given + error, x_t, t, output=output), t) - x0
+    snr = alpha_bar / (1 - alpha_bar)
+    assert snr.min() < 0.05 < 5 < 50 < snr.max()  # on both sides of γ
+    weighted = min_snr_weight(SCHEDULE, error, t, output=output) * error.square()
+    torch.testing.assert_close(weighted, snr.clamp(max=5) * off.square())
+
+
+def test_min_snr_in_closed_form_at_three_times():
+    schedule = Schedule(torch.tensor([1.0, 0.9, 0.5, 0.2], dtype=torch.float64))  # SNR 9, 1, 1/4
+    t, like = torch.tensor([1, 2, 3]), torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    expected = {"x0": (5, 1, 0.25), "noise": (5 / 9, 1, 1), "velocity": (0.5, 0.5, 0.2)}
+    for output, values in expected.items():
+        weight = min_snr_weight(schedule, like, t, output=output)
+        torch.testing.assert_close(weight, torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1, 1))

@@ -72,7 +72,7 @@ class Encodes(Protocol):
     """A trained first stage (`training/first_stage.py`)."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images (N, 1, H, W) in [−1, 1] → latents (N, c, H/f, W/f) of unit variance."""
+        """Images (N, 1, H, W) in [−1, 1] → latents (N, c, H/f, W/f), of mean 0 and variance 1 where tissue is."""
         ...
 
     def decode(self, latent: Tensor) -> Tensor:

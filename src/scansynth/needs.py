@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 class StoredLatents(Protocol):
     """A trained first stage whose latents of a cohort are on disk (`training/first_stage.py`)."""
 
+    mean: Tensor
     deviation: Tensor
 
     def background(self, size: Sequence[int]) -> Tensor:
-        """The latent of a slice (H, W) that shows nothing, of unit variance as all are, (c, H/f, W/f)."""
+        """The latent of a slice (H, W) that shows nothing, normalised as all are, (c, H/f, W/f)."""
         ...
 
     def store(self, cohort: "Cohort", acceleration: Sequence[tuple[str, int]]) -> "LatentStore":

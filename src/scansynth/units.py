@@ -135,6 +135,7 @@ class Latents(Slices):
             min_foreground=chosen.data.min_foreground,
             slices_per_subject=chosen.data.slices_per_subject,
             store=chosen.latents.store(chosen.cohort, chosen.data.acceleration),
+            mean=chosen.latents.mean.cpu(),
             deviation=chosen.latents.deviation.cpu(),
             tissue=self.tissue,
             neighbours=self.neighbours,

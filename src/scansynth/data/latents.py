@@ -1,7 +1,7 @@
 """Latents of a prepared cohort on disk, and the training samples that are made of them.
 
 latents/<key>/<subject>/<contrast>.b2nd   float32 (c, X/f, Y/f, Z), as the first stage gives them, one block a slice
-latents/<key>/<subject>/<contrast>.json   sums over the slices that show something; written last
+latents/<key>/<subject>/<contrast>.json   sums over the places that show foreground; written last
 
 They lie in the cohort's folder; the key is a hash of the first stage's weights and of what it was shown.
 """
@@ -18,8 +18,12 @@ from torch import Tensor
 from scansynth.data.arrays import read_array, write_array
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset, read_tissue
+from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.given import offsets
+
+SUMS_OF = "foreground"
+"""What a scan's sums are over. Those without this word are of before, over whole slices: they are computed anew."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class LatentStore:
     folder: Path
 
     def has(self, subject: str, contrast: str) -> bool:
-        """Whether a scan's latents are there."""
-        return self._path(subject, contrast).with_suffix(".json").is_file()
+        """Whether a scan's latents are there, with sums over its foreground."""
+        path = self._path(subject, contrast).with_suffix(".json")
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("of") == SUMS_OF
 
     def write(self, subject: str, contrast: str, latents: np.ndarray, shown: np.ndarray) -> None:
         """Keep a scan's latents.
@@ -39,14 +44,15 @@ class LatentStore:
             subject: name of the subject.
             contrast: of the scan.
             latents: (c, X/f, Y/f, Z) float32.
-            shown: which slices show something, (Z,) bool; statistics are theirs.
+            shown: which of its places show foreground, (X/f, Y/f, Z) bool; statistics are theirs.
         """
-        values = latents[..., shown].astype(np.float64)
+        values = latents[:, shown].astype(np.float64)
         write_array(latents, self._path(subject, contrast))
         sums = {
-            "count": int(values[0].size),
-            "sum": values.sum((1, 2, 3)).tolist(),
-            "sum_of_squares": np.square(values).sum((1, 2, 3)).tolist(),
+            "of": SUMS_OF,
+            "count": values.shape[1],
+            "sum": values.sum(1).tolist(),
+            "sum_of_squares": np.square(values).sum(1).tolist(),
         }
         write_text(self._path(subject, contrast).with_suffix(".json"), json.dumps(sums))
 
@@ -54,12 +60,19 @@ class LatentStore:
         """One slice's latent, (c, X/f, Y/f) float32, or those of some, (c, X/f, Y/f, n)."""
         return read_array(self._path(subject, contrast), z, "delete the folder `latents` of the cohort and train again")
 
-    def deviation(self, scans: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Standard deviation of each channel over scans (subject and contrast), (c,)."""
+    def statistics(self, scans: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each channel over the foreground of scans (subject and contrast), (c,) each.
+
+        Raises:
+            InputError: if no scan shows anything.
+        """
         found = [json.loads(self._path(*scan).with_suffix(".json").read_text(encoding="utf-8")) for scan in scans]
+        assert all(one.get("of") == SUMS_OF for one in found), "sums over whole slices are computed anew first"
         count = sum(one["count"] for one in found)
+        if not count:
+            raise InputError(f"{self.folder}: no training scan shows any foreground: prepare the cohort again")
         mean, square = (np.sum([one[name] for one in found], axis=0) / count for name in ("sum", "sum_of_squares"))
-        return np.sqrt(square - mean**2)
+        return mean, np.sqrt(square - mean**2)
 
     def _path(self, subject: str, contrast: str) -> Path:
         return self.folder / subject / f"{contrast}.b2nd"
@@ -75,6 +88,7 @@ class LatentDataset(SliceDataset):
         min_foreground: as there.
         slices_per_subject: as there.
         store: latents of all of the split's scans.
+        mean: that is taken from them, (c,).
         deviation: that they are divided by, (c,).
         tissue: whether samples have tissue maps.
         neighbours: slices on each side of a slice whose latents are given with it.
@@ -94,6 +108,7 @@ class LatentDataset(SliceDataset):
         min_foreground: float,
         slices_per_subject: int | None,
         store: LatentStore,
+        mean: Tensor,
         deviation: Tensor,
         tissue: bool,
         neighbours: int = 0,
@@ -110,13 +125,14 @@ class LatentDataset(SliceDataset):
             neighbours=neighbours,
         )
         self.background = background(self.size) if neighbours and background else None
-        self.store, self.deviation, self.tissue = store, deviation[:, None, None], tissue
+        self.store, self.tissue = store, tissue
+        self.mean, self.deviation = mean[:, None, None], deviation[:, None, None]
         if tissue:  # said before anything is trained
             for subject in cohort.subjects("train"):
                 read_tissue(cohort, subject, self.contrasts, self.size, z=0)
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """Sample i: `latents` (K, c, h, w) of unit variance, 0 where unavailable, and `available` (K,) bool.
+        """Sample i: `latents` (K, c, h, w), normalised, 0 where unavailable, and `available` (K,) bool.
 
         With neighbours also `neighbours` (K, 2n, c, h, w), those below first, the latent of background beyond the scan
         and 0 where unavailable; with `tissue` also `tissue` (K, 4, H, W): densities by each contrast, 0 where
@@ -145,7 +161,7 @@ class LatentDataset(SliceDataset):
         latents = []
         for away in (0, *offsets(self.neighbours)):
             if some.start <= place + away < some.stop:
-                latents.append(stored[..., place + away - first] / self.deviation)
+                latents.append((stored[..., place + away - first] - self.mean) / self.deviation)
             else:
                 assert self.background is not None, "samples with neighbours know what lies beyond a scan"
                 latents.append(self.background)

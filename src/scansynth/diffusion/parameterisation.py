@@ -10,6 +10,8 @@ x_0   | ε              | DDPM, Eq. 4         | `eps_from_x0`
 v     | ε              | Salimans & Ho       | `eps_from_velocity`
 ε     | mean of a step | DDPM, Eq. 11        | `mean_from_eps`
 
+`min_snr_weight` says how much each time counts in a loss.
+
 `x0_from_eps` and `mean_from_eps` compute their coefficients in float64, the other two in the images' type.
 """
 
@@ -21,6 +23,8 @@ from scansynth.diffusion.schedule import Schedule, expand
 
 Output = Literal["noise", "velocity", "x0"]
 """What a network gives."""
+Weighting = Literal["uniform", "min-snr"]
+"""How much each time counts in a loss: all the same, or by Min-SNR-γ (`min_snr_weight`)."""
 
 
 def x0_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -90,6 +94,29 @@ def output_error(
     """
     square = (predicted - eps).square()
     return square if output == "noise" else square / schedule.at(t, square)
+
+
+def min_snr_weight(schedule: Schedule, like: Tensor, t: Tensor, *, output: Output, gamma: float = 5.0) -> Tensor:
+    """Min-SNR-γ: what the squared error of a network's output counts at each time, so that x̂_0's counts min(SNR, γ).
+
+    With SNR = ᾱ_t/(1 − ᾱ_t): min(SNR, γ) for x̂_0, over SNR for ε and over SNR + 1 for the velocity (Hang et al.,
+    "Efficient Diffusion Training via Min-SNR Weighting Strategy", ICCV 2023; γ = 5 is theirs). Times that leave next to
+    nothing of the noise or of the image, of which the linear schedule has many, then count little for the velocity.
+
+    Args:
+        schedule: ᾱ.
+        like: what is weighted, (B, C, *S).
+        t: times, (B,) integers, t > 0.
+        output: what the network gives, whose error it is.
+        gamma: γ, where SNR is cut off.
+
+    Returns:
+        (B, 1, …), in `like`'s type; computed in float64, as SNR spans eight decades.
+    """
+    alpha_bar = schedule.lookup(t)
+    snr = alpha_bar / (1 - alpha_bar)
+    weight = snr.clamp(max=gamma) / {"noise": snr, "velocity": snr + 1, "x0": 1.0}[output]
+    return expand(weight, like)
 
 
 def mean_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -18,12 +18,14 @@ Equation                                      | here
 1, 2: q(X^P_t given X^P_0)                    | `gaussian.q_sample`
 4, 5: p_θ(X^P_{t−1} given X̃_t)               | `Cdpm.sample`
 6: loss over the target slices                | `Cdpm.training_step`, `target_mean`
-section 2.2: drawing C and P                  | `draw_index_sets`
+section 2.2: drawing C and P                  | `draw_index_sets`, `draw_training_sets`
 section 2.3: network                          | `networks/slice_unet.py`
 section 3.2: stages                           | `diffusion/stages.py`
 
 # Paper: C and P are "arbitrary". Here: groups of slices with random spacing, as in Harvey et al., "Flexible Diffusion
 # Modeling of Long Videos", because the paper wants short- and long-range dependence and names no distribution.
+# That resembles a stage of the plan once in a thousand times. A setting draws a share of the sets from the plan itself,
+# and another weights the times by Min-SNR-γ (small recipes).
 # Paper: schedule, width and depth are not stated. Here: T = 1000, linear, and a U-Net that one GPU trains.
 # Paper: no average of the weights is mentioned. Here: synthesis uses one, as all diffusion models of this package do.
 # Paper: volumes of no particular subject. Here: a setting gives the generator labels c, dropped at random in training,
@@ -54,7 +56,13 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.data.samples import LABEL_WIDTH
 from scansynth.diffusion.gaussian import q_sample
-from scansynth.diffusion.parameterisation import eps_from_output, output_error, x0_from_eps
+from scansynth.diffusion.parameterisation import (
+    Weighting,
+    eps_from_output,
+    min_snr_weight,
+    output_error,
+    x0_from_eps,
+)
 from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.stages import Stage, autoregressive_plan, check_plan, hierarchical_plan, in_stages
@@ -106,6 +114,10 @@ class CdpmConfig:
     output: Literal["noise", "velocity"] = "noise"
     """What the network gives: ε_θ, or the velocity that it follows from, which learns in far fewer steps; Eq. 6 is then
     the velocity's error."""
+    weighting: Weighting = "uniform"
+    """How much each time counts in Eq. 6: all the same, or by Min-SNR-γ with γ = 5."""
+    plan_share: float = 0.0
+    """Share of the training sets that are stages of the plan, each as likely, not sets of any slices; in [0, 1]."""
     plan: Literal["autoregressive", "hierarchical"] = "autoregressive"
     """Stages from the first slice up, or slices all over the volume first and then those between."""
     stage: int = 10
@@ -125,6 +137,8 @@ class CdpmConfig:
                 f"stages of {self.stage} slices, given as many, with sets of {self.largest}: stage must be at least 2 "
                 "and at most half of largest"
             )
+        if not 0 <= self.plan_share <= 1:
+            raise InputError(f"plan_share {self.plan_share}: a share of the training sets, in [0, 1]")
         if self.labels and self.translator:
             raise InputError("labels are for generating, and a translator has sources: leave one of the two out")
         if len(set(self.labels)) < len(self.labels):
@@ -170,7 +184,7 @@ class Cdpm(AnyToAny):
         """Sets of slices."""
         return SliceSets(
             config.largest,
-            partial(draw_index_sets, largest=config.largest),
+            partial(draw_training_sets, config=config),
             lambda depth: len(stages_of(config, depth)),
             size_multiple=config.space_to_depth * 2 ** (len(config.multipliers) - 1),
             generates=not config.translator,
@@ -245,6 +259,8 @@ class Cdpm(AnyToAny):
         )
         eps_theta = eps_from_output(self.schedule, out, x_t, t, output=self.config.output)
         square = output_error(self.schedule, eps_theta, eps, t, output=self.config.output)
+        if self.config.weighting == "min-snr":
+            square = square * min_snr_weight(self.schedule, square, t, output=self.config.output)
         update("G", {"noise": target_mean(square, is_target)})
 
     def sample(
@@ -374,6 +390,29 @@ def target_mean(values: Tensor, is_target: Tensor) -> Tensor:
     """Mean over each set's target slices (B, n) of values (B, 1, n, H, W), then over the sets."""
     by_slice = values.mean((1, 3, 4)) * is_target
     return (by_slice.sum(1) / is_target.sum(1)).mean()
+
+
+def draw_training_sets(depth: int, generator: torch.Generator, config: CdpmConfig) -> tuple[Tensor, Tensor]:
+    """Index sets C and P of a training sample: with the chance `plan_share` those of a stage, else any (section 2.2).
+
+    Stages are those of a whole volume. A translator's begin where its sources show something, at other slices, with the
+    same distances between them.
+
+    Args:
+        depth: slices of the volume.
+        generator: random numbers.
+        config: settings of the plan and of the sets.
+
+    Returns:
+        As `draw_index_sets`.
+    """
+    # Where no set is drawn from the plan no number is drawn for it: the sets are then those of before, bit for bit.
+    if not config.plan_share or torch.rand((), generator=generator, dtype=torch.float64).item() >= config.plan_share:
+        return draw_index_sets(depth, generator, config.largest)
+    stages = stages_of(config, depth)
+    stage = stages[int(torch.randint(len(stages), (), generator=generator))]
+    index = sorted((*stage.condition, *stage.target))
+    return torch.tensor(index), torch.tensor([z in stage.target for z in index])
 
 
 def draw_index_sets(depth: int, generator: torch.Generator, largest: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ CoLa-Diff compares with, and CoLa-Diff is built on it.
 Symbol | meaning
 ------ | -------
 E, D   | the first stage: encoder and decoder (`training/first_stage.py`)
-κ_0    | the target's latent E(x), of unit variance, (B, c, h, w); κ_t at time t
+κ_0    | the target's latent E(x), of mean 0 and variance 1 where tissue is, (B, c, h, w); κ_t at time t
 y      | the sources' latents, (B, K, c, h, w): 0 where a contrast is the target, unavailable or left out
 ε, ε_θ | noise, and the network's estimate of it
 

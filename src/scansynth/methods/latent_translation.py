@@ -4,7 +4,7 @@ Rombach, Blattmann, Lorenz, Esser & Ommer, "High-Resolution Image Synthesis with
 
 Symbol | meaning
 ------ | -------
-κ_0    | the target's latent E(x), of unit variance, (B, c, h, w); κ_t at time t
+κ_0    | the target's latent E(x), of mean 0 and variance 1 where tissue is, (B, c, h, w); κ_t at time t
 y      | the sources' latents, (B, K, c, h, w): 0 where a contrast is the target, unavailable or left out; with n
        | neighbours on each side of each, (B, K (1 + 2n), c, h, w)
 ε, ε_θ | noise, and the network's estimate of it

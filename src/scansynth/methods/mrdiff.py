@@ -20,7 +20,7 @@ Equation                     | here
 4: L_D without M             | `decoder="plain"`
 5: h_t = Conv(IWT(e_t))      | `networks.mrdiff.QuantitativeMaps`
 6: the signal                | `signals`, `physics/signal.py`
-7: M                         | `modulated`
+7: M                         | `networks.mrdiff.Modulation`
 9: mean of N features        | `training_step`
 11: the total                | `training_step`
 
@@ -31,6 +31,11 @@ Equation                     | here
 # Paper: schedule and sampler are not named. Here: β from 1e-4 to 0.02, and DDIM with η = 0.
 # Paper: Eq. 6 as it stands. Here: over the signal of typical tissue under the same TR and TE, because images are scaled
 # to [−1, 1] one by one and the TR of an MP-RAGE alone makes the spin-echo signal a hundred times smaller.
+# Paper: D rebuilds the sources by convolutions around the signals of c channels. Two sources determine no three maps,
+# and the convolutions can explain anything. Here: so by default; a setting (`rebuilds`) rebuilds the target as well, in
+# training, by nothing but the signal of one T1, T2 and S0 a voxel and a gain a slice.
+# Paper: nothing of the grid that the inverse transform leaves. Here: a setting smooths it (`smooth_grid`; small
+# recipes).
 # Paper: the spin-echo equation for all, MP-RAGE and fat saturation included. Here: that is the default; the equation of
 # a contrast can be named (`equations`).
 """
@@ -62,6 +67,12 @@ from scansynth.units import Slices
 
 LEAST_SIGNAL = 1e-4
 """Of typical tissue, that signals are divided by: an inversion recovery may null it."""
+LEAST_CONTRASTS = 3
+"""That determine T1, T2 and S0 of a voxel."""
+FOREGROUND = 1 / 8
+"""Of a slice's mean brightness over its contrasts, above which a voxel shows tissue."""
+LEVEL_WEIGHT = 0.01
+"""Of the loss that keeps the level of T1 and T2 at typical tissue's, which gains leave open (`explained`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +89,8 @@ class MrDiffConfig:
     """Levels with self-attention."""
     features: int = 32
     """c: channels of each quantitative map."""
+    smooth_grid: bool = False
+    """G ends in a residual 3×3 convolution, across the squares of 2×2 that the inverse wavelet transform makes."""
     steps: int = 1000
     """T, the steps of the forward process."""
     sampler: SamplerName = "ddim"
@@ -90,6 +103,10 @@ class MrDiffConfig:
     """What D reads: the signals M (Eq. 8), the features e_t (Eq. 4), or there is no D (Fig. 4)."""
     decoder_weight: float = 1.0
     """λ2 of L_D."""
+    rebuilds: Literal["sources", "all"] = "sources"
+    """What D rebuilds in training: the sources that are given, by convolutions around the signals of c channels; or all
+    contrasts of a sample, the target among them, each as a gain times the signal of one T1, T2 and S0 a voxel. Three
+    contrasts of different TR and TE then determine the maps; translation reads no target in either case."""
     consistency_weight: float = 0.01
     """λ3 of L_CCT."""
     copies: int = 3
@@ -106,6 +123,11 @@ class MrDiffConfig:
     def __post_init__(self):
         if self.copies < 1:
             raise InputError(f"copies {self.copies}: at least 1")
+        if self.rebuilds == "all" and self.decoder != "physics":
+            raise InputError(
+                f"rebuilds all explains every contrast by its signal, and decoder {self.decoder} has none: take the "
+                "decoder physics, or rebuild the sources"
+            )
         names = [contrast for contrast, _ in self.equations]
         if len(set(names)) < len(names):
             raise InputError(f"equations name a contrast twice: {', '.join(names)}")
@@ -132,6 +154,11 @@ class MrDiff(AnyToAny):
         if "CT" in self.contrasts:
             raise InputError("mrdiff explains its contrasts by MR physics: leave CT out")
         count = len(self.contrasts)
+        if config.rebuilds == "all" and count < LEAST_CONTRASTS:
+            raise InputError(
+                f"mrdiff: {' and '.join(self.contrasts)} cannot determine three maps (T1, T2 and S0): name a third "
+                "contrast with --contrasts, or train with --settings.rebuilds sources"
+            )
         self.schedule = make_schedule("linear", config.steps)
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         encoder = UNet(
@@ -146,10 +173,13 @@ class MrDiff(AnyToAny):
             bottleneck_attention=bool(config.attention_levels),
             time_width=4 * config.channels,
         )
-        nets: dict[str, nn.Module] = {"E": encoder, "G": FromBands(4 * config.features, config.channels, 1)}
-        if config.decoder == "physics":
+        generator = FromBands(4 * config.features, config.channels, 1, smooth_grid=config.smooth_grid)
+        nets: dict[str, nn.Module] = {"E": encoder, "G": generator}
+        if config.rebuilds == "all":
+            nets["I"] = QuantitativeMaps(config.features, maps=1)
+        elif config.decoder == "physics":
             nets |= {"I": QuantitativeMaps(config.features), "M": Modulation(count, config.features)}
-        if config.decoder != "none":
+        if config.decoder != "none" and config.rebuilds == "sources":
             width = 4 * config.features * (count if config.decoder == "physics" else 1)
             nets["D"] = FromBands(width, config.channels, count)
         self.nets = nn.ModuleDict(nets)
@@ -213,6 +243,33 @@ class MrDiff(AnyToAny):
             order.append(rows * len(self.contrasts) + k)
         return torch.cat(found)[torch.cat(order).argsort()]
 
+    def explained(self, e: Tensor, images: Tensor, acquisition: Tensor, available: Tensor) -> dict[str, Tensor]:
+        """L_D where all contrasts are rebuilt: each image is a gain times the signal of the maps, and nothing else.
+
+        The gain is the least-squares one over the slice's foreground, in closed form. Gains of their own leave three
+        numbers of a slice open where there are three contrasts: the scale of S0, and one that is added to all 1/T2 and
+        one that moves all T1. So the geometric mean of T1 and of T2 over the foreground is kept at that of typical
+        tissue (1 s, 0.1 s): the maps tell tissues apart, and their level is a convention.
+
+        Args:
+            e: features, (B, 4c, H/2, W/2).
+            images: all contrasts, (B, K, H, W) in [−1, 1].
+            acquisition: TR, TE, TI in ms and flip angle in degrees, (B, K, 4).
+            available: (B, K) bool.
+        """
+        t1, t2, s0 = self.nets["I"](e)
+        brightness = (images + 1) * as_factors(available, images)  # background is −1
+        mean = brightness.mean(1, keepdim=True)
+        shown = (mean > FOREGROUND * mean.mean((2, 3), keepdim=True)).to(images.dtype)  # (B, 1, H, W)
+        signals = self.signals((t1, t2, s0), acquisition, available)
+        scans = brightness[available][:, None]  # (P, 1, H, W), as the signals
+        gains = least_squares_gains(signals, scans, shown[available.nonzero()[:, 0]])
+        error = (gains * signals - scans).square().mean()
+        voxels = shown.sum((2, 3)).clamp_min(1)
+        off = [((one / start).log() * shown).sum((2, 3)) / voxels for one, start in ((t1, T1_START), (t2, T2_START))]
+        level = torch.stack(off).square().sum(0).mean()
+        return {"decoder": self.config.decoder_weight * error, "level": LEVEL_WEIGHT * level}
+
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """N noisy versions of each image at one time, then one update of all networks on Eq. 11."""
         images, available = batch["images"], batch["available"]
@@ -232,7 +289,9 @@ class MrDiff(AnyToAny):
         planes = task_planes(is_source, is_target, images)
         e = self.encode(x_t, repeated(dwt(shown)), repeated(planes), repeated(t))
         losses = {"generator": (self.nets["G"](e) - repeated(x0)).square().mean()}  # Eq. 3
-        if self.config.decoder != "none":
+        if self.config.rebuilds == "all":
+            losses |= self.explained(e, repeated(images), repeated(batch["acquisition"]), repeated(available))
+        elif self.config.decoder != "none":
             given = repeated(is_source)
             features = e
             if self.config.decoder == "physics":
@@ -304,6 +363,22 @@ class MrDiff(AnyToAny):
 
         t1, t2, s0 = windows.map(window, x_t, bands).chunk(3, dim=1)
         return {"T1 (s)": t1, "T2 (s)": t2, "S0 (arbitrary)": s0}
+
+
+def least_squares_gains(signals: Tensor, scans: Tensor, shown: Tensor) -> Tensor:
+    """The gain of each scan that brings its signal closest to it, Σ s·y / Σ s² over what is shown.
+
+    Args:
+        signals: s, (P, 1, H, W).
+        scans: y, brightness above the background's, (P, 1, H, W).
+        shown: voxels that count, (P, 1, H, W) of 0 and 1.
+
+    Returns:
+        (P, 1, 1, 1); 0 where nothing is shown.
+    """
+    products = (signals * scans * shown).sum((1, 2, 3), keepdim=True)
+    squares = (signals.square() * shown).sum((1, 2, 3), keepdim=True)
+    return products / squares.clamp_min(torch.finfo(squares.dtype).tiny)
 
 
 def equations_of(config: MrDiffConfig, contrasts: Sequence[str]) -> dict[str, SequenceName]:

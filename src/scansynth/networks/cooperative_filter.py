@@ -2,7 +2,8 @@
 
 The last approximation A and every diagonal D_j pass block matching: each patch is grouped with its most similar ones in
 a search window, a group is filtered together and put back, as in BM3D (Dabov, Foi, Katkovnik & Egiazarian 2007), but in
-one pass, for all groups at once, and with gradients. Every H_j and V_j passes a soft threshold. With thresholds of 0
+one pass, for all groups at once, and with gradients. Patches are scaled to their band, so that small maps have groups,
+too. Every H_j and V_j passes a soft threshold. With thresholds of 0
 nothing changes. What is computed is what the features lose, which takes fewer steps.
 """
 
@@ -72,6 +73,10 @@ def similar(patches: Tensor, grid: tuple[int, int], radius: int, matches: int) -
     return torch.where(order.values == torch.inf, alone, found)
 
 
+LEAST_PATCHES = 4
+"""Along each side of a band: with fewer a search window finds no likeness, and with one there is no group at all."""
+
+
 class BlockMatching(nn.Module):
     """δ: patches filtered together with those most similar to them.
 
@@ -81,7 +86,7 @@ class BlockMatching(nn.Module):
 
     Args:
         channels: of the features; one threshold each.
-        patch: side of a patch; patches lie side by side.
+        patch: side of a patch, smaller where a map would hold fewer than four along a side; patches lie side by side.
         radius: of the search window, in patches.
         matches: patches of a group, a power of two; fewer where a map has fewer.
         threshold: at the start.
@@ -102,7 +107,8 @@ class BlockMatching(nn.Module):
         from scipy import linalg  # slow to load, and every recipe would wait for it
 
         batch, channels, height, width = x.shape
-        side = min(self.patch, height, width)
+        # The largest s of which ⌈n/s⌉ ≥ 4 cover the shorter side n, padding included; single places at the least.
+        side = max(1, min(self.patch, (min(height, width) - 1) // (LEAST_PATCHES - 1)))
         padded = grown(x, side)
         rows, columns = padded.shape[2] // side, padded.shape[3] // side
         matches = min(self.matches, 2 ** int(math.log2(rows * columns)))
@@ -131,7 +137,7 @@ class CooperativeFilter(nn.Module):
     Args:
         channels: of the features.
         levels: of the wavelet transform; fewer where a map is too small.
-        patch: of the block matching.
+        patch: of the block matching, at the most.
         radius: of its search window.
         matches: of a group.
         threshold: of all thresholds at the start.

@@ -24,19 +24,20 @@ class QuantitativeMaps(nn.Module):
     """I_σ: features to T1, T2 and S0 (Eq. 5), Conv(IWT(e_t)).
 
     Args:
-        channels: c, of each map; features have 4c, the sub-bands of c channels.
+        channels: c; features have 4c, the sub-bands of c channels.
+        maps: channels of each map; None: c.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, maps: int | None = None):
         super().__init__()
-        self.conv = convolution(2, channels, 3 * channels, kernel=3)
+        self.conv = convolution(2, channels, 3 * (maps or channels), kernel=3)
         with torch.no_grad():
             starts = (T1_START - T1_LEAST, T2_START - T2_LEAST, 1.0)
             for third, start in zip(self.conv.get_parameter("bias").chunk(3), starts, strict=True):
                 third.fill_(softplus_inverse(start))
 
     def forward(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 4c, H/2, W/2) → T1 and T2 in seconds, bounded away from 0, and S0 > 0; each (B, c, H, W)."""
+        """(B, 4c, H/2, W/2) → T1 and T2 in seconds, bounded away from 0, and S0 > 0; each (B, maps, H, W)."""
         t1, t2, s0 = (functional.softplus(part.float()) for part in self.conv(iwt(e)).chunk(3, dim=1))
         return t1 + T1_LEAST, t2 + T2_LEAST, s0
 
@@ -72,20 +73,38 @@ class Modulation(nn.Module):
         return whole.index_put((given,), bands).flatten(1, 2)
 
 
+SEAM_CHANNELS = 8
+"""Features at full size that the residual convolution after the inverse transform reads."""
+
+
 class FromBands(nn.Module):
     """Decoder or generator: two convolutions, and the inverse wavelet transform (section 2.2).
+
+    The transform makes squares of 2 × 2 voxels that know nothing of each other, and their borders are left in images as
+    a grid of two voxels. A residual 3 × 3 convolution of further features, at full size, reaches across the borders; it
+    starts as none.
 
     Args:
         channels_in: channels of the features at half the size.
         channels: of the layer between.
         images: how many images come out.
+        smooth_grid: whether the residual convolution follows.
     """
 
-    def __init__(self, channels_in: int, channels: int, images: int):
+    def __init__(self, channels_in: int, channels: int, images: int, *, smooth_grid: bool = False):
         super().__init__()
+        self.images = images
         self.first = convolution(2, channels_in, channels, kernel=3)
-        self.last = convolution(2, channels, 4 * images, kernel=3)
+        self.last = convolution(2, channels, 4 * (images + SEAM_CHANNELS * smooth_grid), kernel=3)
+        self.across = None
+        if smooth_grid:
+            self.across = convolution(2, SEAM_CHANNELS, images, kernel=3)
+            nn.init.zeros_(self.across.get_parameter("weight"))
+            nn.init.zeros_(self.across.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, channels_in, H/2, W/2) → (B, images, H, W)."""
-        return iwt(self.last(functional.silu(self.first(features))))
+        whole = iwt(self.last(functional.silu(self.first(features))))
+        if self.across is None:
+            return whole
+        return whole[:, : self.images] + self.across(functional.silu(whole[:, self.images :]))

@@ -22,6 +22,8 @@ _SIZE: dict[str, Any] = {
     "across_levels": (0, 1),
     "space_to_depth": 2,
     "output": "velocity",
+    "weighting": "min-snr",
+    "plan_share": 0.5,
     "sampler": "ddim",
     "sampling_steps": 25,
     "learning_rate": 5e-4,

@@ -18,11 +18,12 @@ BRATS = ("T1w", "T1ce", "T2w", "FLAIR")
 IXI = ("T1w", "T2w", "PDw")
 SMALL = Training(steps=3000, batch_size=4, decay="cosine")
 _SMALL: dict[str, Any] = {
-    "latent_channels": 8,
-    "channels": 32,
-    "multipliers": (1, 2, 2),
+    "latent_channels": 4,
+    "factor": 2,
+    "channels": 16,
+    "multipliers": (1, 2, 4, 4),
     "blocks": 1,
-    "attention_levels": (1, 2),
+    "attention_levels": (2, 3),
     "output": "velocity",
     "learning_rate": 5e-4,
     "sampling_steps": 25,
@@ -48,9 +49,9 @@ def autoencoder_3d() -> RunConfig[AutoencoderConfig]:
 
 
 def autoencoder_small() -> RunConfig[AutoencoderConfig]:
-    """First stage for slices of 64 to 128 pixels and minutes on two cores; latents of 8 channels."""
+    """First stage for slices of 64 to 128 pixels and minutes on two cores; latents of 4 channels, half as large."""
     settings = AutoencoderConfig(
-        channels=16, multipliers=(1, 2, 4), blocks=1, latent_channels=8, discriminator_channels=16, learning_rate=1e-3
+        channels=16, multipliers=(1, 2), blocks=1, latent_channels=4, discriminator_channels=16, learning_rate=1e-3
     )
     return RunConfig("autoencoder", settings, training=Training(steps=4000, batch_size=4))
 

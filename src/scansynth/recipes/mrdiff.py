@@ -1,5 +1,7 @@
 """Recipes of MRDiff: its paper's two data sets, the arms of its Fig. 4, all of them small, and a DDPM of that size.
 
+One more, small: its maps are determined by what it rebuilds.
+
 Number of training steps and batch size: the paper's section 3.1.
 """
 
@@ -62,9 +64,17 @@ def mrdiff_spine() -> RunConfig[MrDiffConfig]:
 def mrdiff_small() -> RunConfig[MrDiffConfig]:
     """For slices of 64 to 128 pixels and minutes on two cores."""
     settings = MrDiffConfig(
-        channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(), features=8, learning_rate=5e-4
-    )
+        channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(), features=8, smooth_grid=True,
+        learning_rate=5e-4,
+    )  # fmt: skip
     return RunConfig("mrdiff", settings, training=SMALL)
+
+
+def mrdiff_small_identifiable() -> RunConfig[MrDiffConfig]:
+    """mrdiff_small whose maps must explain target and sources, three contrasts or more of different TR and TE."""
+    config = mrdiff_small()
+    settings = replace(config.settings, rebuilds="all")
+    return replace(config, contrasts=("T1w", "PDw", "T2w"), settings=settings)
 
 
 def ddpm_x0_small() -> RunConfig[DdpmConfig]:
@@ -95,6 +105,7 @@ def arm(base: Callable[[], RunConfig[MrDiffConfig]], name: str) -> Callable[[], 
     return recipe
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (mrdiff, mrdiff_adni, mrdiff_spine, mrdiff_small, ddpm_x0_small)} | {
-    f"{base.__name__}_{name}": arm(base, name) for base in (mrdiff_adni, mrdiff_spine, mrdiff_small) for name in ARMS
-}
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (mrdiff, mrdiff_adni, mrdiff_spine, mrdiff_small, mrdiff_small_identifiable, ddpm_x0_small)
+} | {f"{base.__name__}_{name}": arm(base, name) for base in (mrdiff_adni, mrdiff_spine, mrdiff_small) for name in ARMS}

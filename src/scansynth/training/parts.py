@@ -34,7 +34,8 @@ def find_first_stage(
 ) -> FirstStage | None:
     """The first stage of a latent method: that of the run folder, or the trained autoencoder that is given.
 
-    The cohort's latents are computed, as far as they are not there.
+    The cohort's latents are computed, as far as they are not there. A run goes on with the mean and deviation that it
+    began with, whatever they would be by now.
 
     Raises:
         InputError: if one is needed and none is there, it does not fit, or one is given and none is needed.
@@ -46,6 +47,7 @@ def find_first_stage(
         return None
     with processes.agreeing():
         stage = FirstStage.read(run / FOLDER) if (run / FOLDER).is_dir() and not overwrite else None
+        begun = stage is not None
         if given:
             trained = FirstStage.of_run(given, cohort, config)
             if stage and stage.sha256 != trained.sha256:
@@ -61,10 +63,14 @@ def find_first_stage(
                 f"the first stage gives latents of {stage.channels} channels, {stage.factor} times smaller than "
                 f"images; the settings latent_channels and factor say {latent[0]} and {latent[1]}"
             )
-    deviation = processes.from_first(
-        lambda: compute_latents(stage, cohort, config.contrasts, config.data.acceleration, processes.device).tolist()
-    )
-    stage.deviation.copy_(torch.tensor(deviation))
+
+    def statistics() -> list[list[float]]:
+        found = compute_latents(stage, cohort, config.contrasts, config.data.acceleration, processes.device)
+        return [one.tolist() for one in found]
+
+    mean, deviation = processes.from_first(statistics)
+    if not begun:
+        stage.normalise(mean, deviation)
     return stage
 
 
