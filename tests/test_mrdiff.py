@@ -369,7 +369,12 @@ def test_without_it_the_generator_is_what_it_was():
     keys = {"first.weight", "first.bias", "last.weight", "last.bias"}
     assert FromBands(16, 8, 1).state_dict().keys() == keys
     assert not find_recipe("mrdiff").settings.smooth_grid
-    assert find_recipe("mrdiff_small").settings.smooth_grid
+    smooth = find_recipe("mrdiff_small_smooth").settings
+    assert (
+        smooth
+        == replace(find_recipe("mrdiff_small").settings, smooth_grid=True)
+        != find_recipe("mrdiff_small").settings
+    )
     torch.manual_seed(0)
     net = FromBands(16, 8, 1)
     features = torch.randn(1, 16, 4, 4)

@@ -34,8 +34,8 @@ Equation                     | here
 # Paper: D rebuilds the sources by convolutions around the signals of c channels. Two sources determine no three maps,
 # and the convolutions can explain anything. Here: so by default; a setting (`rebuilds`) rebuilds the target as well, in
 # training, by nothing but the signal of one T1, T2 and S0 a voxel and a gain a slice.
-# Paper: nothing of the grid that the inverse transform leaves. Here: a setting smooths it (`smooth_grid`; small
-# recipes).
+# Paper: nothing of the grid that the inverse transform leaves. Here: so, too; a setting lets a convolution reach across
+# it (`smooth_grid`), which did not weaken it in short trainings.
 # Paper: the spin-echo equation for all, MP-RAGE and fat saturation included. Here: that is the default; the equation of
 # a contrast can be named (`equations`).
 """
