@@ -90,11 +90,13 @@ def test_stale_best_weights_are_not_taken_in_silence(cohort, tiny, tmp_path, cap
     config = tiny(steps=20, checkpoint_minutes=60.0, validate_every=2)
     stopped(config, cohort, tmp_path / "run", 2, signal.SIGTERM)
     Run.load(tmp_path / "run", "cpu")
+    assert "never were" not in caplog.text  # the last are taken
+    Run.load(tmp_path / "run", "cpu", weights="best")
     assert "the weights of step 2 are taken" in caplog.text
     assert "step 3, the last, never were" in caplog.text
     caplog.clear()
     train(with_training(config, steps=20, validate_every=1), cohort, tmp_path / "run", device=CPU)
-    Run.load(tmp_path / "run", "cpu")
+    Run.load(tmp_path / "run", "cpu", weights="best")
     assert "never were" not in caplog.text
 
 

@@ -28,7 +28,7 @@ class Calibrate:
     samples: int = 1
     """To draw for each image: of several, the intervals follow their deviation from place to place."""
     mean: bool = False
-    """Of the mean given the sources, in place of a draw."""
+    """Around the mean given the sources, in place of a draw."""
     weights: Which = "auto"
     """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
     validate, else the last."""
