@@ -24,8 +24,9 @@ _SIZE: dict[str, Any] = {
     "output": "velocity",
     "weighting": "min-snr",
     "plan_share": 0.5,
-    "sampler": "ddim",
-    "sampling_steps": 25,
+    "sampler": "dpm-solver",
+    "spacing": "log-snr",
+    "sampling_steps": 12,
     "learning_rate": 5e-4,
 }
 
@@ -85,7 +86,7 @@ def ddpm_3d_small() -> RunConfig[DdpmConfig]:
     config = ddpm_3d()
     settings = replace(
         config.settings, patch=(64, 80, 64), channels=16, multipliers=(1, 2, 4), blocks=1, output="velocity",
-        sampler="ddim", sampling_steps=25, learning_rate=5e-4,
+        sampler="dpm-solver", spacing="log-snr", sampling_steps=12, learning_rate=5e-4,
     )  # fmt: skip
     return replace(config, settings=settings, training=replace(SMALL, batch_size=1))
 

@@ -26,7 +26,9 @@ _SMALL: dict[str, Any] = {
     "attention_levels": (2, 3),
     "output": "velocity",
     "learning_rate": 5e-4,
-    "sampling_steps": 25,
+    "sampler": "dpm-solver",
+    "spacing": "log-snr",
+    "sampling_steps": 12,
 }
 
 

@@ -14,6 +14,8 @@ from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.mrdiff import MrDiffConfig
 
 SMALL = Training(steps=3000, batch_size=4, decay="cosine")
+FEW_CALLS: dict[str, Any] = {"sampler": "dpm-solver", "spacing": "log-snr", "sampling_steps": 12}
+"""Draws as many calls do, texture included (`benchmarks/sampling.py`)."""
 
 
 def mrdiff() -> RunConfig[MrDiffConfig]:
@@ -64,7 +66,7 @@ def mrdiff_spine() -> RunConfig[MrDiffConfig]:
 def mrdiff_small() -> RunConfig[MrDiffConfig]:
     """For slices of 64 to 128 pixels and minutes on two cores."""
     settings = MrDiffConfig(
-        channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(), features=8, learning_rate=5e-4
+        channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(), features=8, learning_rate=5e-4, **FEW_CALLS
     )
     return RunConfig("mrdiff", settings, training=SMALL)
 
@@ -86,7 +88,7 @@ def ddpm_x0_small() -> RunConfig[DdpmConfig]:
     """DDPM that gives x̂_0, on slices, sampled implicitly: the network of mrdiff_small at full size, without physics."""
     settings = DdpmConfig(
         patch=None, channels=32, multipliers=(1, 2, 2), blocks=1, window_levels=(), output="x0", steps=1000,
-        variance="fixed", loss="l2", sampler="ddim", sampling_steps=50, learning_rate=5e-4,
+        variance="fixed", loss="l2", learning_rate=5e-4, **FEW_CALLS,
     )  # fmt: skip
     return RunConfig("ddpm", settings, training=SMALL)
 
