@@ -145,6 +145,17 @@ def test_intervals_of_another_way_or_other_weights_are_refused(folders, regressi
     assert not list(tmp_path.iterdir())
 
 
+def test_intervals_are_of_the_sources_that_they_were_made_with(regression, listing, monkeypatch):
+    """From fewer contrasts a run errs more: its intervals would be too narrow without a word."""
+    source = listing.subjects[-1].scans["T1w"]
+    known = read_intervals(regression, samples=1, mean=False)
+    assert known["T2w"].sources == ("T1w",)
+    more = {target: replace(one, sources=("T1w", "FLAIR")) for target, one in known.items()}
+    monkeypatch.setattr("scansynth.synthesis.run.read_intervals", lambda run, **_: more)
+    with pytest.raises(InputError, match=r"of syntheses from T1w\+FLAIR, not from T1w, which err otherwise"):
+        regression.translate({"T1w": source}, sampling=Sampling(intervals=True))
+
+
 def test_too_few_validation_subjects_are_said(cohort, tiny, tmp_path, capsys):
     train(tiny(steps=2), cohort, tmp_path / "run", device=CPU)
     assert main(["calibrate", "--run", str(tmp_path / "run"), "--cohort", str(cohort.folder)]) == 1

@@ -1,5 +1,8 @@
 """A run's intervals, from what it makes of the validation subjects."""
 
+import logging
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ from scansynth.metrics.conformal import Held, Intervals, calibrate
 from scansynth.progress import Parts, Report
 from scansynth.synthesis.intervals import write_intervals
 from scansynth.synthesis.run import Run
+
+log = logging.getLogger(__name__)
 
 
 def calibrate_run(
@@ -42,6 +47,16 @@ def calibrate_run(
     """
     work = choose_work([run], cohort, "val", protocol="default", target=None)
     numbers = numbers_of([run], samples=samples, mean=mean)[run.folder]
+    usual = {}
+    for target in dict.fromkeys(task.target for task in work):
+        counted = Counter(task.sources for task in work if task.target == target)
+        usual[target], count = counted.most_common(1)[0]
+        if count < counted.total():
+            log.warning(
+                "%s: intervals are of syntheses from %s; %d validation subjects have other contrasts and are left out",
+                target, "+".join(usual[target]), counted.total() - count,
+            )  # fmt: skip
+    work = [task for task in work if task.sources == usual[task.target]]
     calls = [[calls_left(run, task, number, kept=kept) for number in numbers] for task in work]
     parts, held = Parts(report, sum(map(sum, calls))), {}
     for task, counts in zip(work, calls, strict=True):
@@ -55,7 +70,7 @@ def calibrate_run(
     found = {}
     for target, subjects in held.items():
         try:
-            found[target] = calibrate(subjects)
+            found[target] = replace(calibrate(subjects), sources=usual[target])
         except InputError as error:
             raise InputError(f"{target}: {error}") from None
     write_intervals(run, found, samples=samples, mean=mean, cohort=cohort.fingerprint)

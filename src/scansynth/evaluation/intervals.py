@@ -34,7 +34,7 @@ class IntervalFigures(Figures):
         if run is None or not synthesis.task.whole or not (run.folder / FILE).is_file():
             return
         intervals = self._intervals(run, synthesis).get(synthesis.task.target)
-        if intervals is None:
+        if intervals is None or set(intervals.sources) != set(synthesis.result.sources):
             return
         several = len(synthesis.samples) > 1
         held = Held(synthesis.image, synthesis.truth, synthesis.samples.std(0, ddof=1) if several else None)

@@ -18,9 +18,8 @@ from scipy import ndimage
 
 from scansynth.errors import InputError
 from scansynth.metrics.cases import filled, foreground
+from scansynth.metrics.uncertainty import LEVELS
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Nominal coverages."""
 REGIONS = ("rim", "dark", "middle", "bright")
 RIM = 2
 """Voxels from the head's edge inwards, in the axial plane, that are its rim."""
@@ -42,6 +41,8 @@ class Intervals:
     """By region, for each level: half the interval's width over the deviation; where there is none, half its width."""
     subjects: int
     """Validation subjects that they come from."""
+    sources: tuple[str, ...] = ()
+    """Contrasts that the syntheses were made from: from others they err otherwise."""
 
 
 def levels_for(subjects: int) -> tuple[float, ...]:

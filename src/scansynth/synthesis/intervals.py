@@ -69,6 +69,7 @@ def read_intervals(run: "Run", *, samples: int, mean: bool) -> dict[str, Interva
             limits=(one["limits"][0], one["limits"][1]),
             factors={region: tuple(factors) for region, factors in one["factors"].items()},
             subjects=one["subjects"],
+            sources=tuple(one["sources"]),
         )
         for name, one in content["ways"][key].items()
     }

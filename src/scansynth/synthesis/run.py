@@ -235,6 +235,11 @@ class Run:
             labels = labels_on(Path(tissue), [(like.space, grid)]) if tissue else None
             densities = self.segmented(images, available, grid.affine, labels=labels)
         intervals = self.intervals(sampling).get(target) if sampling.intervals else None
+        if intervals and set(intervals.sources) != set(named):
+            raise InputError(
+                f"{self.folder}: its intervals of {target} are of syntheses from {'+'.join(intervals.sources)}, not from "
+                f"{'+'.join(named)}, which err otherwise: give those sources, or leave --intervals out"
+            )
         moments, prepared, kept, found = Moments(), Moments(), [], {}
         for sample in range(sampling.samples):
             kind = SharedAlongSlices if sampling.shared_noise else Noise
