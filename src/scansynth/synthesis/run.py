@@ -237,8 +237,8 @@ class Run:
         intervals = self.intervals(sampling).get(target) if sampling.intervals else None
         if intervals and set(intervals.sources) != set(named):
             raise InputError(
-                f"{self.folder}: its intervals of {target} are of syntheses from {'+'.join(intervals.sources)}, not from "
-                f"{'+'.join(named)}, which err otherwise: give those sources, or leave --intervals out"
+                f"{self.folder}: its intervals of {target} are of syntheses from {'+'.join(intervals.sources)}, not "
+                f"from {'+'.join(named)}, which err otherwise: give those sources, or leave --intervals out"
             )
         moments, prepared, kept, found = Moments(), Moments(), [], {}
         for sample in range(sampling.samples):
