@@ -18,7 +18,8 @@ class Calibrate:
     """Find intervals of a run's syntheses on the validation subjects; they are kept in its folder.
 
     `translate --intervals` then writes them beside each image, and `evaluate` tells how often they hold. They are of
-    the weights and the way of drawing (--samples, --mean) that they were made with.
+    the weights and the way of drawing (--samples, --mean) that they were made with, and hold for scans like those that
+    validate.
     """
 
     run_folder: Annotated[Path, arg(name="run")]
