@@ -95,7 +95,7 @@ def kind(recipe: str, cohort) -> tuple[Callable[[], object], Callable[[], object
         batch = given(whole, sources_for("T2w", CONTRASTS), slice(24, 40), neighbours=method.needs.neighbours)
         return method.translate(batch, "T2w", method.needs.windows(), Noise([(0, name, 0)])).image
 
-    return trial_step(config, dataset, Processes(CPU)), synthesis
+    return trial_step(config, dataset, Processes(CPU), None), synthesis
 
 
 def in_turns(works: list[Callable[[], object]], turns: int, repeats: int) -> list[list[tuple[float, float]]]:

@@ -196,9 +196,9 @@ def test_training_goes_on_without_being_told_the_first_stage_again(trained, coho
 
 def test_what_does_not_fit_is_refused(trained, cohort, tiny, first_stage, tmp_path):
     new = tmp_path / "new"
-    with pytest.raises(InputError, match="train an autoencoder"):
+    with pytest.raises(InputError, match="builds on a trained autoencoder"):
         train(tiny("ldm"), cohort, new, device=CPU)
-    with pytest.raises(InputError, match="needs none"):
+    with pytest.raises(InputError, match="builds on no other run"):
         train(tiny("regression"), cohort, new, device=CPU, first_stage=first_stage)
     with pytest.raises(InputError, match="a run of ldm"):
         train(tiny("ldm"), cohort, new, device=CPU, first_stage=trained)

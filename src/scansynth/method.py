@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scansynth.diffusion.windows import Windows, WindowsOfVolume
+from scansynth.errors import InputError
 from scansynth.needs import Needs
 from scansynth.noise import Noise
 
@@ -68,18 +69,6 @@ class Made:
     through windows, by name and unit (`T1 (s)`), (1, 1, X, Y, Z) each."""
 
 
-class Encodes(Protocol):
-    """A trained first stage (`training/first_stage.py`)."""
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Images (N, 1, H, W) in [−1, 1] → latents (N, c, H/f, W/f), of mean 0 and variance 1 where tissue is."""
-        ...
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Latents → images, unbounded."""
-        ...
-
-
 class Method(nn.Module, ABC):
     """Base of all methods.
 
@@ -108,8 +97,9 @@ class Method(nn.Module, ABC):
         self.config = config
         self.contrasts = tuple(contrasts)
         self.needs = self.needs_of(config, self.contrasts)
-        self.first_stage: Encodes | None = None
-        """Of a latent method; the engine puts it there before anything is translated."""
+        self.first_stage: Any = None
+        """The trained run that this one builds on (`builds_on`, `training/first_stage.py`): its `method`, and of a
+        latent method `encode` and `decode`. The engine puts it there before anything is trained or translated."""
 
     @classmethod
     @abstractmethod
@@ -119,6 +109,24 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: if the settings do not fit each other.
         """
+
+    @classmethod
+    def builds_on(cls, config: Any) -> str | None:
+        """The method of the trained run that this one builds on (train --first-stage); None: it stands alone."""
+        return None
+
+    @classmethod
+    def check_first_stage(cls, config: Any, method: str, settings: Any, name: str) -> None:
+        """Raise InputError if a run is none that this one can build on.
+
+        Args:
+            config: settings of this method.
+            method: of that run.
+            settings: of that run.
+            name: its folder, for messages.
+        """
+        if method != cls.builds_on(config):
+            raise InputError(f"--first-stage {name}: a run of {method}; one of {cls.builds_on(config)} is needed")
 
     @property
     @abstractmethod

@@ -26,6 +26,7 @@ from scansynth.diffusion.parameterisation import eps_from_output, output_error, 
 from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
+from scansynth.errors import InputError
 from scansynth.given import offsets
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
@@ -136,6 +137,18 @@ class LatentTranslator(AnyToAny):
         """Paired latents of slices."""
         multiple = config.factor * 2 ** (len(config.multipliers) - 1)
         return Latents(config.latent_channels, config.factor, size_multiple=multiple, neighbours=config.neighbours)
+
+    @classmethod
+    def builds_on(cls, config: Any) -> str | None:
+        """An autoencoder, whose latents it works on."""
+        return "autoencoder"
+
+    @classmethod
+    def check_first_stage(cls, config: Any, method: str, settings: Any, name: str) -> None:
+        """An autoencoder of slices."""
+        super().check_first_stage(config, method, settings, name)
+        if settings.patch is not None:
+            raise InputError(f"--first-stage {name}: an autoencoder of 3D patches; one of slices is needed")
 
     @abstractmethod
     def networks(self) -> nn.ModuleDict:

@@ -1,19 +1,20 @@
-"""The trained autoencoder of a latent method: opened, applied to a cohort once, and copied into the run it serves.
+"""The trained run that another one builds on: opened, and copied into the run it serves, which is then whole.
 
-first_stage/config.yaml          of the autoencoder's run
-first_stage/weights.safetensors  that it reconstructs best with
-first_stage/latents.json         mean and deviation of the training latents where they show foreground, by channel; hash
-                                 and training step of the weights
+first_stage/config.yaml          of that run
+first_stage/weights.safetensors  of what it synthesises with
+first_stage/stage.json           hash and training step of the weights
+first_stage/latents.json         in its place, of the autoencoder of a latent method: also mean and deviation of the
+                                 training latents where they show foreground, by channel
 
-Runs of before have no mean, which is 0 then, and a deviation over whole slices: they go on with theirs.
+Latents of runs of before have no mean, which is 0 then, and a deviation over whole slices: they go on with theirs.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from scansynth.data.latents import LatentStore
 from scansynth.data.record import PreparationRecord
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.methods import find_method
 from scansynth.methods.autoencoder import Autoencoder
 from scansynth.training.checkpoint import load_weights, restore, step_of
 
@@ -41,31 +43,112 @@ AT_ONCE = 16
 
 
 class FirstStage(nn.Module):
-    """A trained autoencoder of slices; of its latents the mean is taken, and they are divided by their deviation.
-
-    Both by channel, over the foreground of the training scans: background, which is most of a slice, says nothing of
-    where tissue lies.
+    """A trained run of a method; it is not trained any more.
 
     Args:
         config: of its run.
-        weights: of encoder, decoder and codebook, as the content of a safetensors file.
+        weights: of the networks that it synthesises with, as the content of a safetensors file.
         step: training steps of the weights.
         source: where they are from, for messages.
     """
 
+    STATE: ClassVar[str] = "stage.json"
+
+    def __init__(self, config: RunConfig[Any], weights: bytes, step: int, source: Path):
+        super().__init__()
+        self.method = find_method(config.method)(config.settings, config.contrasts)
+        restore({name: self.method.nets[name] for name in self.method.averaged}, load(weights), source)
+        self.method.eval().requires_grad_(False)
+        self.config, self.weights, self.step = config, weights, step
+        self.sha256 = hashlib.sha256(weights).hexdigest()
+
+    @classmethod
+    def of_run(cls, run: Path, cohort: Cohort, config: RunConfig[Any]) -> "FirstStage":
+        """That of a run folder; of latents, what they are normalised by is not known yet.
+
+        Args:
+            run: the run folder.
+            cohort: that it must have been trained on.
+            config: of the run that it shall serve.
+
+        Raises:
+            InputError: if it is a run of another method, of another cohort or other contrasts, or sees the scans
+                otherwise.
+        """
+        if not (run / "config.yaml").is_file():
+            raise InputError(f"--first-stage {run}: not a run folder (no config.yaml)")
+        own = read_yaml(run / "config.yaml")
+        find_method(config.method).check_first_stage(config.settings, own.method, own.settings, str(run))
+        PreparationRecord.read(run).check_same(cohort, run)
+        if unknown := [name for name in config.contrasts if name not in own.contrasts]:
+            raise InputError(f"--first-stage {run}: it was not trained on {unknown[0]}")
+        tensors, source = load_weights(run)
+        own_nets = find_method(own.method)(own.settings, own.contrasts).averaged
+        needed = {key: tensor for key, tensor in tensors.items() if key.split("/")[0] in own_nets}
+        return kind_of(own)(own, save(needed), step_of(source), source)
+
+    @classmethod
+    def read(cls, folder: Path) -> "FirstStage":
+        """The copy in a run folder.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        try:
+            config = read_yaml(folder / "config.yaml")
+            kind = kind_of(config)
+            state, weights = json.loads((folder / kind.STATE).read_text()), (folder / WEIGHTS).read_bytes()
+            stage = kind(config, weights, state["training_step"], folder)
+            if stage.sha256 != state["sha256"]:
+                raise InputError("the weights are not those that were copied there")
+            stage.take(state)
+        except Exception as error:  # files, JSON, keys and safetensors each have their own
+            raise InputError(f"{folder}: the first stage cannot be read ({error}); train the run anew") from error
+        return stage
+
+    def write(self, folder: Path) -> None:
+        """Copy it into a run folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.yaml", to_yaml(self.config))
+        (folder / WEIGHTS).write_bytes(self.weights)
+        state = {**self.kept(), "sha256": self.sha256, "training_step": self.step}
+        write_text(folder / self.STATE, json.dumps(state, indent=1))
+
+    def kept(self) -> dict[str, Any]:
+        """What is kept beside the weights."""
+        return {}
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Take what was kept."""
+
+
+class LatentStage(FirstStage):
+    """A trained autoencoder of slices; of its latents the mean is taken, and they are divided by their deviation.
+
+    Both by channel, over the foreground of the training scans: background, which is most of a slice, says nothing of
+    where tissue lies. Arguments as of `FirstStage`.
+    """
+
+    STATE = "latents.json"
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, config: RunConfig[Any], weights: bytes, step: int, source: Path):
-        super().__init__()
-        autoencoder = Autoencoder(config.settings, config.contrasts)
-        restore({name: autoencoder.nets[name] for name in autoencoder.averaged}, load(weights), source)
-        self.autoencoder = autoencoder.eval().requires_grad_(False)
-        self.config, self.weights, self.step = config, weights, step
-        self.channels, self.factor = autoencoder.config.latent_channels, autoencoder.factor
-        self.sha256 = hashlib.sha256(weights).hexdigest()
+        super().__init__(config, weights, step, source)
+        assert isinstance(self.method, Autoencoder)
+        self.autoencoder = self.method
+        self.channels, self.factor = self.autoencoder.config.latent_channels, self.autoencoder.factor
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("deviation", torch.ones(self.channels))
+
+    def kept(self) -> dict[str, Any]:
+        """Mean and deviation."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Mean and deviation."""
+        deviation = state["deviation"]
+        self.normalise(state.get("mean", [0.0] * len(deviation)), deviation)
 
     def normalise(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         """From now on latents are z − mean, over the deviation, (c,) each."""
@@ -87,68 +170,20 @@ class FirstStage(nn.Module):
         latent = self.autoencoder.encode(-torch.ones(1, 1, *size, device=device))[0].cpu()
         return (latent - self.mean.cpu()[:, None, None]) / self.deviation.cpu()[:, None, None]
 
-    @classmethod
-    def of_run(cls, run: Path, cohort: Cohort, config: RunConfig[Any]) -> "FirstStage":
-        """The autoencoder of a run folder; what its latents are normalised by is not known yet.
-
-        Args:
-            run: the run folder.
-            cohort: that it must have been trained on.
-            config: of the run that it shall serve.
-
-        Raises:
-            InputError: if it is no run of an autoencoder of slices, or of another cohort or other contrasts.
-        """
-        if not (run / "config.yaml").is_file():
-            raise InputError(f"--first-stage {run}: not a run folder (no config.yaml)")
-        own = read_yaml(run / "config.yaml")
-        if own.method != "autoencoder" or own.settings.patch is not None:
-            kind = own.method if own.method != "autoencoder" else "an autoencoder of 3D patches"
-            raise InputError(f"--first-stage {run}: a run of {kind}; an autoencoder of slices is needed")
-        PreparationRecord.read(run).check_same(cohort, run)
-        if unknown := [name for name in config.contrasts if name not in own.contrasts]:
-            raise InputError(f"--first-stage {run}: it was not trained on {unknown[0]}")
-        tensors, source = load_weights(run)
-        own_nets = Autoencoder(own.settings, own.contrasts).averaged
-        needed = {key: tensor for key, tensor in tensors.items() if key.split("/")[0] in own_nets}
-        return cls(own, save(needed), step_of(source), source)
-
-    @classmethod
-    def read(cls, folder: Path) -> "FirstStage":
-        """The copy in a run folder.
-
-        Raises:
-            InputError: if it is damaged.
-        """
-        try:
-            state, weights = json.loads((folder / "latents.json").read_text()), (folder / WEIGHTS).read_bytes()
-            stage = cls(read_yaml(folder / "config.yaml"), weights, state["training_step"], folder)
-            if stage.sha256 != state["sha256"]:
-                raise InputError("the weights are not those that were copied there")
-            deviation = state["deviation"]
-            stage.normalise(state.get("mean", [0.0] * len(deviation)), deviation)
-        except Exception as error:  # files, JSON, keys and safetensors each have their own
-            raise InputError(f"{folder}: the first stage cannot be read ({error}); train the run anew") from error
-        return stage
-
-    def write(self, folder: Path) -> None:
-        """Copy it into a run folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", to_yaml(self.config))
-        (folder / WEIGHTS).write_bytes(self.weights)
-        statistics = {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
-        state = {**statistics, "sha256": self.sha256, "training_step": self.step}
-        write_text(folder / "latents.json", json.dumps(state, indent=1))
-
     def store(self, cohort: Cohort, acceleration: Acceleration) -> LatentStore:
         """Where its latents of a cohort lie."""
         key = json.dumps([self.sha256, cohort.fingerprint, [list(one) for one in acceleration]])
         return LatentStore(cohort.folder / "latents" / hashlib.sha256(key.encode()).hexdigest()[:16])
 
 
+def kind_of(config: RunConfig[Any]) -> type[FirstStage]:
+    """What a run is as a first stage."""
+    return LatentStage if config.method == "autoencoder" else FirstStage
+
+
 @torch.no_grad()
 def compute_latents(
-    stage: FirstStage, cohort: Cohort, contrasts: Sequence[str], acceleration: Acceleration, device: torch.device
+    stage: LatentStage, cohort: Cohort, contrasts: Sequence[str], acceleration: Acceleration, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encode the training scans that are not encoded yet.
 

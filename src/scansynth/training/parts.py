@@ -14,7 +14,7 @@ from scansynth.errors import InputError
 from scansynth.method import Method
 from scansynth.methods import find_method
 from scansynth.needs import Needs
-from scansynth.training.first_stage import FOLDER, FirstStage, compute_latents
+from scansynth.training.first_stage import FOLDER, FirstStage, LatentStage, compute_latents
 
 
 def make_method(config: RunConfig[Any]) -> Method:
@@ -32,18 +32,18 @@ def needs_of(config: RunConfig[Any]) -> Needs:
 def find_first_stage(
     config: RunConfig[Any], cohort: Cohort, run: Path, *, given: Path | None, overwrite: bool, processes: Processes
 ) -> FirstStage | None:
-    """The first stage of a latent method: that of the run folder, or the trained autoencoder that is given.
+    """The trained run that a method builds on: that of the run folder, or the one that is given.
 
-    The cohort's latents are computed, as far as they are not there. A run goes on with the mean and deviation that it
-    began with, whatever they would be by now.
+    Of a latent method the cohort's latents are computed, as far as they are not there. A run goes on with the mean and
+    deviation that it began with, whatever they would be by now.
 
     Raises:
         InputError: if one is needed and none is there, it does not fit, or one is given and none is needed.
     """
-    latent = needs_of(config).first_stage
-    if latent is None:
+    wanted = find_method(config.method).builds_on(config.settings)
+    if wanted is None:
         if given:
-            raise InputError(f"--first-stage {given}: {config.method} works on images, and needs none")
+            raise InputError(f"--first-stage {given}: {config.method} with these settings builds on no other run")
         return None
     with processes.agreeing():
         stage = FirstStage.read(run / FOLDER) if (run / FOLDER).is_dir() and not overwrite else None
@@ -55,10 +55,21 @@ def find_first_stage(
             stage = stage or trained
         if stage is None:
             raise InputError(
-                f"{config.method} works on latents: train an autoencoder on this cohort first (`scansynth train "
-                "autoencoder …`), and name its run with --first-stage"
+                f"{config.method} with these settings builds on a trained {wanted}: train one on this cohort first "
+                f"(`scansynth train {wanted} …`), and name its run with --first-stage"
             )
-        if latent != (stage.channels, stage.factor):
+    if isinstance(stage, LatentStage):
+        _fit_latents(stage, config, cohort, begun=begun, processes=processes)
+    return stage
+
+
+def _fit_latents(
+    stage: LatentStage, config: RunConfig[Any], cohort: Cohort, *, begun: bool, processes: Processes
+) -> None:
+    """Compute the cohort's latents, and, of a run that begins, what they are normalised by."""
+    latent = needs_of(config).first_stage
+    with processes.agreeing():
+        if latent is not None and latent != (stage.channels, stage.factor):
             raise InputError(
                 f"the first stage gives latents of {stage.channels} channels, {stage.factor} times smaller than "
                 f"images; the settings latent_channels and factor say {latent[0]} and {latent[1]}"
@@ -71,7 +82,6 @@ def find_first_stage(
     mean, deviation = processes.from_first(statistics)
     if not begun:
         stage.normalise(mean, deviation)
-    return stage
 
 
 def make_parts(
@@ -94,6 +104,5 @@ def make_parts(
         generated_grid(cohort.settings)  # says now, not after the training, that nothing could be made
     method = make_method(config)
     method.first_stage = first_stage
-    return method, method.needs.samples(
-        cohort, config.contrasts, seed=config.seed, data=config.data, latents=first_stage
-    )
+    latents = first_stage if isinstance(first_stage, LatentStage) else None
+    return method, method.needs.samples(cohort, config.contrasts, seed=config.seed, data=config.data, latents=latents)

@@ -80,7 +80,7 @@ def train(
                 checkpoint.restore(dict(method.nets.items()), weights, source)
 
         def resolve(config: RunConfig[Any]) -> RunConfig[Any]:
-            return with_steps(with_threads(config, dataset, processes), cohort, dataset, processes, stage)
+            return with_steps(with_threads(config, dataset, processes, stage), cohort, dataset, processes, stage)
 
         resumed, config = open_run(
             config, cohort, run, overwrite=overwrite, resolve=resolve, processes=processes, stage=stage

@@ -72,13 +72,15 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
     return Trial(float(np.mean(seconds[WARM_UP:])), cost.memory_gb, method.needs.image_shape(size))
 
 
-def trial_step(config: RunConfig[Any], dataset: Samples, processes: Processes) -> Callable[[], None]:
+def trial_step(
+    config: RunConfig[Any], dataset: Samples, processes: Processes, stage: FirstStage | None
+) -> Callable[[], None]:
     """A training step on a copy of the method, with the run's own samples; all processes call it together."""
     training, numbers = config.training, count()
     precision = choose_precision(training.precision, processes.device).precision
-    engine = Engine(
-        make_method(config), processes.device, precision, gradient_clip=training.gradient_clip, processes=processes
-    )
+    method = make_method(config)
+    method.first_stage = stage
+    engine = Engine(method, processes.device, precision, gradient_clip=training.gradient_clip, processes=processes)
 
     def one() -> None:
         number = next(numbers)
@@ -91,7 +93,9 @@ def trial_step(config: RunConfig[Any], dataset: Samples, processes: Processes) -
     return one
 
 
-def with_threads(config: RunConfig[Any], dataset: Samples, processes: Processes) -> RunConfig[Any]:
+def with_threads(
+    config: RunConfig[Any], dataset: Samples, processes: Processes, stage: FirstStage | None
+) -> RunConfig[Any]:
     """The settings with the number of threads that suits the run on this machine, where the settings leave it open.
 
     Several processes share the processors already, and a GPU does not care.
@@ -99,7 +103,7 @@ def with_threads(config: RunConfig[Any], dataset: Samples, processes: Processes)
     training, most = config.training, torch.get_num_threads()
     if training.threads or processes.count > 1 or processes.device.type != "cpu":
         return config
-    number = choose_threads(trial_step(config, dataset, processes), most)
+    number = choose_threads(trial_step(config, dataset, processes, stage), most)
     return replace(config, training=replace(training, threads=number))
 
 
@@ -114,7 +118,7 @@ def with_steps(
     training = config.training
     if not training.minutes:
         return config
-    one, seconds = trial_step(config, dataset, processes), list[float]()
+    one, seconds = trial_step(config, dataset, processes, stage), list[float]()
     with threads(training.threads):
         while processes.from_first(lambda: len(seconds) < 3 or sum(seconds) < 2):
             seconds.append(timed(one))
