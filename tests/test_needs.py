@@ -140,7 +140,7 @@ def test_unpaired_slices_or_neighbours_lie_along_the_last_axis(settings):
         (partial(Latents, 3, 4), {"axis": 1}),
         (partial(Patches, (8, 8, 8)), {"neighbours": 1}),
         (partial(Patches, (8, 8, 8)), {"sequences": {"T1w": "spin_echo"}}),
-        (partial(Volumes, depth=8), {"tissue": True}),
+        (partial(Volumes, (8, 8, 8)), {"tissue": True}),
     ],
 )
 def test_what_a_units_samples_do_not_have_is_refused(unit, settings):
@@ -149,32 +149,32 @@ def test_what_a_units_samples_do_not_have_is_refused(unit, settings):
         unit(**settings)
 
 
-def test_whole_volumes(gridded, cohort):
-    needs = Volumes(depth=16, size_multiple=4)
-    samples = needs.samples(gridded, BOTH, seed=0, data=DataSettings())
-    assert len(samples) == len(gridded.subjects("train"))
-    assert samples[0]["images"].shape == (2, 32, 32, 16)
-    assert needs.random_batch(2, 1, (32, 32), seed=0)["images"].shape == (1, 2, 32, 32, 16)
-    assert needs.slab(4, 6, 16) == slice(0, 16)
-    windows = needs.windows()
-    assert isinstance(windows, VolumeWindows)
-    assert torch.equal(windows.map(lambda x: x + 1, torch.zeros(1, 1, 2, 2, 2)), torch.ones(1, 1, 2, 2, 2))
-    with pytest.raises(InputError, match="multiples of 32"):
-        replace(needs, size_multiple=32).samples(gridded, BOTH, seed=0, data=DataSettings())
+def test_whole_volumes_are_trained_on_patches(cohort):
+    needs = Volumes((16, 64, 8), size_multiple=4)
+    samples = needs.samples(cohort, BOTH, seed=0, data=DataSettings())
+    assert samples[0]["images"].shape == (2, 16, 32, 8)  # no scan has more than 32 along the second axis
+    assert needs.random_batch(2, 1, (32, 32), seed=0)["images"].shape == (1, 2, 16, 64, 8)
+    assert needs.slab(4, 6, 16) == slice(3, 7)
     with pytest.raises(InputError, match="only acceleration counts"):
-        needs.samples(gridded, BOTH, seed=0, data=DataSettings(slices_per_subject=3))
+        needs.samples(cohort, BOTH, seed=0, data=DataSettings(slices_per_subject=3))
+    with pytest.raises(InputError, match="at least 32 along each axis"):
+        replace(needs, size=(32, 32, 32), size_multiple=32).samples(cohort, BOTH, seed=0, data=DataSettings())
 
 
-def test_volumes_of_several_shapes_are_refused(cohort, monkeypatch):
-    shape = type(cohort).shape
-    first = cohort.subjects("train")[0]
-    monkeypatch.setattr(
-        type(cohort),
-        "shape",
-        lambda self, subject, contrast, **how: (8, 8, 8) if subject == first else shape(self, subject, contrast, **how),
-    )
-    with pytest.raises(InputError, match="whole volumes of one shape"):
-        Volumes(depth=16).samples(cohort, BOTH, seed=0, data=DataSettings())
+def test_volumes_are_padded_by_reflection_and_cut_back():
+    windows = Volumes((8, 8, 8), size_multiple=4).windows()
+    assert isinstance(windows, VolumeWindows)
+    x, seen = torch.arange(5.0 * 4 * 6).reshape(1, 1, 5, 4, 6), []
+
+    def function(x, constant):
+        seen.append(x)
+        return x + constant
+
+    assert torch.equal(windows.map(function, x, torch.ones(1, 1, 1, 1, 1)), x + 1)
+    assert seen[0].shape == (1, 1, 8, 4, 8)
+    assert torch.equal(seen[0][..., 5:, :, :6], x[..., [3, 2, 1], :, :])
+    assert torch.equal(seen[0][..., :5, :, 6:], x[..., [4, 3]])
+    assert windows.ticks((5, 4, 6)) == 1
 
 
 def test_a_patch_that_networks_cannot_halve_is_refused():

@@ -162,7 +162,7 @@ class Latents(Slices):
 
 @dataclass(frozen=True)
 class Patches(Needs):
-    """Boxes of a volume.
+    """Boxes of a volume, which is made of overlapping ones.
 
     Raises:
         InputError: if a side is no multiple of `size_multiple`.
@@ -185,10 +185,19 @@ class Patches(Needs):
         _only_acceleration(chosen.data, "patches")
         acceleration = chosen.data.acceleration
         return PatchDataset(
-            chosen.cohort, chosen.contrasts, chosen.split, seed=chosen.seed, size=self.size, acceleration=acceleration
+            chosen.cohort,
+            chosen.contrasts,
+            chosen.split,
+            seed=chosen.seed,
+            size=self.trained(chosen),
+            acceleration=acceleration,
         )
 
-    def windows(self, at_once: int | None = None, tick: Tick | None = None) -> PatchWindows:
+    def trained(self, chosen: Chosen) -> tuple[int, int, int]:
+        """Voxels of the patches that are trained on."""
+        return self.size
+
+    def windows(self, at_once: int | None = None, tick: Tick | None = None) -> PatchWindows | VolumeWindows:
         """Overlapping patches, some at a time."""
         return PatchWindows(self.size, batch=4 if at_once is None else at_once, tick=tick)
 
@@ -203,7 +212,7 @@ class Patches(Needs):
 
     def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
         """The slices of one patch around the middle of the tissue."""
-        height = self.size[2]
+        height = min(self.size[2], depth)
         first = int(np.clip(np.median(tissue) - height // 2, 0, depth - height))
         return np.arange(first, first + height)
 
@@ -267,64 +276,43 @@ class SliceSets(_OfSlices):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Volumes(Needs):
-    """Whole prepared volumes of one shape: S = (X, Y, Z)."""
+@dataclass(frozen=True)
+class Volumes(Patches):
+    """Whole volumes, of any size: trained on patches of them, and made in one piece, without windows or seams.
 
-    depth: int
-    """Slices of a volume, for a trial, which knows the cohort's slices only."""
+    A side of a patch that is longer than the shortest scan's is cut down to that one's. What a network gives must not
+    hang on the size of what it sees: no attention over all places.
+    """
 
-    def dataset(self, chosen: Chosen) -> Samples:
-        """Each subject once in an epoch."""
-        from scansynth.data.patches import PatchDataset
-
-        _only_acceleration(chosen.data, "whole volumes")
-        shapes = {
-            chosen.cohort.shape(subject, contrast)
-            for subject in chosen.cohort.subjects(chosen.split)
-            for contrast in chosen.contrasts
-            if contrast in chosen.cohort.available(subject)
-        }
-        if len(shapes) != 1:
-            found = ", ".join("×".join(map(str, shape)) for shape in sorted(shapes)) or "none"
-            raise InputError(
-                f"{chosen.cohort.folder}: the method trains on whole volumes of one shape, here are {found}: prepare "
-                "with --size X Y Z, three numbers"
-            )
-        (shape,) = shapes
-        self.check_volume(shape)
-        return PatchDataset(
-            chosen.cohort,
-            chosen.contrasts,
-            chosen.split,
-            seed=chosen.seed,
-            size=shape,
-            per_subject=1,
-            acceleration=chosen.data.acceleration,
-        )
+    def trained(self, chosen: Chosen) -> tuple[int, int, int]:
+        """Voxels of the patches that are trained on."""
+        cohort = chosen.cohort
+        shapes = [
+            cohort.shape(subject, contrast)
+            for subject in cohort.subjects(chosen.split)
+            for contrast in cohort.available(subject)
+            if contrast in chosen.contrasts
+        ]
+        shortest = [min(sides) for sides in zip(*shapes, strict=True)] or self.size
+        self.check_volume(shortest)
+        x, y, z = (min(own, side - side % self.size_multiple) for own, side in zip(self.size, shortest, strict=True))
+        return x, y, z
 
     def windows(self, at_once: int | None = None, tick: Tick | None = None) -> VolumeWindows:
         """The volume itself."""
-        return VolumeWindows(tick)
+        return VolumeWindows(self.size_multiple, tick)
 
-    def image_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """A volume."""
-        return (*size, self.depth)
-
-    def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
-        """All slices."""
-        return np.arange(depth)
-
-    def slab(self, start: int, stop: int, depth: int) -> slice:
-        """All slices."""
-        return slice(0, depth)
+    @property
+    def least_depth(self) -> int:
+        """What it can be padded to."""
+        return self.size_multiple
 
     def check_volume(self, shape: Sequence[int]) -> None:
-        """All sides must be multiples."""
-        if any(side % self.size_multiple for side in shape):
+        """It must be large enough to be padded by reflection."""
+        if any(side < self.size_multiple for side in shape):
             raise InputError(
-                f"the prepared volume has {'×'.join(map(str, shape))} voxels, the networks need multiples of "
-                f"{self.size_multiple}: prepare with another --size"
+                f"the prepared volume has {'×'.join(map(str, shape))} voxels, the networks need at least "
+                f"{self.size_multiple} along each axis: prepare with another --size, or with thinner slices"
             )
 
 
@@ -335,12 +323,26 @@ def slices_or_patches(
     paired: bool = True,
     generates: bool = False,
     neighbours: int = 0,
+    wavelets: int = 0,
 ) -> Slices | Patches:
-    """Patches of that size, or slices where none is given.
+    """Patches of that size, or slices where none is given; with wavelets, whole volumes that are trained on patches.
+
+    Args:
+        patch: voxels of a patch.
+        size_multiple: of the network, whose input is 2^wavelets times smaller.
+        paired: as in `Needs`.
+        generates: as in `Needs`.
+        neighbours: as in `Needs`.
+        wavelets: levels.
 
     Raises:
-        InputError: for neighbours of patches.
+        InputError: for neighbours of patches, or wavelets of slices.
     """
+    if wavelets < 0 or (wavelets and patch is None):
+        raise InputError(
+            f"wavelets {wavelets}: levels of them split whole volumes, which are trained on patches: set patch to a "
+            "box's voxels, such as 64 64 32, or leave wavelets out"
+        )
     if patch is None:
         return Slices(size_multiple=size_multiple, paired=paired, generates=generates, neighbours=neighbours)
     if neighbours:
@@ -348,7 +350,8 @@ def slices_or_patches(
             f"neighbours {neighbours}: only slices have some, a patch of {'×'.join(map(str, patch))} holds its own; "
             "leave neighbours out, or set patch to None"
         )
-    return Patches(patch, size_multiple=size_multiple, paired=paired, generates=generates)
+    unit = Volumes if wavelets else Patches
+    return unit(patch, size_multiple=size_multiple * 2**wavelets, paired=paired, generates=generates)
 
 
 def _only_acceleration(data: DataSettings, unit: str) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.noise import Noise
@@ -208,8 +209,10 @@ class SetWindows:
 
 @dataclass(frozen=True)
 class VolumeWindows:
-    """The volume itself, whole."""
+    """The volume itself, whole; padded by reflection to what networks can halve, and cut back."""
 
+    multiple: int = 1
+    """Of which all sides are multiples then."""
     tick: Tick | None = None
     """Called each time that it has gone through."""
 
@@ -218,8 +221,16 @@ class VolumeWindows:
         return 1
 
     def map(self, function: Callable[..., Tensor], *volumes: Tensor) -> Tensor:
-        """The function of the volumes, (1, C, *S) each."""
-        result = function(*volumes)
+        """The function of the volumes, (1, C, *S) each; one of 1×1×1 is given as it is."""
+        shape = max((volume.shape[2:] for volume in volumes), key=math.prod)
+        lacks = [-side % self.multiple for side in shape]
+        if any(lacks):
+            ends = [value for lack in reversed(lacks) for value in (0, lack)]
+            volumes = tuple(
+                volume if volume.shape[2:] == (1, 1, 1) else functional.pad(volume, ends, mode="reflect")
+                for volume in volumes
+            )
+        result = function(*volumes)[..., : shape[0], : shape[1], : shape[2]]
         if self.tick:
             self.tick()
         return result

@@ -1,4 +1,5 @@
-"""DDPM, IDDPM and their implicit samplers, conditional: any subset of sources to any target, on slices or 3D patches.
+"""DDPM, IDDPM and their implicit samplers, conditional: any subset of sources to any target, on slices, 3D patches
+or whole volumes.
 
 DDPM: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020. IDDPM: Nichol & Dhariwal, "Improved
 Denoising Diffusion Probabilistic Models", ICML 2021. DDIM, and IDDIM on a network of IDDPM: Song, Meng & Ermon,
@@ -24,7 +25,7 @@ DDPM, algorithm 2; DDIM 12                | `translate`
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
-from scansynth.networks.unet import window_unet
+from scansynth.networks.unet import start_variance, window_unet
+from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
 from scansynth.units import slices_or_patches
 
@@ -51,6 +53,11 @@ class DdpmConfig:
 
     patch: tuple[int, int, int] | None = (64, 64, 16)
     """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
+    wavelets: int = 0
+    """Levels of Haar wavelets whose bands the network sees in place of voxels: whole volumes are made at once, trained
+    on patches."""
+    recompute: bool = False
+    """With wavelets: keep less for the gradients and compute it again, for larger patches in the same memory."""
     channels: int = 32
     """Base width of the U-Net."""
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
@@ -111,15 +118,29 @@ class Ddpm(AnyToAny):
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
-        unet = window_unet(
-            2 if config.patch is None else 3,
-            1 + (3 + 2 * config.neighbours) * len(self.contrasts) * (not config.unconditional),
-            learned_variance=self.learned,
-            channels=config.channels,
-            multipliers=config.multipliers,
-            blocks=config.blocks,
-            window_levels=config.window_levels,
-        )
+        planes = 2 * len(self.contrasts) * (not config.unconditional)
+        channels = 1 + planes + (1 + 2 * config.neighbours) * planes // 2
+        size: dict[str, Any] = {
+            "channels": config.channels,
+            "multipliers": config.multipliers,
+            "blocks": config.blocks,
+            "window_levels": config.window_levels,
+        }
+        if config.wavelets:
+            unet = WaveletUNet(
+                channels,
+                1 + self.learned,
+                planes=planes,
+                wavelets=config.wavelets,
+                time_width=4 * config.channels,
+                recompute=config.recompute,
+                attention_levels=(),
+                **size,
+            )
+            if self.learned:
+                start_variance(unet)
+        else:
+            unet = window_unet(2 if config.patch is None else 3, channels, learned_variance=self.learned, **size)
         self.nets = nn.ModuleDict({"unet": unet})
 
     @classmethod
@@ -129,7 +150,11 @@ class Ddpm(AnyToAny):
             raise InputError("ddpm makes volumes of patches, not of slices: set patch to the prepared volume's size")
         multiple = 2 ** (len(config.multipliers) - 1)
         return slices_or_patches(
-            config.patch, size_multiple=multiple, generates=config.unconditional, neighbours=config.neighbours
+            config.patch,
+            size_multiple=multiple,
+            generates=config.unconditional,
+            neighbours=config.neighbours,
+            wavelets=config.wavelets,
         )
 
     @property

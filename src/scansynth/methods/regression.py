@@ -12,6 +12,7 @@ y      | sources, (B, K, *S): 0 where a contrast is the target, unavailable or l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,9 @@ from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
+from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
-from scansynth.units import Slices
+from scansynth.units import slices_or_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,15 @@ class RegressionConfig:
     """Width of each level over the base width."""
     blocks: int = 1
     """Residual blocks a level."""
+    patch: tuple[int, int, int] | None = None
+    """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
+    wavelets: int = 0
+    """Levels of Haar wavelets whose bands the network sees in place of voxels: whole volumes are made at once, trained
+    on patches."""
+    recompute: bool = False
+    """Keep less for the gradients and compute it again, for larger patches in the same memory."""
     neighbours: int = 0
-    """Slices on each side of each source that are given with it, as further channels (2.5D)."""
+    """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     learning_rate: float = 5e-4
@@ -58,22 +67,30 @@ class Regression(AnyToAny):
 
     def __init__(self, config: RegressionConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        unet = UNet(
-            2,
-            # Sources and their neighbours, planes that say which are given, planes that say which is asked for.
-            (3 + 2 * config.neighbours) * len(self.contrasts),
-            1,
-            channels=config.channels,
-            multipliers=config.multipliers,
-            blocks=config.blocks,
-            attention_levels=(),
-        )
+        # Sources and their neighbours, planes that say which are given, planes that say which is asked for.
+        channels, planes = (3 + 2 * config.neighbours) * len(self.contrasts), 2 * len(self.contrasts)
+        size: dict[str, Any] = {
+            "channels": config.channels,
+            "multipliers": config.multipliers,
+            "blocks": config.blocks,
+            "attention_levels": (),
+            "recompute": config.recompute,
+        }
+        if config.wavelets:
+            unet = WaveletUNet(channels, 1, planes=planes, wavelets=config.wavelets, **size)
+        else:
+            unet = UNet(2 if config.patch is None else 3, channels, 1, **size)
         self.nets = nn.ModuleDict({"unet": unet})
 
     @classmethod
     def needs_of(cls, config: RegressionConfig, contrasts: Sequence[str]) -> Needs:
-        """Paired slices."""
-        return Slices(size_multiple=2 ** (len(config.multipliers) - 1), neighbours=config.neighbours)
+        """Paired slices, patches or volumes."""
+        return slices_or_patches(
+            config.patch,
+            size_multiple=2 ** (len(config.multipliers) - 1),
+            neighbours=config.neighbours,
+            wavelets=config.wavelets,
+        )
 
     @property
     def stochastic(self) -> bool:

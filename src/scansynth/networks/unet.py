@@ -4,8 +4,10 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from scansynth.errors import InputError
 from scansynth.networks.blocks import (
@@ -59,6 +61,8 @@ class UNet(nn.Module):
         window_levels: levels with attention inside windows, shifted in every second block.
         window: side of these windows.
         head_width: channels of an attention head there.
+        recompute: whether training keeps no features of a layer but computes them again for its gradient: less memory,
+            a third more time.
         time_width: width of the time embedding; 0: the network sees no time.
         latent_width: width of the latent w (the output of a `MappingNetwork`); 0: none.
         time_encoding: features of the sinusoidal encoding that the time embedding is made from.
@@ -93,8 +97,10 @@ class UNet(nn.Module):
         window_levels: Sequence[int] = (),
         window: int = 4,
         head_width: int = 32,
+        recompute: bool = False,
     ):
         super().__init__()
+        self.recompute = recompute
         levels = len(multipliers)
         check_attention((*attention_levels, *window_levels), levels)
         if levels < 1 or min(channels, blocks, *multipliers) < 1:
@@ -158,10 +164,18 @@ class UNet(nn.Module):
         Raises:
             InputError: if a side is not a multiple of `size_multiple`.
         """
+        self.check_size(x)
+        return self.features(x, t, w)
+
+    def check_size(self, x: Tensor) -> None:
+        """Raise InputError if a side of images (B, C, *S) is not a multiple of `size_multiple`."""
         if any(side % self.size_multiple for side in x.shape[2:]):
             raise InputError(
                 f"U-Net: image size {tuple(x.shape[2:])}: pad every side to a multiple of {self.size_multiple}"
             )
+
+    def features(self, x: Tensor, t: Tensor | None, w: Tensor | None) -> Tensor:
+        """What the layers make of their input; arguments as of `forward`."""
         assert (t is None) == (self.time is None), "t goes with time_width > 0"
         assert (w is None) == (self.latent_width == 0), "w goes with latent_width > 0"
         time = None if self.time is None or t is None else self.time(t)
@@ -171,13 +185,21 @@ class UNet(nn.Module):
 
         def apply(planned: Layer, h: Tensor) -> Tensor:
             nonlocal pyramid
-            h = next(layers)(h, time, w)
+            layer = next(layers)
+            if self.recompute and torch.is_grad_enabled():
+                h = checkpoint(layer, h, time, w, use_reentrant=False, preserve_rng_state=False)
+            else:
+                h = layer(h, time, w)
             if planned.resample == "down" and self.pyramid:
                 h = pyramid = (next(shrink)(pyramid) + h) / math.sqrt(2)
             return h
 
         h = walk(self.first(x), self.levels, apply)
         return self.last(functional.silu(self.norm(h)))
+
+    def start(self, channel: int, value: float) -> None:
+        """Let a channel of the output start at about a value: the bias of the last convolution."""
+        nn.init.constant_(self.get_parameter("last.bias")[channel : channel + 1], value)
 
 
 def window_unet(
@@ -214,5 +236,9 @@ def window_unet(
 
 
 def start_variance(unet: UNet) -> None:
-    """Let the second channel that a network gives, of which v is the sigmoid, start at `FIRST_VARIANCE`."""
-    nn.init.constant_(unet.get_parameter("last.bias")[1:], FIRST_VARIANCE)
+    """Let the second channel that a network gives, of which v of a learned variance is the sigmoid, start near 0.
+
+    0 is β̃, the variance that is right for a certain x̂_0: at most times v gets no gradient that would take it there
+    (`variational.learned_log_variance`).
+    """
+    unet.start(1, FIRST_VARIANCE)
