@@ -17,6 +17,9 @@ torch.set_num_threads(1)
 
 VARIANTS = {
     "syndiff unpaired": ("syndiff", {"variant": "unpaired"}),
+    "regression on volumes": ("regression", {"patch": (16, 16, 8), "wavelets": 1}),
+    "ddpm on volumes": ("ddpm", {"wavelets": 1, "multipliers": (1, 2), "window_levels": (), "output": "velocity"}),
+    "flow on volumes": ("flow", {"patch": (16, 16, 8), "wavelets": 1}),
     "ddpm on slices": ("ddpm", {"patch": None, "output": "x0", "variance": "fixed", "sampler": "ddim"}),
 }
 CASES = (*METHODS, *VARIANTS)

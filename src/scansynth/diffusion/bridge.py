@@ -94,7 +94,9 @@ def bridge_times(count: int) -> list[float]:
     if count < 1:
         raise InputError(f"sampling steps {count}: must be at least 1")
     farthest = min(MOST, STEP / 2 * (count - 2))
-    places = torch.linspace(-farthest, farthest, count - 1, dtype=torch.float64) if count > 2 else torch.zeros(count - 1)
+    places = (
+        torch.linspace(-farthest, farthest, count - 1, dtype=torch.float64) if count > 2 else torch.zeros(count - 1)
+    )
     return [0.0, *places.sigmoid().tolist()]
 
 

@@ -64,10 +64,19 @@ METHODS = {
     "ddpm": Entry(
         "scansynth.methods.ddpm:Ddpm",
         "DDPM, IDDPM (learned variance) and DDIM, any subset of sources to any target, on slices or 3D patches",
-        "paired scans, 3D patches (ddpm_x0_small: axial slices; ddpm_3d: one contrast, to generate)",
+        "paired scans, 3D patches (ddpm_x0_small: axial slices; ddpm_wavelet_small: whole volumes; ddpm_3d: one "
+        "contrast, to generate)",
         "as the plain diffusion baseline, in 3D too: on slices as accurate as regression on phantoms, below it on "
         "patients, and some sixty times as slow",
         "Ho, Jain & Abbeel, NeurIPS 2020; Nichol & Dhariwal, ICML 2021; Song, Meng & Ermon, ICLR 2021",
+    ),
+    "flow": Entry(
+        "scansynth.methods.flow:Flow",
+        "flow from the sources, or from a regression's image, to a sample: any subset of sources to any target",
+        "paired scans, axial slices (flow_wavelet: whole volumes)",
+        "for texture in a few calls, or for the mean in one: translate --realism goes from one to the other",
+        "Liu, Gong & Liu, ICLR 2023 (rectified flow); Li et al., CVPR 2023 (Brownian bridge); Ohayon, Michaeli & "
+        "Elad, ICLR 2025 (posterior-mean rectified flow)",
     ),
     "ldm": Entry(
         "scansynth.methods.latent_diffusion:LatentDiffusion",
@@ -93,7 +102,7 @@ METHODS = {
     "regression": Entry(
         "scansynth.methods.regression:Regression",
         "U-Net with an L1 loss, any subset of sources to any target: the plain reference of every comparison",
-        "paired scans, axial slices",
+        "paired scans, axial slices (regression_wavelet: whole volumes)",
         "first, on any paired cohort: best or nearly so in PSNR in all our tests, and fastest by far; but smooth: a "
         "segmenter found no lesion in its T2w",
         "Ronneberger, Fischer & Brox, MICCAI 2015 (U-Net)",

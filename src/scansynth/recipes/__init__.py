@@ -6,7 +6,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.errors import InputError, did_you_mean
-from scansynth.recipes import cdpm, cg_ddpm, cola_diff, mrdiff, pix2pix, regression, syndiff
+from scansynth.recipes import cdpm, cg_ddpm, cola_diff, flow, mrdiff, pix2pix, regression, syndiff, wavelets
 
 Recipe = Callable[[], RunConfig[Any]]
 
@@ -30,6 +30,8 @@ RECIPES: dict[str, Recipe] = {
     **mrdiff.RECIPES,
     **cola_diff.RECIPES,
     **pix2pix.RECIPES,
+    **flow.RECIPES,
+    **wavelets.RECIPES,
     **{
         f"{base.__name__}_{name}": _changed(base, change)
         for base, changes in (
@@ -44,7 +46,7 @@ RECIPES: dict[str, Recipe] = {
 
 BESIDE = (
     "regression_small", "pix2pix_small", "ddpm_x0_small", "mrdiff_small", "ldm_small", "cola_diff_small",
-    "syndiff_small_supervised",
+    "syndiff_small_supervised", "flow_small",
 )  # fmt: skip
 """Recipes that stand in the table with neighbouring slices, too, as `…_25d`."""
 
