@@ -76,6 +76,7 @@ class _Measured:
         *,
         samples: int = 1,
         mean: bool = False,
+        realism: float = 1.0,
         subsets: bool = False,
         kept: Path | None = None,
     ) -> Any:
@@ -95,6 +96,7 @@ class _Measured:
                 report=partial(move, "evaluating"),
                 samples=samples,
                 mean=mean,
+                realism=realism,
                 kept=self.keep or kept,
                 subsets=subsets,
             )
@@ -114,6 +116,8 @@ class Evaluate(_Measured):
     mean: bool = False
     """Measure the mean given the sources, in one call of the networks or of --samples draws: the least error, without
     texture."""
+    realism: float = 1.0
+    """Measure images that lie so far from the mean given the sources, 0, to a draw, 1, of runs that have both."""
     subsets: Literal["given", "all"] = "given"
     """Make each target from all contrasts that a subject has beside it, or from every set of them in turn."""
     noise: tuple[float, ...] = ()
@@ -150,7 +154,14 @@ class Evaluate(_Measured):
             mask = self.dice or (mask_of(runs, cohort, self.split) if protocol.name == "default" else None)
             kept = self.keep or (Path(folder) if mask else None)
             found = self.evaluated(
-                runs, cohort, protocol, samples=self.samples, mean=self.mean, subsets=self.subsets == "all", kept=kept
+                runs,
+                cohort,
+                protocol,
+                samples=self.samples,
+                mean=self.mean,
+                realism=self.realism,
+                subsets=self.subsets == "all",
+                kept=kept,
             )
             dice, further, notes = self.downstream(runs, cohort, found, mask=mask, kept=kept)
         if further or notes:
@@ -171,6 +182,11 @@ class Evaluate(_Measured):
         path = write_report(found, runs, self.output, noise=bool(self.noise), dice=dice, notes=notes)
         out.print(f"Report, for a browser: {path}", markup=False)
         out.print(after_evaluating(runs, self.cohort, self.options()), markup=False)
+
+    @property
+    def share(self) -> float:
+        """How far from the mean to a draw the images lie that a segmenter sees."""
+        return 0.0 if self.mean else self.realism
 
     def with_noise(self, runs: list[Any], cohort: Any, protocol: Any) -> None:
         """The same with noise in the sources."""
@@ -215,11 +231,11 @@ class Evaluate(_Measured):
         with stage_bars() as report:
             dice = measure_downstream(
                 runs, cohort, mask, split=self.split, target=self.target, seed=self.seed, command=self.segmenter,
-                kept=kept, report=report,
+                kept=kept, report=report, realism=self.share,
             )  # fmt: skip
         missing = left_out(runs, cohort, mask, self.split)
         write_downstream(dice, mask, self.segmenter, self.output, missing=missing)
-        return dice, [as_column(dice, mask, self.segmenter, missing)], []
+        return dice, [as_column(dice, mask, self.segmenter, missing, realism=self.share)], []
 
 
 @dataclass(frozen=True)

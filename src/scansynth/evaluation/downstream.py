@@ -15,7 +15,7 @@ import numpy as np
 
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
-from scansynth.evaluation.samples import draw
+from scansynth.evaluation.samples import made_so
 from scansynth.evaluation.segmenter import STEPS, Segment, command_segmenter, train_segmenter, with_mask
 from scansynth.evaluation.tables import Further, csv_text, listed, spread_of
 from scansynth.evaluation.tasks import Task, choose_work
@@ -67,6 +67,7 @@ def measure_downstream(
     seed: int = 0,
     command: str | None = None,
     steps: int = STEPS,
+    realism: float = 1.0,
     kept: Path | None = None,
     report: Report | None = None,
 ) -> list[Dice]:
@@ -81,6 +82,7 @@ def measure_downstream(
         seed: of segmenter and synthesis (one sample).
         command: the user's own segmenter (`command_segmenter`); it is not run without the target.
         steps: of the segmenters trained here.
+        realism: how far from the mean to a draw the syntheses lie, of runs that have both.
         kept: folder of samples; those that are there are read, others are put there.
         report: told of every step and subject.
 
@@ -106,7 +108,9 @@ def measure_downstream(
     for name in dict.fromkeys(task.target for task in work):
         own = [task for task in work if task.target == name]
         for number, task in enumerate(own):
-            found += _segmented(task, segment, mask, labels=labels, contrasts=contrasts, seed=seed, kept=kept)
+            found += _segmented(
+                task, segment, mask, labels=labels, contrasts=contrasts, seed=seed, realism=realism, kept=kept
+            )
             if report:
                 report(Event(number + 1, len(own), f"segmenting, {name}"))
         rest = tuple(other for other in contrasts if other != name)
@@ -137,6 +141,7 @@ def _segmented(
     labels: Sequence[int],
     contrasts: Sequence[str],
     seed: int,
+    realism: float,
     kept: Path | None,
 ) -> list[Dice]:
     """A subject with its target acquired, and as each run makes it."""
@@ -144,7 +149,7 @@ def _segmented(
     acquired = {name: task.read(name) for name in contrasts}
     versions = {ACQUIRED: acquired}
     for run in task.runs:
-        made = draw(run, task, seed, sample=0, kept=kept)
+        made = made_so(run, task, seed, realism=realism, kept=kept)
         versions[run.folder.name] = {**acquired, task.target: made.image}
     return [
         Dice(label, task.target, task.subject, dice(segment(images, affine), truth, labels))
@@ -191,7 +196,9 @@ def left_out(runs: Sequence[Run], cohort: Cohort, mask: str, split: str) -> list
     return [name for name in cohort.subjects(split) if name not in with_mask(cohort, split, contrasts, mask)]
 
 
-def as_column(found: Sequence[Dice], mask: str, command: str | None, missing: Sequence[str] = ()) -> Further:
+def as_column(
+    found: Sequence[Dice], mask: str, command: str | None, missing: Sequence[str] = (), *, realism: float = 1.0
+) -> Further:
     """Dice of all labels as a column of the main table: of each run, and of the target acquired and left out."""
     groups: dict[tuple[str, str], list[float]] = {}
     for one in found:
@@ -202,9 +209,10 @@ def as_column(found: Sequence[Dice], mask: str, command: str | None, missing: Se
         for target in dict.fromkeys(one.target for one in found)
         if (WITHOUT, target) in spreads
     ]
+    what = "one sample" if realism == 1 else f"realism {realism:g}"
     note = (
         f"Dice of `{mask}`: what {'your segmenter' if command else 'a small U-Net'} finds with the run's synthesis in "
-        f"the target's place (one sample; dice.md has all labels){'; ' * bool(marks)}{'; '.join(marks)}"
+        f"the target's place ({what}; dice.md has all labels){'; ' * bool(marks)}{'; '.join(marks)}"
     )
     if missing:
         note += f"; without {listed(missing)}, who lack the mask or a contrast"

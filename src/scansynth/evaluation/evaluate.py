@@ -17,7 +17,7 @@ from scansynth.evaluation.figures import Figures, Key, Synthesis
 from scansynth.evaluation.intervals import IntervalFigures
 from scansynth.evaluation.observed import Observed, ObservedFigures
 from scansynth.evaluation.regions import RegionFigures, RegionResult
-from scansynth.evaluation.samples import DrawnSample, calls_left, draw
+from scansynth.evaluation.samples import DrawnSample, calls_left, draw, partway
 from scansynth.evaluation.shown import Shown
 from scansynth.evaluation.tables import COPIED_SOURCE, Result
 from scansynth.evaluation.tasks import Task, choose_work
@@ -27,6 +27,7 @@ from scansynth.metrics.consistency import Consistency
 from scansynth.metrics.protocols import Protocol, find_protocol
 from scansynth.metrics.uncertainty import Uncertainty
 from scansynth.progress import Parts, Report
+from scansynth.synthesis.realism import check_realism, is_between
 from scansynth.synthesis.run import Run
 from scansynth.training.costs import Cost
 
@@ -64,6 +65,8 @@ class Evaluation:
     """Drawn for each image of a stochastic method."""
     mean: bool
     """Whether means given the sources were measured, not draws."""
+    realism: float = 1.0
+    """How far from the mean to a draw the syntheses lie, of runs that have both."""
 
     def of(self, kind: type[Kind]) -> Kind:
         """The figures of a kind; empty ones where it was not taken."""
@@ -73,6 +76,8 @@ class Evaluation:
     def syntheses(self) -> str:
         """What the syntheses are, in words."""
         several = f"the mean of {self.samples} draws"
+        if self.realism < 1:
+            return f"realism {self.realism:g} between the mean given the sources (0) and a draw (1)"
         if self.mean:
             return "the mean given the sources, in one call" + (f", or {several}" if self.samples > 1 else "")
         return "one draw each" if self.samples == 1 else f"{several} each"
@@ -125,6 +130,7 @@ def evaluate(
     report: Report | None = None,
     samples: int = 1,
     mean: bool = False,
+    realism: float = 1.0,
     kept: Path | None = None,
     subsets: bool = False,
     kinds: Sequence[type[Figures]] = KINDS,
@@ -149,6 +155,8 @@ def evaluate(
         samples: to draw for each image of a stochastic method.
         mean: measure the mean given the sources, of a run whose method gives it in one call; of others the mean of
             several samples.
+        realism: of one image, how far from the mean to a draw (`synthesis/realism.py`), of runs that have both; what
+            draws nothing is measured as it is.
         kept: folder of samples: those that are there are read, others are put there. A stopped evaluation goes on.
         subsets: each target from every set of its sources, not only from all of them.
         kinds: of figures that are taken beside the protocol's.
@@ -162,7 +170,7 @@ def evaluate(
     """
     protocol = find_protocol(protocol)
     work = choose_work(runs, cohort, split, protocol=protocol, target=target, subsets=subsets)
-    numbers = numbers_of(runs, samples=samples, mean=mean)
+    numbers = numbers_of(runs, samples=samples, mean=mean, realism=realism)
     calls = {
         (number, run.folder, sample): calls_left(run, task, sample, kept=kept)
         for number, task in enumerate(work)
@@ -177,6 +185,9 @@ def evaluate(
             what = f"{run.folder.name} {task.subject} {task.target}"
             with parts.part(calls[number, run.folder, sample], what) as told:
                 found.append(draw(run, task, seed, sample=sample, kept=kept, report=told))
+        if numbers[run.folder] == BOTH:
+            mean, sample = found
+            return [partway(mean, sample, realism)]
         return found
 
     figures = [kind() for kind in kinds]
@@ -218,16 +229,24 @@ def evaluate(
         seed=seed,
         samples=samples,
         mean=mean,
+        realism=realism,
     )
 
 
-def numbers_of(runs: Sequence[Run], *, samples: int, mean: bool) -> dict[Path, Sequence[int | None]]:
+BOTH = (None, 0)
+"""The mean and a draw, between which an image lies."""
+
+
+def numbers_of(
+    runs: Sequence[Run], *, samples: int, mean: bool, realism: float = 1.0
+) -> dict[Path, Sequence[int | None]]:
     """Which samples are drawn of each image, by run folder; None stands for the mean.
 
     Args:
         runs: what draws.
         samples: to draw by a stochastic method.
         mean: the mean given the sources, by methods that give it in one call.
+        realism: how far from the mean to a draw, by methods that have both.
 
     Raises:
         InputError: if there is none to draw, or a mean is that of one draw.
@@ -236,6 +255,12 @@ def numbers_of(runs: Sequence[Run], *, samples: int, mean: bool) -> dict[Path, S
         raise InputError(f"samples {samples}: draw at least one")
     if mean and samples == 1 and (drawn_only := [run.folder.name for run in runs if not run.method.gives_mean]):
         raise InputError(f"the mean of {drawn_only[0]} is that of several draws: say how many, --samples 8")
+    for run in runs:
+        if run.method.stochastic:
+            check_realism(run.method, run.folder.name, realism, samples=samples, mean=mean)
+    if realism < 1:
+        chosen = BOTH if is_between(realism) else (None,)
+        return {run.folder: chosen if run.method.stochastic else (0,) for run in runs}
     return {
         run.folder: (None,) if mean and run.method.gives_mean else range(samples if run.method.stochastic else 1)
         for run in runs

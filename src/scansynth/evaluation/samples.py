@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from scansynth.evaluation.tasks import Task, synthesise
 from scansynth.noise import Noise
 from scansynth.physics.noise import noisy
 from scansynth.progress import Report
+from scansynth.synthesis.realism import between
 from scansynth.synthesis.run import Run
 from scansynth.training.costs import Cost, measured_cost
 
@@ -49,7 +50,7 @@ def calls_left(run: Run, task: Task, sample: int | None, *, kept: Path | None = 
     """Network calls that drawing a sample takes, all slices counted; none where it is kept (arguments as in `draw`)."""
     if kept and kept_at(run, task, sample, kept, level=level).is_file():
         return 0
-    return run.calls(task.cohort.shape(task.subject, task.target), mean=sample is None)
+    return run.calls(task.cohort.shape(task.subject, task.target), realism=float(sample is not None))
 
 
 def draw(
@@ -111,6 +112,27 @@ def draw(
     if path:
         _write(path, drawn, of)
     return drawn
+
+
+def partway(mean: DrawnSample, sample: DrawnSample, realism: float) -> DrawnSample:
+    """What lies between a mean and a sample (`synthesis/realism.py`), which took both."""
+    cost = Cost(
+        mean.cost.seconds + sample.cost.seconds,
+        max(mean.cost.memory_gb, sample.cost.memory_gb),
+        sample.cost.parameters,
+    )
+    return replace(sample, image=between(mean.image, sample.image, realism), cost=cost)
+
+
+def made_so(run: Run, task: Task, seed: int, *, realism: float, kept: Path | None = None) -> DrawnSample:
+    """One image of a subject, so far from the mean to the first sample, of a run that has both; of others the sample.
+
+    Arguments as of `draw`.
+    """
+    if realism == 1 or not (run.method.stochastic and run.method.gives_mean):
+        return draw(run, task, seed, sample=0, kept=kept)
+    mean = draw(run, task, seed, sample=None, kept=kept)
+    return partway(mean, draw(run, task, seed, sample=0, kept=kept), realism) if realism else mean
 
 
 def _write(path: Path, drawn: DrawnSample, of: Mapping[str, Any]) -> None:

@@ -221,6 +221,6 @@ def synthesise(
     made = []
     for part, sample in enumerate(samples):
         noise = Noise([(seed, subject, sample or 0)], run.device)
-        told, mean = one_of(report, part, len(samples)), sample is None
-        made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue, mean=mean))
+        told, realism = one_of(report, part, len(samples)), float(sample is not None)
+        made.append(run.make(images, available, target, noise=noise, report=told, tissue=tissue, realism=realism))
     return made, sources

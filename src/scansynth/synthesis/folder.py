@@ -81,7 +81,7 @@ def translate_cohort(
     failures: dict[Image, str] = {}
     own = work.left[processes.rank :: processes.count]
     shape = [side or USUAL_SIDE for side in run.record.settings.size]
-    calls = sampling.samples * run.calls(shape, sampling.at_once, mean=sampling.mean)
+    calls = sampling.samples * run.calls(shape, sampling.at_once, realism=run.realism_of(sampling))
     parts = Parts(report, calls * len(own))
     for subject, name in own:
         path = output_path(out, listing.layout, subject.name, name)

@@ -97,7 +97,10 @@ class Synthesis:
             parts[f"_sample-{number}"] = Part(sample, mark, {"image": "sample"})
         if self.deviation is not None:
             parts["_std"] = Part(self.deviation, mark, {"image": "standard deviation"})
-        single = "mean given the sources, by one call" if self.provenance.get("mean") else "sample"
+        realism = 0 if self.provenance.get("mean") else self.provenance.get("realism")
+        single = "sample" if realism is None else "mean given the sources, by one call"
+        if realism:
+            single = f"between the mean given the sources and a sample, realism {realism:g}"
         parts[""] = Part(self.array, mark, {"image": single if self.deviation is None else "mean of the samples"})
         return parts
 

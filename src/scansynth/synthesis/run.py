@@ -12,7 +12,7 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ from scansynth.precision import Precision, synthesis_precision
 from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
+from scansynth.synthesis.realism import check_realism, is_between
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
 from scansynth.training.first_stage import FOLDER, FirstStage
@@ -132,7 +133,7 @@ class Run:
             )  # fmt: skip
         method = make_method(config)
         restore(dict(method.nets.items()), tensors, source)
-        if method.needs.first_stage is not None:
+        if method.builds_on(config.settings):
             method.first_stage = FirstStage.read(folder / FOLDER)
         place = find_device(device)
         precision = synthesis_precision(config.training.precision, place)
@@ -253,7 +254,7 @@ class Run:
                 report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
-                mean=sampling.mean,
+                realism=self.realism_of(sampling),
             )
             made = undo(own.image, self.record.statistics[target])
             moments.add(made)
@@ -288,6 +289,9 @@ class Run:
     def check_sampling(self, sampling: Sampling) -> None:
         """Raise InputError if the method cannot draw so."""
         method = self.config.method
+        check_realism(self.method, method, sampling.realism, samples=sampling.samples, mean=sampling.mean)
+        if sampling.realism < 1 and (sampling.intervals or sampling.maps):
+            raise InputError("intervals and maps are those of whole draws or of --mean: leave out --realism")
         if not self.method.stochastic and (sampling.samples > 1 or sampling.shared_noise):
             raise InputError(f"{method} draws nothing: leave out several samples and shared noise")
         if sampling.mean and self.method.gives_mean and sampling.samples > 1:
@@ -382,7 +386,7 @@ class Run:
         report: Report | None = None,
         tissue: torch.Tensor | None = None,
         maps: bool = False,
-        mean: bool = False,
+        realism: float = 1.0,
     ) -> Sample:
         """Translate a prepared subject.
 
@@ -395,7 +399,8 @@ class Run:
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
             maps: also the maps that the method's features stand for.
-            mean: the target's mean given the sources, by a method that gives it; a draw by others.
+            realism: from 0, the target's mean given the sources, to 1, a draw (`synthesis/realism.py`); below 1 of a
+                method that gives the mean.
 
         Returns:
             The target. Slices in which no source shows anything are background.
@@ -409,8 +414,11 @@ class Run:
             return Sample(whole.numpy())
         batch, slab = part
         shape = batch["images"].shape[2:]
-        make = self.method.mean if mean and self.method.gives_mean else self.method.translate
-        made = make(batch, target, self.windows(shape, at_once, report, mean=mean), noise)
+        windows = self.windows(shape, at_once, report, realism=realism)
+        made = (self.method.translate if realism else self.method.mean)(batch, target, windows, noise)
+        if is_between(realism):
+            mean = self.method.mean(batch, target, windows, noise).image.clamp(-1, 1)
+            made = replace(made, image=mean + realism * (made.image.clamp(-1, 1) - mean))
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
@@ -446,23 +454,28 @@ class Run:
         }, slab
 
     def windows(
-        self, shape: Sequence[int], at_once: int | None, report: Report | None = None, *, mean: bool = False
+        self, shape: Sequence[int], at_once: int | None, report: Report | None = None, *, realism: float = 1.0
     ) -> Windows:
         """The method's windows, which tell of the network calls that are done for a volume (X, Y, Z)."""
         if report is None:
             return self.method.needs.windows(at_once)
-        total, done = self.calls(shape, at_once, mean=mean), count(1)
+        total, done = self.calls(shape, at_once, realism=realism), count(1)
         return self.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
 
-    def calls(self, shape: Sequence[int], at_once: int | None = None, *, mean: bool = False) -> int:
-        """Network calls that make a prepared volume (X, Y, Z), or its mean, with so many windows at once."""
-        passes = 1 if mean and self.method.gives_mean else self.method.passes
+    def calls(self, shape: Sequence[int], at_once: int | None = None, *, realism: float = 1.0) -> int:
+        """Network calls that make a prepared volume (X, Y, Z) so realistic, with so many windows at once."""
+        passes = self.method.passes * (realism > 0) + (realism < 1)
         return passes * self.method.needs.windows(at_once).ticks(shape)
+
+    def realism_of(self, sampling: Sampling) -> float:
+        """How far from the mean to a draw its images lie: 0 for a mean that the method gives in one call."""
+        return 0.0 if sampling.mean and self.method.gives_mean else sampling.realism
 
     def provenance(
         self, target: str, sources: Mapping[str, Volume], sampling: Sampling, *, subject: str
     ) -> dict[str, Any]:
         """What a sidecar says of an image's making."""
+        realism = self.realism_of(sampling)
         return {
             "synthetic": True,
             "notice": NOTICE,
@@ -478,7 +491,7 @@ class Run:
             "weights": dict(self.weights),
             "weights_chosen": self.chosen,
             **sampling.told,
-            "sampling_steps": 1 if sampling.mean and self.method.gives_mean else self.method.sampling_steps,
+            "sampling_steps": self.method.sampling_steps * (realism > 0) + (realism < 1),
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }

@@ -22,6 +22,9 @@ class Sampling:
     mean: bool = False
     """The mean of the target given the sources in place of a draw: the least error, but smooth. A draw has texture and
     may err in it; several tell how sure they are. One call of the networks gives the mean, or --samples draws do."""
+    realism: float = 1.0
+    """From 0, the mean given the sources, to 1, a draw: how far to go from one to the other. For methods that give the
+    mean in one call (ddpm by x̂_0 or velocity, flow, mrdiff, ldm, cola_diff). The sidecar says where it stood."""
     moments_only: bool = False
     """Keep only the mean and the standard deviation of several samples: memory does not grow with their number."""
     maps: bool = False
@@ -41,7 +44,8 @@ class Sampling:
         return {
             "seed": self.seed, "samples": self.samples, "shared_noise": self.shared_noise, "maps": self.maps,
             # Sidecars of older versions say nothing of these.
-            "mean": self.mean or None, "intervals": self.intervals or None,
+            "mean": self.mean or None, "realism": None if self.realism == 1 else self.realism,
+            "intervals": self.intervals or None,
         }  # fmt: skip
 
     def images(self, path: Path) -> list[Path]:
