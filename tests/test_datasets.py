@@ -1,5 +1,7 @@
 """Training samples: order, pairing, range, and what they must not depend on."""
 
+import math
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from scansynth.data.datasets import (
     whole_subject,
 )
 from scansynth.data.layouts import Listing, Subject
+from scansynth.data.patches import PatchDataset
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.physics.kspace import undersample
@@ -255,8 +258,8 @@ def test_as_acquired_takes_the_in_plane_axes():
 
 def test_acceleration_comes_before_augmentation(cohort):
     places = {"acceleration": (("T1w", 2),), "augmentation": Augmentation(flip=1, gain=0.2)}
-    sample = SliceDataset(cohort, ("T1w",), "train", paired=True, seed=0, **places)
-    augmented = SliceDataset(cohort, ("T1w",), "train", paired=True, seed=0, augmentation=places["augmentation"])
+    sample = SliceDataset(cohort, ("T1w",), "train", paired=False, seed=0, **places)
+    augmented = SliceDataset(cohort, ("T1w",), "train", paired=False, seed=0, augmentation=places["augmentation"])
     subject, z = sample.places(3)["T1w"]
     low = undersample(torch.from_numpy(cohort.read(subject, "T1w", z)), 2).flip(0)
     factor = (from_network(augmented[3]["images"]).sum() / cohort.read(subject, "T1w", z).sum()).item()
@@ -374,3 +377,54 @@ def test_intensities_change_by_contrast_and_keep_zero_and_order():
     assert (changed[:, 0, 0] == 0).all()
     assert (changed.flatten(1).diff(dim=1) > 0).all()
     assert ((changed[:, 3, 3] >= 0.8) & (changed[:, 3, 3] <= 1.2)).all()
+
+
+def test_of_a_pair_only_what_is_given_changes_its_intensities(cohort):
+    how = {"paired": True, "seed": 0, "neighbours": 1}
+    moved = SliceDataset(cohort, K, "train", augmentation=Augmentation(flip=1), **how)
+    changed = SliceDataset(cohort, K, "train", augmentation=Augmentation(flip=1, gain=0.3, gamma=0.2, bias=0.3), **how)
+    assert "sources" not in moved[3]
+    torch.testing.assert_close(changed[3]["images"], moved[3]["images"])
+    assert not torch.allclose(changed[3]["sources"], changed[3]["images"], atol=0.02)
+    assert not torch.allclose(changed[3]["neighbours"], moved[3]["neighbours"], atol=0.02)
+    air = moved[3]["images"] == -1
+    assert (changed[3]["sources"][air] == -1).all()
+    unpaired = SliceDataset(cohort, K, "train", paired=False, seed=0, augmentation=Augmentation(gain=0.3))
+    assert "sources" not in unpaired[3]
+
+
+def test_shading_is_smooth_and_stays_within_its_limits():
+    ones = torch.ones(3, 2, 40, 30)
+    for seed in range(5):
+        field = Augmentation(bias=0.3).apply(ones, generator(seed))
+        assert field.log().abs().max() <= 0.3 + 1e-6
+        assert field.log().abs().max() > 0.05
+        assert torch.equal(field[:, 0], field[:, 1])  # slices of one contrast
+        assert not torch.allclose(field[0], field[1], atol=0.01)
+        assert field.diff(dim=-1).abs().max() < 0.06
+
+
+def test_patches_turn_about_all_axes_and_keep_distances():
+    places = torch.meshgrid(*[torch.arange(side) - (side - 1) / 2 for side in (32, 24, 28)], indexing="ij")
+    ball = torch.exp(-((places[0] - 4) ** 2 + places[1] ** 2 + places[2] ** 2) / 12)[None]
+    moved = set()
+    for seed in range(4):
+        change = Augmentation(rotation_degrees=40).draw(generator(seed), 1, dims=3)
+        turned = change.move(ball)[0]
+        centre = [((turned * place).sum() / turned.sum()).item() for place in places]
+        assert math.dist(centre, (0, 0, 0)) == pytest.approx(4, abs=0.15)
+        moved.add(tuple(abs(value) > 0.3 for value in centre))
+    assert (True, True, True) in moved
+    flipped = Augmentation(flip=1).draw(generator(), 1, dims=3).move(ball)
+    assert torch.equal(flipped, ball.flip(1))
+
+
+def test_patches_are_augmented_with_the_target_s_intensities_kept(cohort):
+    def patch(**changes):
+        return PatchDataset(cohort, K, "train", seed=0, size=(16, 16, 8), augmentation=Augmentation(**changes))[3]
+
+    plain, mirrored, changed = patch(), patch(flip=1), patch(flip=1, gain=0.3, bias=0.2)
+    assert torch.equal(mirrored["images"], plain["images"].flip(1))
+    assert torch.equal(changed["images"], mirrored["images"])
+    assert not torch.allclose(changed["sources"], changed["images"], atol=0.02)
+    assert torch.equal(changed["sources"], patch(flip=1, gain=0.3, bias=0.2)["sources"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import CASES, find_case
 from scansynth.config import RunConfig
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.datasets import SliceDataset, read_image, to_network
@@ -14,7 +15,9 @@ from scansynth.data.settings import DataSettings
 from scansynth.diffusion.windows import SliceWindows, VolumeWindows
 from scansynth.errors import InputError
 from scansynth.given import given, sources_for
-from scansynth.methods import METHODS
+from scansynth.method import Progress
+from scansynth.methods import METHODS, find_method
+from scansynth.noise import Noise
 from scansynth.training.parts import make_method, needs_of
 from scansynth.units import Latents, Patches, Slices, Volumes
 
@@ -29,7 +32,7 @@ def test_needs_are_known_without_networks(name, tiny, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a network was built"))
     known = needs_of(config)
     assert type(known) is type(built)
-    for field in ("paired", "size_multiple", "generates", "tissue", "labels", "sequences", "neighbours"):
+    for field in ("paired", "size_multiple", "generates", "tissue", "labels", "sequences", "neighbours", "sources"):
         assert getattr(known, field) == getattr(built, field), field
     assert known.first_stage == built.first_stage
 
@@ -155,7 +158,7 @@ def test_whole_volumes_are_trained_on_patches(cohort):
     assert samples[0]["images"].shape == (2, 16, 32, 8)  # no scan has more than 32 along the second axis
     assert needs.random_batch(2, 1, (32, 32), seed=0)["images"].shape == (1, 2, 16, 64, 8)
     assert needs.slab(4, 6, 16) == slice(3, 7)
-    with pytest.raises(InputError, match="only acceleration counts"):
+    with pytest.raises(InputError, match="only acceleration and augmentation count"):
         needs.samples(cohort, BOTH, seed=0, data=DataSettings(slices_per_subject=3))
     with pytest.raises(InputError, match="at least 32 along each axis"):
         replace(needs, size=(32, 32, 32), size_multiple=32).samples(cohort, BOTH, seed=0, data=DataSettings())
@@ -182,6 +185,14 @@ def test_a_patch_that_networks_cannot_halve_is_refused():
         Patches((16, 12, 8), size_multiple=8)
 
 
+@pytest.mark.parametrize("unit", [Slices(), Patches((16, 16, 8)), Volumes((16, 16, 8))])
+def test_changed_intensities_want_a_method_that_tells_source_from_target(unit, cohort):
+    data = DataSettings(augmentation=Augmentation(bias=0.2))
+    with pytest.raises(InputError, match="does not tell apart"):
+        unit.samples(cohort, BOTH, seed=0, data=data)
+    assert "sources" in replace(unit, sources=True).samples(cohort, BOTH, seed=0, data=data)[0]
+
+
 def test_latents_cannot_be_augmented(cohort):
     with pytest.raises(InputError, match="cannot be augmented"):
         Latents(3, 4).samples(cohort, BOTH, seed=0, data=DataSettings(augmentation=Augmentation(flip=0.5)))
@@ -190,3 +201,22 @@ def test_latents_cannot_be_augmented(cohort):
 def test_a_run_says_what_it_needs(tiny):
     config: RunConfig = tiny("mrdiff")
     assert needs_of(config).sequences == {"T1w": "spin_echo", "T2w": "spin_echo"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_who_says_that_it_reads_sources_does(name):
+    method, settings = find_case(name)
+    torch.manual_seed(0)
+    made = find_method(method)(settings, BOTH)
+    if not made.needs.sources:
+        return  # it reads images alone, and is refused such settings
+    batch = made.needs.random_batch(2, 2, (32, 32), seed=0)
+
+    def losses(**more):
+        seen = {}
+        noise = Noise([(0, 0, 0), (0, 0, 1)])
+        made.training_step({**batch, **more}, lambda player, found: seen.update(found), Progress(0, 1, 0.0), noise)
+        return {key: value.item() for key, value in seen.items()}
+
+    assert losses(sources=batch["images"].clone()) == losses()
+    assert losses(sources=-batch["images"]) != losses()

@@ -86,7 +86,7 @@ def test_scans_smaller_than_a_patch_are_refused(cohort):
 
 def test_settings_of_slices_are_refused_with_patches(cohort, tiny, tmp_path):
     config = replace(tiny("cg_ddpm"), data=DataSettings(slices_per_subject=4))
-    with pytest.raises(InputError, match="only acceleration counts"):
+    with pytest.raises(InputError, match="only acceleration and augmentation count"):
         train(config, cohort, tmp_path / "run", device=torch.device("cpu"))
 
 

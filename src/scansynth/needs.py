@@ -61,7 +61,7 @@ class Needs(ABC):
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
-    """Which of neighbours, tissue, labels and sequences the unit's samples have where they are asked for."""
+    """Which of sources, neighbours, tissue, labels and sequences the unit's samples have where they are asked for."""
     paired: bool = True
     """True: the contrasts of a sample show one subject and place. False: each contrast is drawn on its own."""
     size_multiple: int = 1
@@ -72,6 +72,9 @@ class Needs(ABC):
     """Slices on each side of a slice that are given with it, of a method that sees slices: batches then have
     `neighbours`, (B, K, 2 neighbours, *S), those below first, −1 (background) beyond the volume, 0 where unavailable.
     They show a target as well as a source: a method masks them as it masks images (`any_to_any.with_neighbours`)."""
+    sources: bool = False
+    """Whether the method reads what is given from `sources` (B, K, *S) where a batch has them: `images` whose
+    intensities were changed at random, which a target's are not (`any_to_any.sources_of`)."""
     tissue: bool = False
     """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
     contrast alone, 0 where unavailable."""
@@ -83,7 +86,7 @@ class Needs(ABC):
     `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
 
     def __post_init__(self):
-        for name in ("neighbours", "tissue", "labels", "sequences"):
+        for name in ("sources", "neighbours", "tissue", "labels", "sequences"):
             assert name in self.takes or not getattr(self, name), f"samples of {type(self).__name__} have no {name}"
 
     def samples(

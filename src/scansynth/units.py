@@ -37,7 +37,7 @@ class Slices(_OfSlices):
     axis: int = 2
     """Which axis the slices lie along: 2 axial (H along X, W along Y), 1 coronal (X, Z), 0 sagittal (Y, Z)."""
 
-    takes = ("neighbours", "sequences")
+    takes = ("sources", "neighbours", "sequences")
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,6 +50,7 @@ class Slices(_OfSlices):
         from scansynth.data.acquisitions import Acquisitions
         from scansynth.data.datasets import SliceDataset
 
+        _check_recoloured(self, chosen.data)
         dataset = SliceDataset(
             chosen.cohort,
             chosen.contrasts,
@@ -170,6 +171,7 @@ class Patches(Needs):
 
     size: tuple[int, int, int]
     """Voxels of a patch, (X, Y, Z)."""
+    takes = ("sources",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -182,15 +184,16 @@ class Patches(Needs):
         """Random patches of a split's subjects."""
         from scansynth.data.patches import PatchDataset
 
-        _only_acceleration(chosen.data, "patches")
-        acceleration = chosen.data.acceleration
+        _only(chosen.data, "patches", "acceleration", "augmentation")
+        _check_recoloured(self, chosen.data)
         return PatchDataset(
             chosen.cohort,
             chosen.contrasts,
             chosen.split,
             seed=chosen.seed,
             size=self.trained(chosen),
-            acceleration=acceleration,
+            acceleration=chosen.data.acceleration,
+            augmentation=chosen.data.augmentation,
         )
 
     def trained(self, chosen: Chosen) -> tuple[int, int, int]:
@@ -245,7 +248,7 @@ class SliceSets(_OfSlices):
         """Sets of slices as the method draws them."""
         from scansynth.data.slice_sets import SliceSetDataset
 
-        _only_acceleration(chosen.data, "sets of slices")
+        _only(chosen.data, "sets of slices", "acceleration")
         dataset = SliceSetDataset(
             chosen.cohort,
             chosen.contrasts,
@@ -324,6 +327,7 @@ def slices_or_patches(
     generates: bool = False,
     neighbours: int = 0,
     wavelets: int = 0,
+    sources: bool = False,
 ) -> Slices | Patches:
     """Patches of that size, or slices where none is given; with wavelets, whole volumes that are trained on patches.
 
@@ -334,6 +338,7 @@ def slices_or_patches(
         generates: as in `Needs`.
         neighbours: as in `Needs`.
         wavelets: levels.
+        sources: as in `Needs`.
 
     Raises:
         InputError: for neighbours of patches, or wavelets of slices.
@@ -344,17 +349,30 @@ def slices_or_patches(
             "box's voxels, such as 64 64 32, or leave wavelets out"
         )
     if patch is None:
-        return Slices(size_multiple=size_multiple, paired=paired, generates=generates, neighbours=neighbours)
+        return Slices(
+            size_multiple=size_multiple, paired=paired, generates=generates, neighbours=neighbours, sources=sources
+        )
     if neighbours:
         raise InputError(
             f"neighbours {neighbours}: only slices have some, a patch of {'×'.join(map(str, patch))} holds its own; "
             "leave neighbours out, or set patch to None"
         )
     unit = Volumes if wavelets else Patches
-    return unit(patch, size_multiple=size_multiple * 2**wavelets, paired=paired, generates=generates)
+    multiple = size_multiple * 2**wavelets
+    return unit(patch, size_multiple=multiple, paired=paired, generates=generates, sources=sources)
 
 
-def _only_acceleration(data: DataSettings, unit: str) -> None:
-    """Raise InputError if settings under `data` are given that count for slices only."""
-    if data != DataSettings(acceleration=data.acceleration):
-        raise InputError(f"the method trains on {unit}: of the settings under data, only acceleration counts")
+def _only(data: DataSettings, unit: str, *counts: str) -> None:
+    """Raise InputError if settings under `data` are given that count for other units only."""
+    if data != DataSettings(**{name: getattr(data, name) for name in counts}):
+        named = f"{' and '.join(counts)} {'counts' if len(counts) == 1 else 'count'}"
+        raise InputError(f"the method trains on {unit}: of the settings under data, only {named}")
+
+
+def _check_recoloured(needs: Needs, data: DataSettings) -> None:
+    """Raise InputError if intensities shall change and the method cannot tell what is given from what is asked for."""
+    if data.augmentation.recolours and needs.paired and not needs.sources:
+        raise InputError(
+            "augmentation: gain, gamma and bias change the intensities of what is given and not of what is asked for, "
+            "which this method does not tell apart: leave them out"
+        )

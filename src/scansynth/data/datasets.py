@@ -168,7 +168,9 @@ class SliceDataset(Samples):
         """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
 
         With neighbours also `neighbours` (K, 2n, H, W), those below first, −1 (background) beyond the scan and 0 where
-        unavailable; with `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms, flip angle in degrees, 0 likewise.
+        unavailable; paired, with intensities that change, also `sources` (K, H, W), the images with changed ones, which
+        neighbours have, too; with `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms and flip angle in degrees,
+        0 likewise.
         """
         places = self.places(i)
         available = torch.tensor([contrast in places for contrast in self.contrasts])
@@ -176,12 +178,13 @@ class SliceDataset(Samples):
         for k, contrast in enumerate(self.contrasts):
             if contrast in places:
                 images[k] = self._read(contrast, *places[contrast])
-        if self.augmentation is not None:
-            images[available] = self._augment(images[available], i, self.augmentation)
-        images[available] = to_network(images[available])
+        shown = self._augment(images, available, i)
+        images[available], shown[available] = to_network(images[available]), to_network(shown[available])
         sample = {"images": images[:, 0], "available": available}
         if self.neighbours:
-            sample["neighbours"] = images[:, 1:]
+            sample["neighbours"] = shown[:, 1:]
+        if self.paired and self.augmentation is not None and self.augmentation.recolours:
+            sample["sources"] = shown[:, 0]
         if self.parameters is not None:
             sample["acquisition"] = torch.zeros(len(self.contrasts), 4)
             for k, contrast in enumerate(self.contrasts):
@@ -205,11 +208,16 @@ class SliceDataset(Samples):
                 slices[number] = found[..., place + away - first]
         return slices
 
-    def _augment(self, images: Tensor, i: int, augmentation: Augmentation) -> Tensor:
+    def _augment(self, images: Tensor, available: Tensor, i: int) -> Tensor:
+        """Change the images (K, 1 + 2n, H, W) in place; what is given of them, whose intensities are changed, too."""
+        if self.augmentation is None:
+            return images.clone()
         generator = keyed_generator(self.seed, "augmentation", i)
         if self.paired:
-            return augmentation.apply(images, generator)
-        return torch.cat([augmentation.apply(image[None], generator) for image in images])
+            return augmented(images, available, self.augmentation, generator, dims=2)
+        for k in available.nonzero().flatten().tolist():
+            images[k : k + 1] = self.augmentation.apply(images[k : k + 1], generator)
+        return images.clone()
 
     def _draw(self, key: str, i: int) -> Place:
         """The i-th place of a list that is permuted anew each time it comes round."""
@@ -218,6 +226,25 @@ class SliceDataset(Samples):
         if key not in self._orders or self._orders[key][0] != turn:
             self._orders[key] = turn, keyed_generator(self.seed, "order", key, turn).permutation(len(places))
         return places[self._orders[key][1][number]]
+
+
+def augmented(
+    images: Tensor, available: Tensor, augmentation: Augmentation, generator: np.random.Generator, *, dims: int
+) -> Tensor:
+    """Move the images of a paired sample, (K, …, *S) in [0, 1], in place; those with changed intensities beside them.
+
+    Args:
+        images: 0 where unavailable.
+        available: (K,) bool.
+        augmentation: random changes.
+        generator: where the randomness comes from.
+        dims: axes of an image, 2 or 3.
+    """
+    change = augmentation.draw(generator, int(available.sum()), dims)
+    images[available] = change.move(images[available])
+    shown = images.clone()
+    shown[available] = change.recolour(images[available])
+    return shown
 
 
 def paired_places(

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
-from scansynth.data.datasets import Acceleration, keyed_generator, paired_places, read_image, to_network
+from scansynth.data.datasets import (
+    Acceleration,
+    augmented,
+    keyed_generator,
+    paired_places,
+    read_image,
+    to_network,
+)
 from scansynth.data.samples import Samples
 from scansynth.errors import InputError
 
@@ -26,6 +34,7 @@ class PatchDataset(Samples):
         size: voxels of a patch, (X, Y, Z).
         per_subject: patches of a subject in an epoch.
         acceleration: accelerated contrasts, with their folds.
+        augmentation: random changes, or None.
 
     Raises:
         InputError: if no subject has two of the contrasts, scans are not registered, or smaller than a patch.
@@ -41,9 +50,10 @@ class PatchDataset(Samples):
         size: tuple[int, int, int],
         per_subject: int = 2,
         acceleration: Acceleration = (),
+        augmentation: Augmentation | None = None,
     ):
         self.cohort, self.contrasts, self.size, self.seed = cohort, tuple(contrasts), size, seed
-        self.acceleration = acceleration
+        self.acceleration, self.augmentation = acceleration, augmentation
         subjects = dict.fromkeys(subject for subject, _ in paired_places(cohort, contrasts, split, 0.0))
         if not subjects:
             raise InputError(f"{cohort.folder}: no {split} subject has two of {', '.join(contrasts)}")
@@ -76,7 +86,10 @@ class PatchDataset(Samples):
         return subject, (int(x), int(y), int(z))
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """Sample i: `images` (K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (K,) bool."""
+        """Sample i: `images` (K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
+
+        With intensities that change also `sources` (K, X, Y, Z), the images with changed ones.
+        """
         subject, (x, y, z) = self.place(i)
         width, height, depth = self.size
         images = torch.zeros(len(self.contrasts), *self.size)
@@ -86,5 +99,12 @@ class PatchDataset(Samples):
             slab = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=slice(z, z + depth))
             images[k] = slab[x : x + width, y : y + height]
             available[k] = True
+        sample = {"images": images, "available": available}
+        if self.augmentation is not None:
+            generator = keyed_generator(self.seed, "augmentation", i)
+            shown = augmented(images, available, self.augmentation, generator, dims=3)
+            if self.augmentation.recolours:
+                shown[available] = to_network(shown[available])
+                sample["sources"] = shown
         images[available] = to_network(images[available])
-        return {"images": images, "available": available}
+        return sample

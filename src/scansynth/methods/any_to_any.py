@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scansynth.errors import InputError
-from scansynth.method import Method
+from scansynth.method import Batch, Method
 from scansynth.noise import Noise
 
 
@@ -54,6 +54,16 @@ def with_neighbours(images: Tensor, neighbours: Tensor | None, is_source: Tensor
     if neighbours is None:
         return y
     return torch.cat([y, (neighbours * as_factors(is_source, neighbours)).flatten(1, 2)], dim=1)
+
+
+def sources_of(batch: Batch, is_source: Tensor) -> Tensor:
+    """What is given, and the slices beside it (`with_neighbours`); in training with the intensities it may have.
+
+    Args:
+        batch: `images` (B, K, *S), or `sources` (`Needs.sources`) in their place, and `neighbours` if there are some.
+        is_source: (B, K) bool.
+    """
+    return with_neighbours(batch.get("sources", batch["images"]), batch.get("neighbours"), is_source)
 
 
 class AnyToAny(Method):

@@ -39,7 +39,7 @@ from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, sources_of, task_planes
 from scansynth.needs import Needs
 from scansynth.networks.unet import start_variance, window_unet
 from scansynth.networks.wavelet_unet import WaveletUNet
@@ -155,6 +155,7 @@ class Ddpm(AnyToAny):
             generates=config.unconditional,
             neighbours=config.neighbours,
             wavelets=config.wavelets,
+            sources=not config.unconditional,
         )
 
     @property
@@ -196,7 +197,7 @@ class Ddpm(AnyToAny):
         if not self.config.unconditional:
             is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
             x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
-            y = with_neighbours(images, batch.get("neighbours"), is_source)
+            y = sources_of(batch, is_source)
             planes = task_planes(is_source, is_target, images)
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
@@ -227,7 +228,7 @@ class Ddpm(AnyToAny):
             raise InputError("ddpm was trained without sources: generate with it, or train a recipe that translates")
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = with_neighbours(images, batch.get("neighbours"), is_source)
+        y = sources_of(batch, is_source)
         return Made(self.sample(y, task_planes(is_source, is_target, images), windows, noise, path=path))
 
     def stages(self, depth: int, plan: str | None = None) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ from scansynth.diffusion.bridge import Bridge, SolverName, bridge_times, calls, 
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, sources_of, task_planes
 from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.networks.wavelet_unet import WaveletUNet
@@ -132,6 +132,7 @@ class Flow(AnyToAny):
             size_multiple=2 ** (len(config.multipliers) - 1),
             neighbours=config.neighbours,
             wavelets=config.wavelets,
+            sources=True,
         )
 
     @classmethod
@@ -207,12 +208,12 @@ class Flow(AnyToAny):
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
         x = (images * as_factors(is_target, images)).sum(1, keepdim=True)
-        y = with_neighbours(images, batch.get("neighbours"), is_source)
+        y = sources_of(batch, is_source)
         if self.config.start == "regression":
             with torch.no_grad():
                 s = self.trained.predict(y, is_source, is_target)
         else:
-            s = self.start(images, is_source)
+            s = self.start(batch.get("sources", images), is_source)
         t = noise.uniform("t") * (noise.uniform("at start") >= self.config.at_start)
         eps = noise.normal("eps", x.shape[1:])
         x_t = self.bridge.at(t, s=s, x=x, eps=eps)
@@ -235,7 +236,7 @@ class Flow(AnyToAny):
         """From s to x by the times, or as it is set."""
         images, available = batch["images"], batch["available"]
         is_source, is_target = self.task(available, target)
-        y = with_neighbours(images, batch.get("neighbours"), is_source)
+        y = sources_of(batch, is_source)
         planes = task_planes(is_source, is_target, images)
         s = self.start(images, is_source)
         if self.config.start == "regression":

@@ -43,7 +43,7 @@ from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import discriminator_loss, generator_loss
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, sources_of, task_planes
 from scansynth.needs import Needs
 from scansynth.networks.pix2pix import Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
@@ -109,7 +109,7 @@ class Pix2Pix(AnyToAny):
     @classmethod
     def needs_of(cls, config: Pix2PixConfig, contrasts: Sequence[str]) -> Needs:
         """Paired slices; odd sides are met by the skips."""
-        return Slices(neighbours=config.neighbours)
+        return Slices(neighbours=config.neighbours, sources=True)
 
     @property
     def generator(self) -> Pix2PixUNet:
@@ -158,7 +158,7 @@ class Pix2Pix(AnyToAny):
         """
         images = batch["images"]
         planes = task_planes(is_source, is_target, images).expand(-1, -1, *images.shape[2:])
-        return torch.cat([with_neighbours(images, batch.get("neighbours"), is_source), planes], dim=1)
+        return torch.cat([sources_of(batch, is_source), planes], dim=1)
 
     def judge(self, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
         """Logits of D(x, y), (B, 1, h, w), for each of several y (B, 1, H, W) in one call: weights are read once."""

@@ -20,7 +20,7 @@ from torch.optim import AdamW, Optimizer
 
 from scansynth.diffusion.windows import Windows
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
+from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, sources_of, task_planes
 from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.networks.wavelet_unet import WaveletUNet
@@ -90,6 +90,7 @@ class Regression(AnyToAny):
             size_multiple=2 ** (len(config.multipliers) - 1),
             neighbours=config.neighbours,
             wavelets=config.wavelets,
+            sources=True,
         )
 
     @property
@@ -124,14 +125,14 @@ class Regression(AnyToAny):
         images, available = batch["images"], batch["available"]
         is_source, is_target = draw_task(available, self.targets, self.contrasts, noise)
         x = (images * as_factors(is_target, images)).sum(1, keepdim=True)
-        y = with_neighbours(images, batch.get("neighbours"), is_source)
+        y = sources_of(batch, is_source)
         x_hat = self.predict(y, is_source, is_target)
         update("G", {"l1": (x_hat - x).abs().mean()})
 
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """One forward pass for each window; nothing is drawn."""
         is_source, is_target = self.task(batch["available"], target)
-        y = with_neighbours(batch["images"], batch.get("neighbours"), is_source)
+        y = sources_of(batch, is_source)
         return Made(
             windows.map(lambda y: self.predict(y, is_source.expand(len(y), -1), is_target.expand(len(y), -1)), y)
         )
