@@ -142,11 +142,20 @@ def synthesised(run: Run, cohort: Cohort, subject: str, samples: Any) -> list[An
     return synthesise(run, cohort, subject, target=TARGET, seed=0, samples=samples, given=(SOURCE,), crop=crop)[0]
 
 
-def trained(recipe: str, seed: int, cohort: Cohort, run: Path, steps: int, first_stage: Path | None) -> RunConfig[Any]:
+def trained(
+    recipe: str,
+    seed: int,
+    cohort: Cohort,
+    run: Path,
+    steps: int,
+    first_stage: Path | None,
+    *,
+    contrasts: tuple[str, ...] = (SOURCE, TARGET),
+) -> RunConfig[Any]:
     """Train a recipe at the cost of so many steps of the regression; one validation, at the end."""
     base = find_recipe(recipe)
     data = replace(base.data, defaults="adni") if base.method == "mrdiff" else base.data
-    config = replace(base, contrasts=(SOURCE, TARGET), data=data, seed=seed)
+    config = replace(base, contrasts=contrasts, data=data, seed=seed)
     budget = run.with_name(f"{run.name}-steps.json")
     if not budget.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +169,7 @@ def trained(recipe: str, seed: int, cohort: Cohort, run: Path, steps: int, first
 
 def relative_cost(config: RunConfig[Any], cohort: Cohort, first_stage: Path | None) -> float:
     """Processor seconds of a training step over those of the regression, in turns: the median of ratios."""
-    other = replace(find_recipe("regression_small"), contrasts=(SOURCE, TARGET))
+    other = replace(find_recipe("regression_small"), contrasts=config.contrasts)
     own, reference = stepper(config, cohort, first_stage), stepper(other, cohort, None)
     ratios = []
     for number in range(WARM_UP + TURNS):
