@@ -25,6 +25,7 @@ from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
 from scansynth.errors import InputError, StoppedError, ToldElsewhereError
+from scansynth.ranges import check_ranges
 
 VERBS = {
     "demo": Demo,
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = tyro.cli(Conventions, args=files, prog="scansynth evaluate --spread")
         else:
             command = tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
+        check_ranges(command, flags=True)
         if not typed and getattr(command, "devices", 1) > 1:
             raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
         command.start() if verb == "train" else command.run()
