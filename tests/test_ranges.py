@@ -79,7 +79,7 @@ def test_a_run_refuses_what_its_methods_settings_cannot_be(method):
     ("line", "says"),
     [
         ("seed: -1", "seed -1: must lie in 0 to 9223372036854775807"),
-        ("settings: {learning_rate: -1.0}", "settings: learning_rate -1.0: must be above 0"),
+        ("settings: {learning_rate: -1.0}", "settings: learning_rate -1.0: must be at least 0"),
         ("settings: {learning_rate: .nan}", "settings: learning_rate nan: must be a finite number"),
         ("settings: {channels: 0}", "settings: channels 0: must be at least 1"),
         ("settings: {multipliers: [1, -8]}", "settings: multipliers -8: must be at least 1"),

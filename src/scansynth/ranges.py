@@ -42,9 +42,9 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]
 Share = Annotated[float, Range(0, 1)]
 """A part of a whole, or a probability."""
 Weight = Annotated[float, Range(0)]
-"""What a loss or a change counts; 0 leaves it out."""
+"""What a loss or a change counts, or how fast something learns; 0 leaves it out."""
 Positive = Annotated[float, Range(0, above=True)]
-"""A rate, a scale, a duration that cannot be none."""
+"""A scale or a duration that cannot be none."""
 Finite = Annotated[float, Range()]
 """Any number."""
 

@@ -5,6 +5,7 @@ guess.
 """
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
@@ -19,6 +20,8 @@ Kind = TypeVar("Kind")
 
 MOST_MB = 16
 """Size of a record, where its kind has none of its own: none that is written comes near it."""
+SEAL = "record_sha256"
+"""Key of a record's own hash (`sealed`)."""
 
 
 def read_json(path: Path, kind: type[Kind], cure: str, *, most_mb: float = MOST_MB) -> Kind:
@@ -38,6 +41,8 @@ def read_json(path: Path, kind: type[Kind], cure: str, *, most_mb: float = MOST_
             raise ValueError(f"{size / 1e6:.0f} MB, more than such a file ever has")
         content = parse_json(path.read_bytes())
         build(kind, content, "its content")
+        if isinstance(content, dict) and content.get(SEAL, "") not in ("", _hash(content)):
+            raise ValueError("it does not say what was written")
     except FileNotFoundError:
         raise InputError(f"{path}: missing: {cure}") from None
     except (OSError, ValueError) as error:
@@ -203,3 +208,13 @@ def _name(kind: Any) -> str:
 
 def _line(error: Exception) -> str:
     return " ".join((error.strerror if isinstance(error, OSError) and error.strerror else str(error)).split())
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A record with a hash of what it says, which `read_json` holds it against: no digit changes in silence."""
+    return {**content, SEAL: _hash(content)}
+
+
+def _hash(content: dict[str, Any]) -> str:
+    plain = json.dumps({key: value for key, value in content.items() if key != SEAL}, sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()

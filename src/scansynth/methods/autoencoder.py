@@ -41,7 +41,7 @@ from scansynth.networks.autoencoder import Codebook, Decoder, Encoder
 from scansynth.networks.discriminator import PatchDiscriminator
 from scansynth.networks.perceptual import PerceptualNetwork
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Positive, Share, Weight
+from scansynth.ranges import Count, Share, Weight
 from scansynth.units import slices_or_patches
 
 COMMITMENT = 0.25
@@ -79,7 +79,7 @@ class AutoencoderConfig:
     """Safetensors file of LPIPS weights (`networks/perceptual.py` says which keys); empty: no perceptual loss."""
     perceptual_weight: Weight = 0.1
     """Weight of the perceptual loss, slices only."""
-    learning_rate: Positive = 1e-4
+    learning_rate: Weight = 1e-4
     """Adam's learning rate at the start; it falls to a tenth along a cosine."""
 
     def __post_init__(self):

@@ -73,7 +73,7 @@ from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_p
 from scansynth.needs import Needs
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive, Share
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import SliceSets
 
 EMPTY = 0.1
@@ -129,7 +129,7 @@ class CdpmConfig:
     """Steps of sampling, in each stage."""
     spacing: Spacing = "even"
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
-    learning_rate: Positive = 1e-4
+    learning_rate: Weight = 1e-4
     """AdamW's learning rate."""
 
     def __post_init__(self):

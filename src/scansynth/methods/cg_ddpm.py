@@ -51,7 +51,7 @@ from scansynth.method import Batch, Made, Method, Progress, Update
 from scansynth.needs import Needs
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive, Share, Weight
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import slices_or_patches
 
 LEAST_LOG_VARIANCE = -20.0
@@ -96,7 +96,7 @@ class CgDdpmConfig:
     """Whether the last step, too, takes its code from Y: it carries what Y's network left over into X."""
     blend: Literal["step", "window"] = "step"
     """3D: windows are blended at every step, or each is sampled by itself and blended at the end (the paper)."""
-    learning_rate: Positive = 4e-5
+    learning_rate: Weight = 4e-5
     """AdamW's learning rate."""
 
     @classmethod

@@ -44,7 +44,7 @@ from scansynth.needs import Needs
 from scansynth.networks.unet import start_variance, window_unet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive, Weight
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import slices_or_patches
 
 
@@ -94,7 +94,7 @@ class DdpmConfig:
     """Contrasts to make; empty for every contrast of the run in turn."""
     neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
-    learning_rate: Positive = 4e-5
+    learning_rate: Weight = 4e-5
     """AdamW's learning rate."""
 
     @classmethod

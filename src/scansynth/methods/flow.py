@@ -42,7 +42,7 @@ from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive, Share, Weight
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import slices_or_patches
 
 TIMES = 1000
@@ -82,7 +82,7 @@ class FlowConfig:
     """Euler, Heun (two calls a step), or 2M, which keeps most of the texture in few calls."""
     sampling_steps: Count = 6
     """Steps of sampling; one makes the mean."""
-    learning_rate: Positive = 5e-4
+    learning_rate: Weight = 5e-4
     """AdamW's learning rate at the start; it falls to zero along a cosine."""
 
     def __post_init__(self):

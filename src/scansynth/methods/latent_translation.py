@@ -32,7 +32,7 @@ from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import Latents
 
 
@@ -67,7 +67,7 @@ class LatentConfig:
     """Contrasts to make; empty for every contrast of the run in turn."""
     neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
-    learning_rate: Positive = 9.6e-5
+    learning_rate: Weight = 9.6e-5
     """Adam's learning rate."""
 
     @classmethod

@@ -63,7 +63,7 @@ from scansynth.noise import Noise
 from scansynth.physics.acquisition import SequenceName
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt
-from scansynth.ranges import Count, Natural, Positive, Weight
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import Slices
 
 LEAST_SIGNAL = 1e-4
@@ -118,7 +118,7 @@ class MrDiffConfig:
     """Contrasts to make; empty for every contrast of the run in turn."""
     neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
-    learning_rate: Positive = 2e-4
+    learning_rate: Weight = 2e-4
     """Adam's learning rate."""
 
     def __post_init__(self):

@@ -48,7 +48,7 @@ from scansynth.needs import Needs
 from scansynth.networks.pix2pix import Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive, Share, Weight
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import Slices
 
 
@@ -74,7 +74,7 @@ class Pix2PixConfig:
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    learning_rate: Positive = 2e-4
+    learning_rate: Weight = 2e-4
     """Adam's learning rate, of both networks; in the second half of the training it falls to zero."""
 
     def __post_init__(self):

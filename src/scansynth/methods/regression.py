@@ -25,7 +25,7 @@ from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
-from scansynth.ranges import Count, Natural, Positive
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import slices_or_patches
 
 
@@ -50,7 +50,7 @@ class RegressionConfig:
     """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    learning_rate: Positive = 5e-4
+    learning_rate: Weight = 5e-4
     """AdamW's learning rate at the start; it falls to zero along a cosine."""
 
     @classmethod

@@ -13,7 +13,7 @@ from scansynth.networks.embedding import MappingNetwork
 from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet, start_variance
-from scansynth.ranges import Count, Natural, Positive, Share, Weight
+from scansynth.ranges import Count, Natural, Share, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,9 @@ class SynDiffConfig:
     """Training steps in which the non-diffusive module is pretrained alone (Table IX)."""
     translators_until: Natural | None = None
     """Training steps after which the non-diffusive module is frozen (Tables IX and X); None: never."""
-    learning_rate: Positive = 1e-4
+    learning_rate: Weight = 1e-4
     """Adam's learning rate, for all networks."""
-    discriminator_learning_rate: Positive | None = None
+    discriminator_learning_rate: Weight | None = None
     """Learning rate of the discriminators, if another."""
     final_learning_rate: Weight | None = None
     """What the learning rates fall to by the end, along a cosine; None: they stay."""
@@ -197,6 +197,8 @@ def check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
             f"SynDiff: penalty_every is {config.penalty_every}, first_time {config.first_time}: "
             "give at least 1, and a number in [0, 1)"
         )
+    if config.final_learning_rate is not None and 0 in (config.learning_rate, config.discriminator_learning_rate):
+        raise InputError("SynDiff: learning rates of 0 fall nowhere: leave final_learning_rate out")
     if config.networks == "public" and config.variant in ("unconditional", "ddpm"):
         raise InputError(f"SynDiff: the public release has no variant {config.variant}; use networks paper")
     if config.variant == "ddpm" and config.adversarial_weight_diffusive:
