@@ -21,8 +21,8 @@ Decay = Literal["constant", "cosine"]
 """How learning rates fall over a training."""
 MethodConfig = TypeVar("MethodConfig")
 
-MOST_MB = 4
-"""Size of a settings file."""
+MOST_KB = 100
+"""Size of a settings file; of more, YAML would take seconds to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ def read_yaml(path: Path) -> RunConfig[Any]:
         InputError: for a file that cannot be read, an unknown key, or a value of the wrong type.
     """
     try:
-        if path.stat().st_size > MOST_MB * 1e6:
-            raise InputError(f"{path}: no settings file, it has more than {MOST_MB} MB")
+        if path.stat().st_size > MOST_KB * 1000:
+            raise InputError(f"{path}: no settings file, it has more than {MOST_KB} kB")
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such settings file") from error

@@ -57,8 +57,8 @@ def parse_json(content: bytes | str) -> Any:
         ValueError: if it is none, nested too deeply, has a number that is too long, or a key twice.
     """
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_once)
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -115,7 +115,10 @@ def _plain(kind: Any, value: Any) -> Any:
     if kind is float and not isinstance(value, bool):
         if isinstance(value, int | float) or (isinstance(value, str) and _is_exponent(value)):
             return float(value)
-    elif isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    elif kind is int:  # one of more bits is nothing that anybody counts, and no array can hold it
+        if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64:
+            return value
+    elif isinstance(kind, type) and isinstance(value, kind):
         return value
     raise TypeError
 

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissu
 from scansynth.data.census import Census, take
 from scansynth.data.census_checks import Usual
 from scansynth.data.census_rules import check_accepted
-from scansynth.data.cohort import FORMAT, Cohort, ScanRecord
+from scansynth.data.cohort import FORMAT, Cohort, ScanRecord, StoredPreparation
 from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
@@ -379,14 +379,10 @@ def _claim(folder: Path, settings: Preparation) -> None:
     write_text(marker, _json(asdict(settings)))
 
 
-class _Marker(TypedDict):
-    spacing: list[Any]
-    size: list[Any]
-    intensity: str
-
-
 def _stored(marker: Path) -> Any:
-    return read_json(marker, _Marker, "prepare with --overwrite, which throws the cohort away, or into another folder")
+    return read_json(
+        marker, StoredPreparation, "prepare with --overwrite, which throws the cohort away, or into another folder"
+    )
 
 
 def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:

@@ -71,6 +71,14 @@ class ScanRecord(ScanEntry):
     registered: bool
 
 
+class StoredPreparation(TypedDict):
+    """`Preparation` in a record: all of it, for what is left out would be its default."""
+
+    spacing: tuple[float | None, float | None, float | None]
+    size: tuple[int | None, int | None, int | None]
+    intensity: str
+
+
 class _SubjectEntry(TypedDict):
     registered: bool
     masks: list[str]
@@ -83,7 +91,7 @@ class _SubjectEntry(TypedDict):
 class _Index(TypedDict):
     format: int
     contrasts: list[str]
-    settings: Preparation
+    settings: StoredPreparation
     statistics: dict[str, ContrastStatistics]
     splits: dict[str, Literal["train", "val", "test"]]
     subjects: dict[str, _SubjectEntry]
@@ -314,6 +322,7 @@ def _say_unsummed(folder: Path) -> None:
 
 def _check(index: Mapping[str, Any]) -> None:
     """Raise InputError for parts of an index that do not fit together, or name what is no file of a cohort."""
+    read_settings(index["settings"])
     names = [*index["subjects"], *index["contrasts"], *(m for one in index["subjects"].values() for m in one["masks"])]
     if odd := [name for name in names if not NAME.fullmatch(name)]:
         raise InputError(f"{shown(odd[0])} is no name")
@@ -329,5 +338,9 @@ def _check(index: Mapping[str, Any]) -> None:
 
 
 def read_settings(values: Mapping[str, Any]) -> Preparation:
-    """`Preparation` from JSON values."""
+    """`Preparation` from JSON values.
+
+    Raises:
+        InputError: if they are none of a preparation.
+    """
     return Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])

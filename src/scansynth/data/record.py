@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from scansynth.data.census_checks import Usual
-from scansynth.data.cohort import Cohort, read_settings
+from scansynth.data.cohort import Cohort, StoredPreparation, read_settings
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.labels import Label, fit_labels
 from scansynth.data.prepare import Preparation
@@ -28,7 +28,7 @@ class _Label(TypedDict):
 
 
 class _Stored(TypedDict):
-    settings: Preparation
+    settings: StoredPreparation
     statistics: dict[str, ContrastStatistics]
     splits: dict[str, str]
     fingerprint: str
@@ -81,8 +81,12 @@ class PreparationRecord:
         """
         cure = f"restore it or train anew (is {run} a run folder?)"
         values: Any = read_json(run / FILE, _Stored, cure)  # whose form is checked, and whose values are plain
+        try:
+            settings = read_settings(values["settings"])
+        except InputError as error:
+            raise InputError(f"{run / FILE}: damaged ({error}): {cure}") from None
         return cls(
-            settings=read_settings(values["settings"]),
+            settings=settings,
             statistics={name: ContrastStatistics(**numbers) for name, numbers in values["statistics"].items()},
             splits=values["splits"],
             fingerprint=values["fingerprint"],
