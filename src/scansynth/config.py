@@ -106,19 +106,18 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse what stands for something else in the file: a few of them can stand for more than memory holds."""
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not read: write the value", event.start_mark
-            )
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read: write the value", problem_mark=mark)
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, **deep: Any) -> Any:
+    def compose_mapping_node(self, anchor: Any) -> Any:
         """Refuse a key that is there twice, of which the first would be lost."""
+        node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(None, None, f"{shown_key(twice)} is there twice", node.start_mark)
-        return super().construct_mapping(node, **deep)
+            raise yaml.MarkedYAMLError(problem=f"{shown_key(twice)} is there twice", problem_mark=node.start_mark)
+        return node
 
 
 def read_yaml(path: Path) -> RunConfig[Any]:

@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, overload
 
 from scansynth.errors import InputError, shown
 from scansynth.ranges import check_range
@@ -24,12 +24,16 @@ SEAL = "record_sha256"
 """Key of a record's own hash (`sealed`)."""
 
 
-def read_json(path: Path, kind: type[Kind], cure: str, *, most_mb: float = MOST_MB) -> Kind:
+@overload
+def read_json(path: Path, kind: type[Kind], cure: str, *, most_mb: float = MOST_MB) -> Kind: ...
+@overload
+def read_json(path: Path, kind: Any, cure: str, *, most_mb: float = MOST_MB) -> Any: ...
+def read_json(path: Path, kind: Any, cure: str, *, most_mb: float = MOST_MB) -> Any:
     """Read a JSON record and check its form; what it says is kept as it is written.
 
     Args:
         path: of the file, UTF-8.
-        kind: that its content must be of: a `TypedDict`, `dict[str, …]`, `list[…]` (`build`).
+        kind: that its content must be of: a `TypedDict`, `dict[str, …]`, `list[…]`, `Any` (`build`).
         cure: what to do where it is missing or damaged.
         most_mb: its largest size.
 
@@ -39,7 +43,7 @@ def read_json(path: Path, kind: type[Kind], cure: str, *, most_mb: float = MOST_
     try:
         if (size := path.stat().st_size) > most_mb * 1e6:
             raise ValueError(f"{size / 1e6:.0f} MB, more than such a file ever has")
-        content = parse_json(path.read_bytes())
+        content: Any = parse_json(path.read_bytes())
         build(kind, content, "its content")
         if isinstance(content, dict) and content.get(SEAL, "") not in ("", _hash(content)):
             raise ValueError("it does not say what was written")

@@ -29,7 +29,7 @@ from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
-from scansynth.data.splits import FRACTIONS, choose_splits, without_training
+from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
@@ -96,6 +96,7 @@ def build_cohort(
     folder, accept = Path(folder), check_accepted(accept)
     contrasts = chosen_contrasts(listing, contrasts)
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
+    check_own_files(subjects)
     table = acquisitions or {}
     if strangers := sorted({name for name, _ in table if name} - {subject.name for subject in subjects}):
         raise InputError(f"the table of acquisitions names {strangers[0]}, of whom there is no scan")

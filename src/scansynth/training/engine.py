@@ -177,7 +177,7 @@ class Engine:
         sums = {key: [total.item(), self._counts[key]] for key, total in self._sums.items()}
         checkpoint.save(folder, step, files, {"groups": groups, "sums": sums, "updates": self._updates, **state})
 
-    def load(self, folder: Path) -> checkpoint.State:
+    def load(self, folder: Path) -> dict[str, Any]:
         """Put a saved training back; returns its state."""
         files, state = checkpoint.load(folder, "weights", "averages", "optimizers")
         checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
@@ -189,7 +189,7 @@ class Engine:
             raise InputError(f"{folder}: its updates are not of these networks; {checkpoint.CURE}")
         self._sums = {key: torch.tensor(total, device=self.device) for key, (total, _) in sums.items()}
         self._counts = {key: count for key, (_, count) in sums.items()}
-        return state
+        return {**state}
 
     def start_equal(self) -> None:
         """Let all processes go on from the first one's weights, averages and optimisers.

@@ -4,7 +4,6 @@ A step's samples and noise are functions of (seed, step, place in the batch) alo
 clock, and when somebody asks to stop; they hold what a resumed run needs to become the uninterrupted one.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from scansynth.noise import Noise
 from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
+from scansynth.training.metrics_file import add_line
 from scansynth.training.pace import Budget, Crowding, progress_at
 from scansynth.training.selection import FEWEST, RULE
 from scansynth.training.stopping import Request
@@ -261,8 +261,7 @@ class Loop:
 
     def write(self, writer: SummaryWriter, done: int, figures: dict[str, float]) -> None:
         """Put figures into metrics.jsonl and TensorBoard."""
-        with (self.run / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": done, **figures}) + "\n")
+        add_line(self.run / "metrics.jsonl", done, figures)
         for name, value in figures.items():
             writer.add_scalar(name, value, done)
 
@@ -312,16 +311,3 @@ class Loop:
         """Raise `_InterruptedError` if somebody asks to stop."""
         if self.stop:
             raise _InterruptedError
-
-
-def cut_back(metrics: Path, step: int) -> None:
-    """Drop lines of metrics.jsonl that a resumed run will write again."""
-    if metrics.exists():
-        kept = []
-        for line in metrics.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:  # a line that a kill cut short
-                continue
-        write_text(metrics, "".join(kept))
