@@ -5,9 +5,12 @@ What was written is on the disk before its name is: after a power loss, too, a n
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from scansynth.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -36,10 +39,11 @@ def written(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with _named(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,15 +58,45 @@ def written_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with _named(path):
+            yield temporary
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the system say which file it is about: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_place(folder: Path) -> None:
+    """Raise InputError where a folder could not be made or written to: said before the work, not after it.
+
+    Raises:
+        InputError: if a file is in the way, or the folder or the one that it would stand in may not be written to.
+    """
+    for place in (folder.absolute(), *folder.absolute().parents):
+        try:
+            found = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            raise InputError(f"{folder}: {place} is a file, and in the way: move it, or choose another folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise InputError(f"{folder}: {place} may not be written to: choose another folder, or change its rights")
+        return
 
 
 def sync(path: Path) -> None:

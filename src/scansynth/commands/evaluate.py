@@ -62,7 +62,11 @@ class _Measured:
     def opened(self) -> tuple[list[Any], Any]:
         """Loaded runs and the open cohort, which has such a split."""
         from scansynth.data.cohort import SPLITS, Cohort
+        from scansynth.files import check_place
 
+        for folder in (self.output, self.keep):
+            if folder:
+                check_place(folder)
         if self.split not in SPLITS:
             raise InputError(f"split {self.split}: choose from {', '.join(SPLITS)}")
         prepared = Cohort.open(self.cohort)

@@ -65,11 +65,13 @@ class Prepare:
         from scansynth.data.dry_run import dry_run
         from scansynth.data.layouts import chosen_contrasts, find_subjects
         from scansynth.data.prepare import Preparation, find_preparation
+        from scansynth.files import check_place
 
         if self.expert_tumour and self.tissue == "none":
             raise InputError("--expert-tumour is a setting of --tissue segment: give both or neither")
         check_accepted(self.accept)
         if not self.dry_run:
+            check_place(self.output)
             check_folder(self.output)
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")

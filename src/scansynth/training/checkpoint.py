@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -192,7 +193,9 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
         save_file(dict(tensors), path)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))  # a full disk is no fault of the program
-        raise OSError(int(number[1]) if number else None, str(error), str(path)) from error
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     return path.stat().st_size, _sha256(path)
 
 

@@ -5,8 +5,10 @@ clock, and when somebody asks to stop; they hold what a resumed run needs to bec
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -51,6 +53,22 @@ COSTLY = 20
 
 class _InterruptedError(Exception):
     """Somebody asked to stop during a validation."""
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Of an error of the system in TensorBoard's thread, which hands it on to this one, no traceback of its own."""
+    before = threading.excepthook
+
+    def hook(found: threading.ExceptHookArgs) -> None:
+        if not isinstance(found.exc_value, OSError):
+            before(found)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def step(
@@ -193,7 +211,7 @@ class Loop:
                 if self.stopping() and done < self.end:
                     raise StoppedError(self.stop.by or 0, done, self.end, str(self.run))
         elif self.start < self.end or self.validation_left:
-            with SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start) as writer:
+            with _told_once(), SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start) as writer:
                 self.catch_up(writer)
                 self._run_first(writer, report)
         return self.config
