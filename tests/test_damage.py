@@ -1,21 +1,33 @@
 """Damaged files of a cohort, of a run and of the user: each is one line that names the file, or is seen to be whole."""
 
 import json
+import os
 import random
 import shutil
 
 import blosc2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from scansynth.config import read_yaml
 from scansynth.data import arrays
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
+from scansynth.data.dry_run import dry_run
+from scansynth.data.layouts import find_subjects
+from scansynth.data.phantom import write_phantom_cohort
 from scansynth.data.prepare import Preparation
 from scansynth.data.record import PreparationRecord
+from scansynth.data.splits import check_own_files
 from scansynth.errors import InputError, shown
+from scansynth.networks.users_weights import read_weights
+from scansynth.planning.pipeline import begun
+from scansynth.planning.proposal import Asked
 from scansynth.records import build, parse_json
+from scansynth.report.curves import read_curves
+from scansynth.training.metrics_file import cut_back
 
 TEXTS = [
     b"", b"{", b"null", b"[]", b'"x"', b"\0" * 200, b"\xff\xfe\x00", b"[" * 200_000, b'{"a": ' * 100_000,
@@ -287,3 +299,99 @@ def test_json_keys_that_are_there_twice():
         parse_json('{"a": [{"b": 1, "b": 2}]}')
     assert parse_json("\ufeff[1]") == [1]
     assert build(dict[str, list[int]], {"a": [1]}, "it") == {"a": [1]}
+
+
+LINES = [
+    b'{"step": 2, "G/l1": 0.5}', b'{"step": 2.5}', b'{"step": -1}', b'{"G/l1": 1}', b"null", b"[1]", b'{"step": "2"}',
+    b"\0" * 80, b"\xff", b'{"step": 4, "G/l1": "x"}', b'{"step": 4, "step": 4}', b"[" * 100_000,
+    b'{"step": ' + b"9" * 5000 + b"}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES[1:])
+def test_a_damaged_line_of_figures_is_named_and_left_out(tmp_path, caplog, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([LINES[0], line, LINES[0], b'{"step": 6, "half']))
+    with pytest.raises(InputError, match=r"metrics\.jsonl line 2: damaged: the same `scansynth train`"):
+        read_curves(tmp_path)
+    cut_back(path, 4)
+    assert path.read_bytes() == LINES[0] + b"\n" + LINES[0] + b"\n"
+    assert "1 damaged lines are left out" in caplog.text
+    assert read_curves(tmp_path)["G/l1"][1].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS, b'{"asked": {}}', b'{"asked": 3, "preparation": {}, "why_so": "", "lines": []}']
+)
+def test_a_damaged_request_of_all_in_one_command_is_named(tmp_path, text):
+    (tmp_path / "request.json").write_bytes(text)
+    asked = Asked(data="in", targets=(), hours=1.0, seed=0, skip_bad=False, fractions=(1.0, 0.0, 0.0))
+    with pytest.raises(InputError, match=r"request\.json: damaged or not readable .*restore it") as caught:
+        begun(tmp_path, asked)
+    assert "\n" not in str(caught.value)
+
+
+def linked_listing(tmp_path, link, names=("p1", "p2", "p3", "p4"), last="test"):
+    write_phantom_cohort(tmp_path / "in", 4, ("T1w",), layout="IXI", shape=(24, 24, 8), spacing=8.0)
+    files = sorted((tmp_path / "in").rglob("*.nii.gz"))
+    rows = ["subject,contrast,path,split"]
+    for name, file, split in zip(names, files, ("train", "train", "val", last), strict=True):
+        rows.append(f"{name},T1w,{file},{split}")
+    files[3].unlink()
+    link(files[0], files[3])
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    return find_subjects(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
+def test_one_scan_of_two_people_is_refused(tmp_path, link):
+    listing = linked_listing(tmp_path, link)
+    with pytest.raises(InputError, match=r"are one file \(linked\), of p1 and of p4"):
+        build_cohort(listing, tmp_path / "out", Preparation(size=(32, 32, None)))
+    assert not (tmp_path / "out").exists()
+    foreseen = dry_run(listing, Preparation(size=(32, 32, None)))
+    assert any("are one file (linked), of p1 and of p4" in problem for problem in foreseen.problems)
+
+
+def test_visits_of_one_person_may_share_a_file(tmp_path):
+    listing = linked_listing(tmp_path, os.symlink, ("sub-1_ses-1", "sub-2", "sub-3", "sub-1_ses-2"), last="train")
+    check_own_files(listing.subjects)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"train": ["a"], "train": ["b"], "test": ["c"]}', "[" * 100_000, '{"train": [' + "9" * 5000 + "]}"]
+)
+def test_a_list_of_splits_that_stands_twice_is_refused(tmp_path, text):
+    write_phantom_cohort(tmp_path, 2, ("T1w",), layout="IXI", shape=(24, 24, 8), spacing=8.0)
+    (tmp_path / "splits.json").write_text(text)
+    with pytest.raises(InputError, match=r"splits\.json is not valid JSON") as caught:
+        find_subjects(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *TEXTS,
+        b'{"RepetitionTime": NaN}',
+        b'{"EchoTime": 1' + b"0" * 400 + b"}",
+        b'{"EchoTime": {"a": 1}}',
+        b'{"FlipAngle": [[1]]}',
+    ],
+)
+def test_a_damaged_sidecar_is_named(tmp_path, text):
+    write_phantom_cohort(tmp_path / "in", 3, ("T1w",), layout="BIDS", shape=(24, 24, 8), spacing=8.0)
+    sidecar = sorted((tmp_path / "in").rglob("sub-*_T1w.json"))[0]
+    sidecar.write_bytes(text)
+    with pytest.raises(InputError, match=r"_T1w\.json: .*mend or remove it") as caught:
+        build_cohort(find_subjects(tmp_path / "in"), tmp_path / "out", Preparation(size=(32, 32, None)))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_published_weights_that_are_no_numbers_are_refused(tmp_path):
+    save_file({"a": torch.ones(3), "n/num_batches_tracked": torch.ones(1).long()}, tmp_path / "w.safetensors")
+    assert read_weights(tmp_path / "w.safetensors", "LPIPS", "x")[0].keys() == {"a", "n/num_batches_tracked"}
+    save_file({"a": torch.ones(3) > 0}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"'a' holds torch\.bool, no weights"):
+        read_weights(tmp_path / "w.safetensors", "LPIPS", "x")

@@ -8,7 +8,7 @@ from scansynth.data.splits import SPLITS
 from scansynth.data.subject import Subject
 from scansynth.data.subject_ids import SubjectIds, person_of
 from scansynth.data.text_table import read_text, stated_file
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 from scansynth.records import parse_json
 
 FILE = "splits.json"
@@ -78,7 +78,7 @@ def assign_splits(ids: SubjectIds, pairs: Sequence[tuple[str, str]], source: Pat
 def _split(word: str, source: Path) -> str:
     """The split that a word means, in any case."""
     if word.lower() not in _WORDS:
-        raise InputError(f"{source} names the split {word!r}: use {', '.join(SPLITS)} only")
+        raise InputError(f"{source} names the split {shown(word)}: use {', '.join(SPLITS)} only")
     return _WORDS[word.lower()]
 
 

@@ -161,7 +161,10 @@ class LatentStage(FirstStage):
     def take(self, state: Mapping[str, Any]) -> None:
         """Mean and deviation."""
         deviation = state["deviation"]
-        self.normalise(state.get("mean", [0.0] * len(deviation)), deviation)
+        mean = state.get("mean", [0.0] * len(deviation))
+        if not len(mean) == len(deviation) == self.channels:  # one number would be taken for all channels
+            raise InputError(f"{self.STATE} has not one mean and deviation for each of {self.channels} channels")
+        self.normalise(mean, deviation)
 
     def normalise(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         """From now on latents are z − mean, over the deviation, (c,) each."""
