@@ -1,9 +1,11 @@
 """Damaged files of a cohort, of a run and of the user: each is one line that names the file, or is seen to be whole."""
 
+import ast
 import json
 import os
 import random
 import shutil
+from pathlib import Path
 
 import blosc2
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import scansynth
 from scansynth.config import read_yaml
 from scansynth.data import arrays
 from scansynth.data.build_cohort import build_cohort
@@ -395,3 +398,15 @@ def test_published_weights_that_are_no_numbers_are_refused(tmp_path):
     save_file({"a": torch.ones(3) > 0}, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=r"'a' holds torch\.bool, no weights"):
         read_weights(tmp_path / "w.safetensors", "LPIPS", "x")
+
+
+def test_records_are_read_by_one_function():
+    """Who reads JSON by himself forgets one of: depth, size, keys that stand twice, numbers that are too long."""
+    root = Path(scansynth.__file__).parent
+    own = {"json.loads(json.dumps(asdict(asked)))", "json.loads(_json(asdict(settings)))"}  # as written, not as read
+    for room in ("data", "training", "planning", "reproduction", "sets", "report", "commands"):
+        for path in (root / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                reads = isinstance(node, ast.Call) and ast.unparse(node.func)
+                if reads in ("json.loads", "json.load", "yaml.safe_load"):
+                    assert ast.unparse(node) in own, f"{path.relative_to(root)}:{node.lineno}: use records.read_json"

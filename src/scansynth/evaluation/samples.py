@@ -150,7 +150,8 @@ def _read(path: Path, of: Mapping[str, Any]) -> DrawnSample:
             name: {int(time): value for time, value in steps.items()} for name, steps in content["observed"].items()
         }
     except Exception as error:  # zip, numpy, JSON and keys each have their own
-        raise InputError(f"{path}: not readable as a sample ({error}); delete it") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as a sample ({why}); delete it") from error
     if found != of:
         other = ", ".join(name for name in {**of, **found} if found.get(name) != of.get(name))
         raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")
