@@ -7,14 +7,16 @@ guess.
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
 
 from scansynth.errors import InputError, shown
-from scansynth.ranges import check_range
+from scansynth.ranges import Range, check_range
 
 Kind = TypeVar("Kind")
 
@@ -152,10 +154,31 @@ def _sequence(origin: type, arguments: tuple[Any, ...], value: Any, where: str) 
         raise InputError(f"{where}: expected a list, got {shown(value)}")
     if origin is list or arguments[1:] == (Ellipsis,):
         kind = arguments[0] if arguments else Any
+        if _are_numbers(kind, value):
+            return origin(map(float, value))
         return origin(build(kind, part, where) for part in value)
     if len(arguments) != len(value):
         raise InputError(f"{where}: expected {len(arguments)} values, got {len(value)}")
+    if len(set(arguments)) == 1 and _are_numbers(arguments[0], value):
+        return tuple(map(float, value))
     return tuple(build(kind, part, where) for kind, part in zip(arguments, value, strict=True))
+
+
+def _are_numbers(kind: Any, values: Sequence[Any]) -> bool:
+    """Whether values are floats in a range, told in one look at all of them; what is wrong with one is said by `build`.
+
+    An index has a number for each slice of each scan.
+    """
+    of = typing.get_args(kind)
+    if not of or of[0] is not float or not values or not set(map(type, values)) <= {float, int}:
+        return False
+    try:
+        ends = float(min(values)), float(max(values))
+        return all(math.isfinite(value) for value in values) and all(
+            note.problem(end) is None for note in of[1:] if isinstance(note, Range) for end in ends
+        )
+    except OverflowError:
+        return False
 
 
 def _mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:
@@ -163,11 +186,17 @@ def _mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: expected names with values, got {shown(value)}")
     if missing := sorted(kind.__required_keys__ - value.keys()):
         raise InputError(f"{where}: {missing[0]!r} is missing")
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     return {
         key: build(_required(hints[key]), part, f"{where}: {key}") if key in hints else part
         for key, part in value.items()
     }
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Types of a class's fields, which take long to work out."""
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _required(kind: Any) -> Any:
@@ -185,7 +214,7 @@ def _dataclass(origin: Any, arguments: tuple[Any, ...], value: Any, where: str) 
         without = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if without and item.init and name not in value:
             raise InputError(f"{where}: {name!r} is missing")
-    hints = typing.get_type_hints(origin, include_extras=True)
+    hints = _hints(origin)
     parameters = dict(zip(getattr(origin, "__parameters__", ()), arguments, strict=False))
     kinds = {key: parameters.get(hints[key], hints[key]) for key in value}
     parts = {key: build(kinds[key], part, f"{where}: {key}") for key, part in value.items()}
