@@ -230,7 +230,7 @@ PHASES = {
     "loop.validate": "validation",
     "checkpoint.load": "loading a checkpoint",
     "engine.load": "loading a checkpoint",
-    "loop.cut_back": "cutting metrics.jsonl back",
+    "metrics_file.cut_back": "cutting metrics.jsonl back",
     "run_folder.open_run": "opening the run folder",
     "loop.write": "writing figures",
     "loop.step": "training step",

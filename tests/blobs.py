@@ -64,6 +64,11 @@ def as_older(cohort):
     for subject in cohort.subjects("test"):
         for scan in index["subjects"][subject]["scans"].values():
             del scan["extent"]
+    del index["record_sha256"]  # older versions wrote none, nor hashes of arrays
+    for subject in index["subjects"].values():
+        del subject["files"]
+    for path in cohort.folder.glob("scans/*/SHA256SUMS"):
+        path.unlink()
     (cohort.folder / "cohort.json").write_text(json.dumps(index))
     return Cohort.open(cohort.folder)
 

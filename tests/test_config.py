@@ -112,7 +112,7 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("method: regression\ntraining: {batch_size: 0}", "training: batch_size 0: must"),
         ("method: regression\ntraining: {log_every: -1}", "training: log_every"),
         ("method: regression\ntraining: {gradient_clip: -1}", "training: gradient_clip"),
-        ("method: regression\ndata: {augmentation: {flip: 2}}", "data: augmentation: .*flip lies in"),
+        ("method: regression\ndata: {augmentation: {flip: 2}}", "data: augmentation: flip 2.0: must lie in 0 to 1"),
         ("method: regression\ndata: {acceleration: {T1w: 4}}", "data: acceleration: expected a list"),
         ("method: regression\ndata: {acceleration: [T1w, 4]}", "data: acceleration: expected a list, got 'T1w'"),
         ("method: regression\ndata: {acceleration: [[T1w]]}", "data: acceleration: expected 2 values, got 1"),

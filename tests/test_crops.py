@@ -122,9 +122,9 @@ def test_preparing_again_brings_the_crops_to_an_older_cohort(blobs, tmp_path):
     assert older.fingerprint == current.fingerprint
     assert older.crop("test", ["T1w"]) is None
     np.testing.assert_array_equal(older.read("test", "T2w"), reads[K])
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("scans/*/*")}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("scans/*/*.*")}
     again = build_cohort(blobs, folder, settings, accept=ACCEPTED)
-    after = {path: path.stat().st_mtime_ns for path in folder.glob("scans/*/*")}
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("scans/*/*.*")}
     assert {path.parent.name for path, time in after.items() if before[path] != time} == {"test"}
     assert again.fingerprint == current.fingerprint
     for some, crop in crops.items():

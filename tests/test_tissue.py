@@ -182,12 +182,12 @@ def test_a_cohort_keeps_densities_of_each_scan_and_goes_on(listing, tmp_path):
     with pytest.raises(InputError, match="--tissue segment"):
         plain.read_tissue(NAME, "T1w")
     index = json.loads((out / "cohort.json").read_text())
-    scans = {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*")}
+    scans = {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*.*")}
 
     seen = []
     cohort = build(listing, out, tissue=TissueSettings(), report=seen.append)
     assert [(event.done, event.total) for event in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    after = {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*")}
+    after = {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*.*")}
     assert scans.items() <= after.items()
     assert cohort.fingerprint == plain.fingerprint == index["fingerprint"]
     assert (cohort.has_tissue(NAME, "T1w"), cohort.has_tissue(NAME, "T2w")) == (True, False)
@@ -201,10 +201,10 @@ def test_a_cohort_keeps_densities_of_each_scan_and_goes_on(listing, tmp_path):
     np.testing.assert_allclose(whole, again, atol=1 / 255 + 1e-3)
 
     build(listing, out, tissue=TissueSettings())
-    assert {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*")} == after
+    assert {path: path.stat().st_mtime_ns for path in out.glob("scans/*/*.*")} == after
     (out / "scans" / NAME / "tissue_T1w.b2nd").unlink()
     build(listing, out, tissue=TissueSettings())
-    changed = {p.name for p in out.glob("scans/*/*") if p.stat().st_mtime_ns != after[p]}
+    changed = {p.name for p in out.glob("scans/*/*.*") if p.stat().st_mtime_ns != after[p]}
     assert changed == {"tissue_T1w.b2nd"}
 
 

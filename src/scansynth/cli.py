@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 128 and a signal's number: stopped by it.
 """
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
 from scansynth.errors import InputError, StoppedError, ToldElsewhereError
+from scansynth.ranges import check_ranges
 
 VERBS = {
     "demo": Demo,
@@ -41,6 +43,14 @@ VERBS = {
     "measure": Measure,
     "reproduce": Reproduce,
 }
+
+WAYS_ON = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room: "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place; "),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "move what is in the way, or choose another place; "),
+    errno.ENAMETOOLONG: "choose a shorter name; ",
+}
+"""What to do about an error of the system, by its number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = tyro.cli(Conventions, args=files, prog="scansynth evaluate --spread")
         else:
             command = tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
+        check_ranges(command, flags=True)
         if not typed and getattr(command, "devices", 1) > 1:
             raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
         command.start() if verb == "train" else command.run()
@@ -80,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno is None:
             raise
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        err.print(f"error: {what}; what was finished is kept, the same command goes on", markup=False)
+        err.print(f"error: {what}; {WAYS_ON.get(error.errno, '')}what was finished is kept, the same command goes on")
         return 1
     except StoppedError as stop:
         err.print(f"{stop}", markup=False)

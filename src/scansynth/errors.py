@@ -1,5 +1,6 @@
 """What ends a command without being a fault of the program: input that a user can mend, and a wish to stop."""
 
+import reprlib
 import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -39,3 +40,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question that names what is nearly written so, for a message; nothing where nothing is."""
     close = get_close_matches(name, list(known), n=3)
     return f"did you mean {', '.join(close)}? " if close else ""
+
+
+class _Short(reprlib.Repr):
+    """A representation that costs little, however large, deep or often repeated the value is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxother = self.maxlong = MOST_SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A number, or how long it is: Python writes none of more than 4300 digits."""
+        return repr(x) if x.bit_length() < 200 else f"a number of some {round(x.bit_length() * 0.30103)} digits"
+
+
+MOST_SHOWN = 80
+"""Characters of a value in a message."""
+
+
+def shown(value: object) -> str:
+    """A user's value as a message names it: one line of at most `MOST_SHOWN` characters, whatever it holds."""
+    text = _Short().repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"

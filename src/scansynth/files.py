@@ -1,7 +1,16 @@
-"""Text files that are whole or not there: whoever reads one, or kills its writer, never finds half of it."""
+"""Files that are whole or not there: whoever reads one, or kills its writer, never finds half of it.
+
+What was written is on the disk before its name is: after a power loss, too, a name stands for a whole file.
+"""
 
 import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from scansynth.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -10,13 +19,92 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: if it cannot be written; what stood there is untouched.
     """
+    with written(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in place of what stood there; its folder is made if need be (errors as of `write_text`)."""
+    with written(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Inside, a place to write a file at; after it, the file stands at `path`, and on the disk.
+
+    Raises:
+        OSError: if it cannot be written; what stood there is untouched, and the half file gone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # the new name must not reach the disk before the content does
-        os.replace(temporary, path)
+        with _named(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """Inside, an empty folder `<path>.tmp` for files; after it, the folder stands at `path`, and all on the disk.
+
+    Raises:
+        OSError: if it cannot be written; the half folder is gone.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        with _named(path):
+            yield temporary
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the system say which file it is about: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_place(folder: Path) -> None:
+    """Raise InputError where a folder could not be made or written to: said before the work, not after it.
+
+    Raises:
+        InputError: if a file is in the way, or the folder or the one that it would stand in may not be written to.
+    """
+    for place in (folder.absolute(), *folder.absolute().parents):
+        try:
+            found = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            raise InputError(f"{folder}: {place} is a file, and in the way: move it, or choose another folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise InputError(f"{folder}: {place} may not be written to: choose another folder, or change its rights")
+        return
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; a system that cannot open folders does without."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

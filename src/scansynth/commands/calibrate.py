@@ -10,6 +10,7 @@ from tyro.conf import arg
 import scansynth
 from scansynth.commands.console import bars, out
 from scansynth.commands.next_step import after_calibrating
+from scansynth.ranges import Count, Seed
 from scansynth.training.selection import Which
 
 
@@ -26,7 +27,7 @@ class Calibrate:
     """A trained run."""
     cohort: Path
     """The prepared cohort that it was trained on, with at least 4 validation subjects (9 for 90 %, 19 for 95 %)."""
-    samples: int = 1
+    samples: Count = 1
     """To draw for each image: of several, the intervals follow their deviation from place to place."""
     mean: bool = False
     """Around the mean given the sources, in place of a draw."""
@@ -35,7 +36,7 @@ class Calibrate:
     validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise."""
     keep: Path | None = None
     """Keep samples in this folder, and read those that are there."""

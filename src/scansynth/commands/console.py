@@ -13,8 +13,9 @@ from tyro.conf import arg
 
 from scansynth.progress import Event, Report
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup anywhere: `[x]` in a path is part of its name.
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class LineHandler(logging.Handler):
@@ -75,7 +76,8 @@ def bars(*, show: bool = True, clock: Callable[[], float] = time.monotonic) -> I
     first one shows them.
     """
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )  # fmt: skip
     log = Log(lambda line: err.print(line, markup=False), clock)
     # The rate is that of ten minutes: of half a minute, as by default, it would be that of the last subject's tables.

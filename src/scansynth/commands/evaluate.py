@@ -11,6 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, out, stage_bars
 from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
+from scansynth.ranges import Count, Natural, Seed, Share, Weight
 from scansynth.training.selection import Which
 
 
@@ -32,14 +33,14 @@ class _Measured:
     """How figures are measured."""
     lpips: Path | None = None
     """LPIPS as a further figure: its weights, a safetensors file (keys: scansynth.networks.perceptual)."""
-    pictures: int = 3
+    pictures: Natural = 3
     """Subjects to draw."""
     weights: Which = "auto"
     """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
     validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise."""
     keep: Path | None = None
     """Keep samples in this folder, and read those that are there: a stopped evaluation goes on where it was."""
@@ -61,7 +62,11 @@ class _Measured:
     def opened(self) -> tuple[list[Any], Any]:
         """Loaded runs and the open cohort, which has such a split."""
         from scansynth.data.cohort import SPLITS, Cohort
+        from scansynth.files import check_place
 
+        for folder in (self.output, self.keep):
+            if folder:
+                check_place(folder)
         if self.split not in SPLITS:
             raise InputError(f"split {self.split}: choose from {', '.join(SPLITS)}")
         prepared = Cohort.open(self.cohort)
@@ -111,16 +116,16 @@ class Evaluate(_Measured):
     `scansynth evaluate --spread SYNTHESIS TRUTH` shows two NIfTI files under the conventions in use instead.
     """
 
-    samples: int = 1
+    samples: Count = 1
     """To draw for each image; of several, the mean is measured and their spread held against its error."""
     mean: bool = False
     """Measure the mean given the sources, in one call of the networks or of --samples draws: the least error, without
     texture."""
-    realism: float = 1.0
+    realism: Share = 1.0
     """Measure images that lie so far from the mean given the sources, 0, to a draw, 1, of runs that have both."""
     subsets: Literal["given", "all"] = "given"
     """Make each target from all contrasts that a subject has beside it, or from every set of them in turn."""
-    noise: tuple[float, ...] = ()
+    noise: tuple[Weight, ...] = ()
     """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
     dice: str | None = None
     """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out. Under

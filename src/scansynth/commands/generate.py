@@ -11,6 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, out
 from scansynth.commands.next_step import after_generating
 from scansynth.errors import InputError
+from scansynth.ranges import Count, Seed
 from scansynth.training.selection import Which
 
 
@@ -22,24 +23,24 @@ class Generate:
     """A trained run of a method that generates (cdpm)."""
     output: Output
     """Folder of the volumes: synthetic-0001_T1w.nii.gz and so on, prepared intensities, each with a sidecar."""
-    number: Annotated[int, arg(aliases=["-n"])]
+    number: Annotated[Count, arg(aliases=["-n"])]
     """Volumes. With more than are there, the further ones are made."""
     plan: str | None = None
     """Stages of a method that makes a volume in some: autoregressive or hierarchical; by default the run's own."""
     label: tuple[str, ...] = ()
     """Labels of the person who is made, as NAME=VALUE, where the run was trained with labels: age=63 sex=F."""
-    at_once: Annotated[int | None, arg(name="windows")] = None
+    at_once: Annotated[Count | None, arg(name="windows")] = None
     """Patches that go through the networks at once: memory and speed, not the result."""
     weights: Which = "auto"
     """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
     validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    devices: int = 1
+    devices: Count = 1
     """Devices on each machine, a process each; they share the volumes (docs/clusters.md)."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines; with several, start the command by torchrun or srun."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise: volume n of a seed is always the same."""
     overwrite: bool = False
     """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""

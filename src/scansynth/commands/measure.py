@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from scansynth.commands.console import Output, bars, out
+from scansynth.ranges import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Measure:
     """Weights of inception-v3, a safetensors file (keys: scansynth.sets.inception)."""
     memorisation: bool = True
     """Search for memorised training volumes: minutes for ten volumes, hours for 500 at 128×128×128."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the pairs and volumes that are drawn."""
 
     def run(self) -> None:

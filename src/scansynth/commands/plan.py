@@ -8,6 +8,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from scansynth.commands.console import out
 from scansynth.commands.next_step import command
+from scansynth.ranges import Positive, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +19,13 @@ class Plan:
     """A prepared cohort."""
     target: Annotated[UseAppendAction[tuple[str, ...]], arg()] = ()
     """Contrast to make; may be given several times; by default all."""
-    hours: float = 1.0
+    hours: Positive = 1.0
     """Hours of training."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("plan.yaml")
     """Settings file to write, which `train` takes."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order of the data and noise, in the settings."""
     overwrite: bool = False
     """Replace a settings file that is there."""

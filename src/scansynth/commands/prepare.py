@@ -8,6 +8,7 @@ from scansynth.commands.console import Input, Output, err, out, stage_bars
 from scansynth.commands.next_step import after_preparing
 from scansynth.errors import InputError
 from scansynth.progress import named
+from scansynth.ranges import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Prepare:
     the target's too, so that figures become too good."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the split, where it is drawn."""
     dry_run: bool = False
     """Show subjects, contrasts, grids and problems; write nothing."""
@@ -64,11 +65,13 @@ class Prepare:
         from scansynth.data.dry_run import dry_run
         from scansynth.data.layouts import chosen_contrasts, find_subjects
         from scansynth.data.prepare import Preparation, find_preparation
+        from scansynth.files import check_place
 
         if self.expert_tumour and self.tissue == "none":
             raise InputError("--expert-tumour is a setting of --tissue segment: give both or neither")
         check_accepted(self.accept)
         if not self.dry_run:
+            check_place(self.output)
             check_folder(self.output)
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")

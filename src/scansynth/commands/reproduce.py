@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 from scansynth.commands.console import out, stage_bars
 from scansynth.commands.next_step import command
 from scansynth.errors import InputError
+from scansynth.ranges import Positive, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,11 @@ class Reproduce:
     """Show every run with steps, hours and memory on this machine, and the paper's figures; write nothing."""
     small: bool = False
     """Small recipes on 64×80 slices, on phantoms where no --data is given: the whole way on a laptop."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """With --small: training time of a run, by default as many steps as its recipe has."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of phantoms, splits, weights and noise."""
 
     def run(self) -> None:

@@ -7,6 +7,7 @@ from tyro.conf import UseAppendAction, arg
 
 from scansynth.commands.console import Input, Output, err, out, stage_bars
 from scansynth.commands.next_step import command
+from scansynth.ranges import Positive, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Pipeline:
     """Folder to write into; stopped, the same command goes on in it."""
     target: Annotated[UseAppendAction[tuple[str, ...]], arg()] = ()
     """Contrast to make; may be given several times; `all` for every one."""
-    hours: float = 1.0
+    hours: Positive = 1.0
     """Wall time for all of it, about."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
@@ -31,7 +32,7 @@ class Pipeline:
     """Print the plan and write it beside the output folder, as OUT.yaml, which `train` takes; do nothing else."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of splits, weights and noise."""
 
     def run(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scansynth.commands.console import Output, out, stage_bars
 from scansynth.errors import InputError
+from scansynth.ranges import Positive, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,11 @@ class Demo:
     """Your own scans (BIDS, BraTS, IXI or a table) instead of phantoms."""
     contrasts: tuple[str, str] = ("T1w", "T2w")
     """The two contrasts to translate between."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Training time in all, in place of the demo's own number of steps."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of phantoms, splits, weights and noise."""
 
     def run(self) -> None:

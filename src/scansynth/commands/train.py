@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from scansynth.commands.console import bars, err, out
 from scansynth.commands.next_step import after_training
+from scansynth.ranges import Count
 
 Settings = TypeVar("Settings")
 
@@ -30,9 +31,9 @@ class Train(Generic[Settings]):
     """Run of the autoencoder that a latent method works on (ldm, cola_diff); kept in the run folder."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    devices: int = 1
+    devices: Count = 1
     """Devices on each machine, a process each; they share the samples of a step (docs/clusters.md)."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines; with several, start the command by torchrun or srun."""
     defaults: bool = False
     """Take usual values of a contrast, with a warning, where a method reads TR or TE and a scan's are not known (the

@@ -11,6 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, err, out
 from scansynth.commands.next_step import after_translating
 from scansynth.errors import InputError
+from scansynth.ranges import Count
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.selection import Which
 
@@ -53,9 +54,9 @@ class Translate:
     validate, else the last."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    devices: int = 1
+    devices: Count = 1
     """With -i: devices on each machine, a process each; they share the subjects (docs/clusters.md)."""
-    nodes: int = 1
+    nodes: Count = 1
     """With -i: machines; with several, start the command by torchrun or srun."""
     overwrite: bool = False
     """Make again what is there, if it is marked synthetic; nothing else is ever replaced."""

@@ -4,7 +4,6 @@ Networks get them in milliseconds and degrees, (TR, TE, TI, flip angle); what th
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from scansynth.data.contrasts import standard_name
 from scansynth.data.text_table import read_rows
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 from scansynth.physics.acquisition import USUAL, Acquisition, SequenceName
 
 logger = logging.getLogger(__name__)
@@ -148,8 +147,8 @@ def _number(fields: Mapping[str, Any], name: str) -> float:
     if fields.get(name) is None:
         raise MissingFieldError(name)
     value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} {value!r} is not a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise InputError(f"{name} {shown(value)} is not a number")
     return float(value)
 
 

@@ -16,33 +16,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from scansynth.errors import InputError
+from scansynth.ranges import Share, Weight, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How training images are changed at random."""
 
-    flip: float = 0.0
+    flip: Share = 0.0
     """Probability of a left-right mirror image."""
-    rotation_degrees: float = 0.0
+    rotation_degrees: Weight = 0.0
     """Rotations up to this angle, either way, in degrees; of patches about each axis."""
-    scale: float = 0.0
+    scale: Share = 0.0
     """Magnifications by up to this share, larger or smaller."""
-    shift: float = 0.0
+    shift: Weight = 0.0
     """Shifts up to this share of the image's sides."""
-    gain: float = 0.0
+    gain: Share = 0.0
     """Intensities of what is given times a factor of up to this share above or below 1, by contrast."""
-    gamma: float = 0.0
+    gamma: Weight = 0.0
     """Intensities of what is given to a power of up to e to this number or its inverse, by contrast."""
-    bias: float = 0.0
+    bias: Weight = 0.0
     """Smooth shading of what is given, up to e to this number or its inverse, by contrast."""
 
     def __post_init__(self):
-        if not (0 <= self.flip <= 1 and min(self.rotation_degrees, self.shift, self.gamma, self.bias) >= 0):
-            raise InputError(
-                "augmentation: flip lies in [0, 1]; rotation_degrees, shift, gamma and bias are not negative"
-            )
-        if not (0 <= self.scale < 1 and 0 <= self.gain < 1):
+        check_ranges(self)
+        if self.scale == 1 or self.gain == 1:
             raise InputError("augmentation: scale and gain lie in [0, 1)")
 
     @property

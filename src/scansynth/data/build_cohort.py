@@ -9,6 +9,7 @@ from the training split, then `cohort.json`, last and atomically.
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,27 +19,32 @@ from typing import Any
 import numpy as np
 
 from scansynth.data.acquisitions import Table, fields_of
-from scansynth.data.arrays import write_array
+from scansynth.data.arrays import Sums
 from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
 from scansynth.data.census import Census, take
 from scansynth.data.census_checks import Usual
 from scansynth.data.census_rules import check_accepted
-from scansynth.data.cohort import FORMAT, Cohort
+from scansynth.data.cohort import FORMAT, Cohort, ScanRecord, StoredPreparation
 from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
-from scansynth.data.splits import FRACTIONS, choose_splits, without_training
+from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
+from scansynth.ranges import Finite
+from scansynth.records import build, read_json, sealed
 
 logger = logging.getLogger(__name__)
 
 SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
 """Times beyond which a sidecar means milliseconds."""
+
+Told = str | Finite | bool | None | list[str | Finite | bool | None]
+"""What a sidecar may say of an acquisition."""
 
 CENSUS = "census.json"
 """Lines of the census with what tells whether they still hold, so that the same command reads no scan twice."""
@@ -90,6 +96,7 @@ def build_cohort(
     folder, accept = Path(folder), check_accepted(accept)
     contrasts = chosen_contrasts(listing, contrasts)
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
+    check_own_files(subjects)
     table = acquisitions or {}
     if strangers := sorted({name for name, _ in table if name} - {subject.name for subject in subjects}):
         raise InputError(f"the table of acquisitions names {strangers[0]}, of whom there is no scan")
@@ -133,7 +140,9 @@ def build_cohort(
                 continue
             try:
                 record, crops = writer.records[contrast], writer.crops(contrast)
-                write_tissue(writer.folder, contrast, record, tissue, folder / "cohort.json", crops=crops)
+                write_tissue(
+                    writer.folder, contrast, record, tissue, folder / "cohort.json", sums=writer.sums, crops=crops
+                )
                 with_maps.append(contrast)
             except InputError as error:
                 problems.append(str(error))
@@ -159,7 +168,7 @@ def build_cohort(
         "accepted": list(accept),
     }
     index["fingerprint"] = _fingerprint(index)
-    write_text(folder / "cohort.json", _json(index))
+    write_text(folder / "cohort.json", _json(sealed(index)))
     return Cohort.open(folder)
 
 
@@ -181,6 +190,7 @@ class _SubjectWriter:
         self.tested = tested
         self.read = {contrast: read.pop((subject.name, contrast), None) for contrast in scans}
         self.folder = folder / "scans" / subject.name
+        self.sums = Sums(self.folder)
         self.index = folder / "cohort.json"
         # The grid hangs on all scans of the subject: when one changes, all are prepared anew.
         files = [
@@ -203,6 +213,8 @@ class _SubjectWriter:
     def load(self) -> list[str]:
         """Take over what is already written, else read the scans; returns what is wrong with them."""
         self.records = {contrast: record for contrast in self.scans if (record := self._written(contrast))}
+        if len({tuple(record["masks"]) for record in self.records.values()}) > 1:
+            self.records = {}
         if len(self.records) == len(self.scans):
             self.masks = next(iter(self.records.values()))["masks"]
             return []
@@ -244,8 +256,8 @@ class _SubjectWriter:
         (self.folder / f"{contrast}.json").unlink(missing_ok=True)
         while self.mask_arrays:
             name, mask = self.mask_arrays.popitem()
-            write_array(mask, self.folder / f"mask_{name}.b2nd")
-        write_array(stored, self.folder / f"{contrast}.b2nd")
+            self.sums.write(mask, f"mask_{name}.b2nd")
+        self.sums.write(stored, f"{contrast}.b2nd")
         self.records[contrast] = {
             "key": self.key,
             "source": str(self.scans[contrast]),
@@ -274,6 +286,7 @@ class _SubjectWriter:
                 contrast: {name: value for name, value in record.items() if name not in hidden}
                 for contrast, record in sorted(self.records.items())
             },
+            "files": dict(sorted(self.sums.known.items())),
         }
 
     def crops(self, contrast: str) -> list[Crop]:
@@ -282,11 +295,23 @@ class _SubjectWriter:
         return crops_with(contrast, found, self.settings) if found else []
 
     def _written(self, contrast: str) -> dict[str, Any] | None:
+        """The record of a scan that is there, whole and made from the same; None where it is to be made."""
         path = self.folder / f"{contrast}.json"
-        if not (path.is_file() and path.with_suffix(".b2nd").is_file()):
+        if not path.is_file():
             return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if record["key"] == self.key else None
+        try:
+            record: Any = read_json(path, ScanRecord, "it is prepared anew")
+        except InputError as error:
+            logger.warning("%s", error)
+            return None
+        if record["key"] != self.key:
+            return None
+        files = [f"{contrast}.b2nd", *(f"mask_{name}.b2nd" for name in record["masks"])]
+        # Of older cohorts nothing else is known of an array than that it must hold at least the crop on all scans.
+        if damaged := [name for name in files if not self.sums.holds(name, shape=record["shape"])]:
+            logger.warning("%s: missing or damaged: prepared anew", self.folder / damaged[0])
+            return None
+        return record
 
 
 def _grids(volumes: Mapping[str, Volume], settings: Preparation) -> dict[str, Grid]:
@@ -345,28 +370,35 @@ def _claim(folder: Path, settings: Preparation) -> None:
     """Make the folder ours; what was prepared with other settings goes."""
     marker = folder / "preparation.json"
     if marker.is_file():
-        if _stored(marker) == json.loads(_json(asdict(settings))):
-            return
+        try:
+            if _stored(marker) == json.loads(_json(asdict(settings))):
+                return
+        except InputError as error:  # overwritten, as somebody asks
+            logger.warning("%s", error)
         (folder / "cohort.json").unlink(missing_ok=True)
         shutil.rmtree(folder / "scans", ignore_errors=True)
     write_text(marker, _json(asdict(settings)))
 
 
 def _stored(marker: Path) -> Any:
-    return json.loads(marker.read_text(encoding="utf-8"))
+    return read_json(
+        marker, StoredPreparation, "prepare with --overwrite, which throws the cohort away, or into another folder"
+    )
 
 
 def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:
     if sidecar is None:
         return {}
-    try:
-        values = json.loads(sidecar.read_text(encoding="utf-8"))
-        for name, most in SECONDS.items():
-            if isinstance(values.get(name), int | float) and values[name] > most:
-                logger.warning("%s: %s of %g s: in milliseconds? BIDS states seconds", sidecar, name, values[name])
-        return {name: values[name] for name in ACQUISITION if name in values}
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{sidecar}: not readable as JSON ({error}): mend or remove it") from error
+    values = read_json(sidecar, dict[str, Any], "mend or remove it")
+    kept = {name: values[name] for name in ACQUISITION if name in values}
+    for name, value in kept.items():
+        try:
+            build(Told, value, name)
+        except InputError as error:
+            raise InputError(f"{sidecar}: {error}: mend or remove it") from None
+        if isinstance(value, int | float) and value > SECONDS.get(name, math.inf):
+            logger.warning("%s: %s of %g s: in milliseconds? BIDS states seconds", sidecar, name, value)
+    return kept
 
 
 def _file_key(path: Path) -> list[str | int]:

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from scansynth.data.arrays import read_array, read_note, write_array
+from scansynth.data.arrays import Sums, read_array, read_note
 from scansynth.data.crops import Crop, Extent, inside, moved
 from scansynth.data.tissue import LOOKS, OWN_MASK, VERSION, segment
 from scansynth.errors import InputError
@@ -54,6 +55,7 @@ def write_tissue(
     settings: TissueSettings,
     index: Path,
     *,
+    sums: Sums,
     crops: Sequence[Crop] = (),
 ) -> None:
     """Segment one prepared scan, unless that is done.
@@ -64,6 +66,7 @@ def write_tissue(
         record: of the prepared scan.
         settings: how to.
         index: the cohort's index, which goes before anything is written.
+        sums: of the folder's arrays.
         crops: of a test subject, those that the scan may be read on.
 
     Raises:
@@ -74,7 +77,9 @@ def write_tissue(
     path = folder / f"tissue_{contrast}.b2nd"
     expert = settings.expert_tumour and "seg" in record["masks"]
     key = f"{VERSION} {'expert' if expert else 'segmented'} {record['key']}"
-    if read_note(path, "key") == key and all(_at(path, crop).is_file() for crop in _own(path)):
+    if read_note(path, "key") == key and all(
+        sums.holds(one.name) for one in (path, *(_at(path, c) for c in _own(path)))
+    ):
         return
     extent = Extent.read(record["extent"]) if "extent" in record else None
 
@@ -97,14 +102,20 @@ def write_tissue(
     whole, apart = densities(None), {crop: densities(crop) for crop in own}
     index.unlink(missing_ok=True)
     for old in (path, *folder.glob(f"tissue_{contrast}_*.b2nd")):
-        old.unlink(missing_ok=True)
+        sums.remove(old.name)
     for crop, found in apart.items():
-        write_array(found, _at(path, crop))
-    write_array(whole, path, key=key, crops=[list(crop.shift) for crop in own])
+        sums.write(found, _at(path, crop).name)
+    sums.write(whole, path.name, key=key, crops=[list(crop.shift) for crop in own])
 
 
 def read_densities(
-    folder: Path, contrast: str, z: int | slice | None, cure: str, *, crop: Crop | None = None
+    folder: Path,
+    contrast: str,
+    z: int | slice | None,
+    cure: str,
+    *,
+    crop: Crop | None = None,
+    known: Mapping[str, tuple[int, str]] = MappingProxyType({}),
 ) -> np.ndarray:
     """What `write_tissue` wrote.
 
@@ -114,6 +125,7 @@ def read_densities(
         z: a slice number gives (4, X, Y), a range (4, X, Y, n), None the whole (4, X, Y, Z).
         cure: what to do where a file cannot be read.
         crop: of a test subject, None for the one on all its scans.
+        known: size and hash of the folder's files, by name.
 
     Returns:
         uint8, densities × 255.
@@ -123,10 +135,10 @@ def read_densities(
     """
     path = folder / f"tissue_{contrast}.b2nd"
     if crop is None or not any(crop.shift):
-        return read_array(path, z, cure)
+        return read_array(path, z, cure, known=known.get(path.name))
     if crop in _own(path):
-        return read_array(_at(path, crop), z, cure)
-    whole = moved(read_array(path, None, cure), crop)
+        return read_array(_at(path, crop), z, cure, known=known.get(_at(path, crop).name))
+    whole = moved(read_array(path, None, cure, known=known.get(path.name)), crop)
     return whole if z is None else whole[..., z]
 
 
@@ -135,8 +147,8 @@ def _own(path: Path) -> list[Crop]:
     return [Crop((x, y, z)) for x, y, z in read_note(path, "crops") or ()]
 
 
-def _at(path: Path, crop: Crop) -> Path:
-    return path.with_name(f"{path.stem}_{crop}.b2nd")
+def _at(path: Path, crop: Crop | None) -> Path:
+    return path if crop is None else path.with_name(f"{path.stem}_{crop}.b2nd")
 
 
 def _shows_the_same(image: np.ndarray, other: np.ndarray, crop: Crop) -> bool:

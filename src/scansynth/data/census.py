@@ -20,6 +20,7 @@ from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
+from scansynth.records import build, read_json
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ KEPT_GB = 1.0
 """Memory for scans that are kept between the census and the preparation, so that they are read once."""
 MOST_LINES = 80
 """Scans that a screen shows."""
+MOST_MB = 2000
+"""Size of the file that the lines are kept in: about 15 kB a scan."""
 MOST_WORKERS = 4
 """Threads that read scans."""
 
@@ -107,8 +110,8 @@ def _looked_at(subject: Subject, contrasts: Sequence[str], before: Mapping[str, 
     first: Volume | None = None
     for contrast in wanted:
         kept = before.get(f"{subject.name} {contrast}", {})
-        if kept.get("key") == key:
-            found[contrast] = ScanFacts.read(kept["facts"]), None, key, ""
+        if facts := _facts(kept, key):
+            found[contrast] = facts, None, key, ""
             continue
         try:
             volume = Volume.read(subject.scans[contrast])
@@ -202,7 +205,19 @@ def _file_key(path: Path) -> list[Any]:
 
 
 def _read(known: Path) -> dict[str, Any]:
+    """The lines of an earlier census; those that cannot be read are read from their scans again."""
     try:
-        return json.loads(known.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(known, dict[str, dict[str, Any]], "", most_mb=MOST_MB)
+    except InputError:
         return {}
+
+
+def _facts(kept: Mapping[str, Any], key: list[Any]) -> ScanFacts | None:
+    """What an earlier census knows of a scan, where it still holds."""
+    if kept.get("key") != key:
+        return None
+    try:
+        build(ScanFacts, kept.get("facts"), "facts")
+        return ScanFacts.read(kept["facts"])
+    except InputError:
+        return None

@@ -3,6 +3,7 @@
 Each takes a scan, its census and the rule's threshold, and says in words what is wrong, or None.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -386,7 +387,7 @@ def unlike_training(scan: ScanFacts, others: Others, threshold: float) -> str | 
     if usual is None or usual.scans < LEAST_OTHERS:
         return None
     for name, figure in FIGURES.items():
-        middle, deviation = usual.figures[name]
+        middle, deviation = usual.figures.get(name, (0.0, math.inf))  # of another version's run
         if abs(figure(scan) - middle) > threshold * deviation:
             return f"{name}: {figure(scan):.3g}, where the run's training had {middle:.3g}"
     return None
@@ -397,7 +398,7 @@ def skull_unlike_training(scan: ScanFacts, others: Others, threshold: float) -> 
     usual = others.usual.get(scan.contrast)
     if usual is None or usual.scans < 2:
         return None
-    volume = usual.figures["volume of the head"][0]
+    volume = usual.figures.get("volume of the head", (0.0, 0.0))[0]
     if has_skull(scan) and usual.with_skull <= threshold and scan.head_ml > 1.5 * volume:
         return f"it shows the skull (foreground of {scan.head_ml:.0f} ml), and the run was trained on brains alone"
     if not has_skull(scan) and usual.with_skull >= 1 - threshold and scan.head_ml < volume / 1.5:

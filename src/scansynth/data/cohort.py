@@ -6,30 +6,33 @@ scans/<subject>/<contrast>.b2nd    float32 (X, Y, Z) after the own half of the n
 scans/<subject>/<contrast>.json    the scan's record: grid, own half, foreground by slice, source file
 scans/<subject>/mask_<name>.b2nd   uint8
 scans/<subject>/tissue_<contrast>.b2nd   uint8 (4, X, Y, Z), densities × 255, one block a slice (build_tissue.py)
+scans/<subject>/SHA256SUMS         hashes of the arrays, for `prepare`; `cohort.json` has them too, with sizes
 
 Scans and masks of a test subject may be larger than `shape` says: they hold what every set of its scans, taken as
 sources, is cropped to (crops.py), and their records say where (`extent`). What is read is always of that shape.
 """
 
-import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from scansynth.data.arrays import read_array
+from scansynth.data.arrays import Sum, read_array
 from scansynth.data.build_tissue import read_densities
 from scansynth.data.census_checks import Usual
 from scansynth.data.crops import Crop, Extent, crop_of, inside
-from scansynth.data.intensity import ContrastStatistics
+from scansynth.data.intensity import ContrastStatistics, Scaling
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS
 from scansynth.data.tissue import OWN_MASK, from_labels
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
+from scansynth.ranges import Count, Finite, Share
+from scansynth.records import build, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,64 @@ CURE = "delete it and run `prepare` on the cohort again"
 """For a damaged file: `prepare` keeps what has a record."""
 FORMAT = 2
 """Goes up when what is written, or how it is computed, changes."""
+
+NAME = re.compile(r"(?!\.{1,2}$)[\w.-]+")
+"""Of a subject, a contrast or a mask: no way out of the folder."""
+MOST_MB = 2000
+"""Size of an index: about 5 kB a scan."""
+
+Row = tuple[Finite, Finite, Finite, Finite]
+
+
+class ScanEntry(TypedDict):
+    """A scan in the index."""
+
+    source: str
+    shape: tuple[Count, Count, Count]
+    affine: tuple[Row, Row, Row, Row]
+    own: Scaling
+    background: Finite
+    range: tuple[Finite, Finite]
+    foreground: list[Share]
+    acquisition: dict[str, Any]
+    extent: NotRequired[Extent]
+
+
+class ScanRecord(ScanEntry):
+    """A scan's own record."""
+
+    key: str
+    masks: list[str]
+    registered: bool
+
+
+class StoredPreparation(TypedDict):
+    """`Preparation` in a record: all of it, for what is left out would be its default."""
+
+    spacing: tuple[float | None, float | None, float | None]
+    size: tuple[int | None, int | None, int | None]
+    intensity: str
+
+
+class _SubjectEntry(TypedDict):
+    registered: bool
+    masks: list[str]
+    tissue: NotRequired[list[str]]
+    labels: NotRequired[dict[str, str]]
+    scans: dict[str, ScanEntry]
+    files: NotRequired[dict[str, Sum]]
+
+
+class _Index(TypedDict):
+    format: int
+    contrasts: list[str]
+    settings: StoredPreparation
+    statistics: dict[str, ContrastStatistics]
+    splits: dict[str, Literal["train", "val", "test"]]
+    subjects: dict[str, _SubjectEntry]
+    census: NotRequired[dict[str, Usual]]
+    accepted: NotRequired[list[str]]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -57,13 +118,17 @@ class Cohort:
         path = Path(folder) / "cohort.json"
         if not path.is_file():
             raise InputError(f"{folder}: no finished prepared cohort (cohort.json is missing): run `prepare` on it")
+        again = "run `prepare` again"
+        index = read_json(path, dict[str, Any], again, most_mb=MOST_MB)
+        if index.get("format") != FORMAT:
+            raise InputError(
+                f"{path}: format {shown(index.get('format'))}, this version reads {FORMAT}: prepare the cohort again"
+            )
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-            found = index["format"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not readable as a cohort ({error!r}): run `prepare` again") from error
-        if found != FORMAT:
-            raise InputError(f"{path}: format {found}, this version reads {FORMAT}: prepare the cohort again")
+            build(_Index, index, "in it")
+            _check(index)
+        except InputError as error:
+            raise InputError(f"{path}: damaged ({error}): {again}") from None
         return cls(Path(folder), index)
 
     @property
@@ -89,7 +154,7 @@ class Cohort:
     @cached_property
     def usual(self) -> dict[str, Usual]:
         """What the training scans of each contrast are like."""
-        return {name: Usual.read(values) for name, values in self.index["census"].items()}
+        return {name: Usual.read(values) for name, values in self.index.get("census", {}).items()}
 
     def subjects(self, split: str | None = None) -> list[str]:
         """Names of the subjects of a split (train, val, test), or of all."""
@@ -212,7 +277,8 @@ class Cohort:
             )
         if OWN_MASK in self.masks(subject):
             return from_labels(self._read(subject, f"mask_{OWN_MASK}.b2nd", z, crop))
-        stored = read_densities(self.folder / "scans" / subject, contrast, z, CURE, crop=crop)
+        known = self._sums(subject)
+        stored = read_densities(self.folder / "scans" / subject, contrast, z, CURE, crop=crop, known=known)
         return stored.astype(np.float32) / 255
 
     def _scan(self, subject: str, contrast: str) -> dict[str, Any]:
@@ -235,9 +301,46 @@ class Cohort:
         any_scan = next(iter(self.index["subjects"][subject]["scans"]))
         extent = self._extent(subject, any_scan)
         box = inside(extent, self.shape(subject, any_scan), crop) if extent else None
-        return read_array(self.folder / "scans" / subject / name, z, CURE, box=box)
+        return read_array(self.folder / "scans" / subject / name, z, CURE, box=box, known=self._sums(subject).get(name))
+
+    def _sums(self, subject: str) -> Mapping[str, tuple[int, str]]:
+        """Size and hash of a subject's files."""
+        files = self.index["subjects"][subject].get("files")
+        if files is None:
+            _say_unsummed(self.folder)
+            return {}
+        return {name: (size, digest) for name, (size, digest) in files.items()}
+
+
+@cache
+def _say_unsummed(folder: Path) -> None:
+    logger.warning(
+        "%s: prepared by an older version, without hashes of its arrays: damage to them may go unseen; run `prepare` "
+        "again, which adds them", folder,
+    )  # fmt: skip
+
+
+def _check(index: Mapping[str, Any]) -> None:
+    """Raise InputError for parts of an index that do not fit together, or name what is no file of a cohort."""
+    read_settings(index["settings"])
+    names = [*index["subjects"], *index["contrasts"], *(m for one in index["subjects"].values() for m in one["masks"])]
+    if odd := [name for name in names if not NAME.fullmatch(name)]:
+        raise InputError(f"{shown(odd[0])} is no name")
+    if index["splits"].keys() != index["subjects"].keys():
+        raise InputError("its splits are of other subjects")
+    if set(index["contrasts"]) != index["statistics"].keys():
+        raise InputError("its statistics are of other contrasts")
+    for name, subject in index["subjects"].items():
+        if not subject["scans"] or subject["scans"].keys() - set(index["contrasts"]):
+            raise InputError(f"the scans of {name} are of other contrasts, or none")
+        if any(len(scan["foreground"]) != scan["shape"][2] for scan in subject["scans"].values()):
+            raise InputError(f"a scan of {name} has more or fewer slices than its foreground")
 
 
 def read_settings(values: Mapping[str, Any]) -> Preparation:
-    """`Preparation` from JSON values."""
+    """`Preparation` from JSON values.
+
+    Raises:
+        InputError: if they are none of a preparation.
+    """
     return Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])

@@ -11,7 +11,7 @@ from scansynth.data.census_rules import refusals
 from scansynth.data.layouts import Listing, chosen_contrasts, describe, told
 from scansynth.data.prepare import Preparation, prepared_axis
 from scansynth.data.scan_facts import ScanFacts
-from scansynth.data.splits import FRACTIONS, foresee, without_training
+from scansynth.data.splits import FRACTIONS, check_own_files, foresee, without_training
 from scansynth.data.survey import Survey, one_grid, survey
 from scansynth.errors import InputError
 
@@ -135,6 +135,7 @@ def _splits(
     """Splits, their numbers, warnings, and problems, of the subjects that have one of the contrasts."""
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
     try:
+        check_own_files(subjects)
         found = foresee({subject.name: subject.split for subject in subjects}, fractions, seed)
     except InputError as error:
         return {}, "", [], [str(error)]

@@ -15,6 +15,7 @@ import numpy as np
 from scansynth.data.foreground import AIR_HU, CEILING, bounding_box, top_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
+from scansynth.ranges import Count, Finite, Positive
 
 AGREE = 1.5
 """Of the training scans' median: no scan's brightest tissue moves a contrast's range further than so."""
@@ -24,11 +25,11 @@ AGREE = 1.5
 class Scaling:
     """One straight line, `(values − offset) / scale`, and where it ends."""
 
-    scale: float
-    offset: float
-    lowest: float | None = None
+    scale: Finite
+    offset: Finite
+    lowest: Finite | None = None
     """What lies below it after the line is clipped: empty voxels are there."""
-    top: float | None = None
+    top: Finite | None = None
     """Where the scan's brightest tissue lies after the line; what is beyond twice that is a spike or metal: clipped."""
 
     def apply(self, values: np.ndarray) -> np.ndarray:
@@ -50,17 +51,17 @@ class Scaling:
 class ContrastStatistics:
     """What the training subjects say about a contrast; it travels with the run."""
 
-    scale_cohort: float
-    offset_cohort: float
-    typical_scale: float
+    scale_cohort: Positive
+    offset_cohort: Finite
+    typical_scale: Positive
     """Training median of the own scales."""
-    typical_offset: float
+    typical_offset: Finite
     """Training median of the own offsets."""
-    background: float
+    background: Finite
     """Value of an empty voxel, in the contrast's unit."""
     unit: str
     """Unit of what `to_units` gives."""
-    scans: int
+    scans: Count
     """Training scans counted."""
 
     def to_image(self, n: np.ndarray) -> np.ndarray:

@@ -8,22 +8,36 @@ They lie in the cohort's folder; the key is a hash of the first stage's weights 
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scansynth.data.arrays import read_array, write_array
+from scansynth.data.arrays import Sum, is_whole, read_array, write_array
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import SliceDataset, read_tissue
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.given import offsets
+from scansynth.ranges import Finite, Natural
+from scansynth.records import read_json
 
 SUMS_OF = "foreground"
 """What a scan's sums are over. Those without this word are of before, over whole slices: they are computed anew."""
+
+CURE = "delete the folder `latents` of the cohort and train again"
+
+
+class _Sums(TypedDict):
+    of: NotRequired[str]
+    file: NotRequired[Sum]
+    """Size and hash of the latents."""
+    count: Natural
+    sum: list[Finite]
+    sum_of_squares: list[Finite]
 
 
 @dataclass(frozen=True)
@@ -31,11 +45,19 @@ class LatentStore:
     """Latents of one first stage."""
 
     folder: Path
+    _known: dict[tuple[str, str], Sum | None] = field(default_factory=dict, repr=False, compare=False)
+    """Subject and contrast → size and hash of the latents; None where an older version wrote none."""
 
     def has(self, subject: str, contrast: str) -> bool:
         """Whether a scan's latents are there, with sums over its foreground."""
-        path = self._path(subject, contrast).with_suffix(".json")
-        return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("of") == SUMS_OF
+        path = self._path(subject, contrast)
+        if not path.with_suffix(".json").is_file():
+            return False
+        try:
+            sums = self._sums(subject, contrast)
+        except InputError:  # encoded again
+            return False
+        return sums.get("of") == SUMS_OF and ("file" not in sums or is_whole(path, sums["file"]))
 
     def write(self, subject: str, contrast: str, latents: np.ndarray, shown: np.ndarray) -> None:
         """Keep a scan's latents.
@@ -47,9 +69,9 @@ class LatentStore:
             shown: which of its places show foreground, (X/f, Y/f, Z) bool; statistics are theirs.
         """
         values = latents[:, shown].astype(np.float64)
-        write_array(latents, self._path(subject, contrast))
         sums = {
             "of": SUMS_OF,
+            "file": write_array(latents, self._path(subject, contrast)),
             "count": values.shape[1],
             "sum": values.sum(1).tolist(),
             "sum_of_squares": np.square(values).sum(1).tolist(),
@@ -58,7 +80,13 @@ class LatentStore:
 
     def read(self, subject: str, contrast: str, z: int | slice) -> np.ndarray:
         """One slice's latent, (c, X/f, Y/f) float32, or those of some, (c, X/f, Y/f, n)."""
-        return read_array(self._path(subject, contrast), z, "delete the folder `latents` of the cohort and train again")
+        path = self._path(subject, contrast)
+        if (subject, contrast) not in self._known:
+            self._known[subject, contrast] = self._sums(subject, contrast).get("file")
+        return read_array(path, z, CURE, known=self._known[subject, contrast])
+
+    def _sums(self, subject: str, contrast: str) -> "_Sums":
+        return read_json(self._path(subject, contrast).with_suffix(".json"), _Sums, CURE)
 
     def statistics(self, scans: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each channel over the foreground of scans (subject and contrast), (c,) each.
@@ -66,7 +94,7 @@ class LatentStore:
         Raises:
             InputError: if no scan shows anything.
         """
-        found = [json.loads(self._path(*scan).with_suffix(".json").read_text(encoding="utf-8")) for scan in scans]
+        found = [self._sums(*scan) for scan in scans]
         assert all(one.get("of") == SUMS_OF for one in found), "sums over whole slices are computed anew first"
         count = sum(one["count"] for one in found)
         if not count:

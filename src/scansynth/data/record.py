@@ -5,16 +5,35 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from scansynth.data.census_checks import Usual
-from scansynth.data.cohort import Cohort, read_settings
+from scansynth.data.cohort import Cohort, StoredPreparation, read_settings
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.labels import Label, fit_labels
 from scansynth.data.prepare import Preparation
 from scansynth.errors import InputError
 from scansynth.files import write_text
+from scansynth.ranges import Finite, Positive
+from scansynth.records import read_json, sealed
 
 FILE = "preparation.json"
+
+
+class _Label(TypedDict):
+    name: str
+    mean: NotRequired[Finite]
+    deviation: NotRequired[Positive]
+    classes: list[str]
+
+
+class _Stored(TypedDict):
+    settings: StoredPreparation
+    statistics: dict[str, ContrastStatistics]
+    splits: dict[str, str]
+    fingerprint: str
+    labels: NotRequired[list[_Label]]
+    usual: NotRequired[dict[str, Usual]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,29 +70,31 @@ class PreparationRecord:
 
     def write(self, run: Path) -> None:
         """Write `preparation.json` into a run folder."""
-        write_text(run / FILE, json.dumps(dataclasses.asdict(self), indent=1))
+        write_text(run / FILE, json.dumps(sealed(dataclasses.asdict(self)), indent=1))
 
     @classmethod
     def read(cls, run: Path) -> "PreparationRecord":
         """Read it back.
 
         Raises:
-            InputError: if the folder has none.
+            InputError: if the folder has none, or it is damaged.
         """
+        cure = f"restore it or train anew (is {run} a run folder?)"
+        values: Any = read_json(run / FILE, _Stored, cure)  # whose form is checked, and whose values are plain
         try:
-            values = json.loads((run / FILE).read_text())
-            return cls(
-                settings=read_settings(values["settings"]),
-                statistics={name: ContrastStatistics(**numbers) for name, numbers in values["statistics"].items()},
-                splits=values["splits"],
-                fingerprint=values["fingerprint"],
-                labels=tuple(  # older runs have none
-                    Label(**{**label, "classes": tuple(label["classes"])}) for label in values.get("labels", ())
-                ),
-                usual={name: Usual.read(found) for name, found in values.get("usual", {}).items()},
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{run / FILE}: missing or damaged ({error}); is {run} a run folder?") from error
+            settings = read_settings(values["settings"])
+        except InputError as error:
+            raise InputError(f"{run / FILE}: damaged ({error}): {cure}") from None
+        return cls(
+            settings=settings,
+            statistics={name: ContrastStatistics(**numbers) for name, numbers in values["statistics"].items()},
+            splits=values["splits"],
+            fingerprint=values["fingerprint"],
+            labels=tuple(  # older runs have none
+                Label(**{**label, "classes": tuple(label["classes"])}) for label in values.get("labels", ())
+            ),
+            usual={name: Usual.read(found) for name, found in values.get("usual", {}).items()},
+        )
 
     def check_same(self, cohort: Cohort, run: Path) -> None:
         """Raise InputError if another cohort is given than the run was trained on."""

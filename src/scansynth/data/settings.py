@@ -6,15 +6,16 @@ from typing import Literal
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.contrasts import standard_name
 from scansynth.errors import InputError
+from scansynth.ranges import Count, Share, check_ranges
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Which slices are trained on, and what the scans are taken to be."""
 
-    min_foreground: float = 0.1
+    min_foreground: Share = 0.1
     """Slices with a smaller share of foreground are left out of training."""
-    slices_per_subject: int | None = None
+    slices_per_subject: Count | None = None
     """Train on the contiguous block of so many axial slices of each subject that holds the most foreground (all where
     there are fewer); None: on all. min_foreground holds within the block too."""
     acceleration: tuple[tuple[str, int], ...] = ()
@@ -27,8 +28,7 @@ class DataSettings:
     """Random changes of the training images; all off by default."""
 
     def __post_init__(self):
-        if self.slices_per_subject is not None and self.slices_per_subject < 1:
-            raise InputError(f"slices_per_subject {self.slices_per_subject}: must be at least 1, or None for all")
+        check_ranges(self)
         names = [contrast for contrast, _ in self.acceleration]
         for contrast, fold in self.acceleration:
             if fold < 1:

@@ -5,11 +5,13 @@ A person is never in two.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from scansynth.data.subject import Subject
 from scansynth.data.subject_ids import person_of, some_of
 from scansynth.errors import InputError
 
@@ -100,6 +102,24 @@ def foresee(stated: Mapping[str, str | None], fractions: tuple[float, float, flo
             cure = "three people are needed: add subjects"
     warnings = tuple(f"{text}; {cure}" for split, text in WITHOUT.items() if not counts[split])
     return Foreseen(splits, f"splits: {numbers} ({origin})", (*warnings, *unused))
+
+
+def check_own_files(subjects: Iterable[Subject]) -> None:
+    """Raise InputError where two people have one file, by whatever links: it could train and test."""
+    owners: dict[tuple[int, int] | Path, tuple[str, Path]] = {}
+    for subject in subjects:
+        for path in subject.scans.values():
+            try:
+                status = path.stat()
+            except OSError:  # which is said where it is read
+                continue
+            file = (status.st_dev, status.st_ino) if status.st_ino else path.resolve()
+            name, other = owners.setdefault(file, (subject.name, path))
+            if person_of(name) != person_of(subject.name):
+                raise InputError(
+                    f"{other} and {path} are one file (linked), of {name} and of {subject.name}: give each person "
+                    "their own scans, or take one of the two away"
+                )
 
 
 def without_training(

@@ -1,6 +1,5 @@
 """Splits that the data states: in `splits.json`, `participants.tsv`, a table, or by folders `train`, `val`, `test`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from scansynth.data.splits import SPLITS
 from scansynth.data.subject import Subject
 from scansynth.data.subject_ids import SubjectIds, person_of
 from scansynth.data.text_table import read_text, stated_file
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
+from scansynth.records import parse_json
 
 FILE = "splits.json"
 _LIKE_IT = ("split.json", *(f"split{s}.{kind}" for s in ("", "s") for kind in ("csv", "tsv", "txt", "y*ml", "xls*")),
@@ -78,30 +78,25 @@ def assign_splits(ids: SubjectIds, pairs: Sequence[tuple[str, str]], source: Pat
 def _split(word: str, source: Path) -> str:
     """The split that a word means, in any case."""
     if word.lower() not in _WORDS:
-        raise InputError(f"{source} names the split {word!r}: use {', '.join(SPLITS)} only")
+        raise InputError(f"{source} names the split {shown(word)}: use {', '.join(SPLITS)} only")
     return _WORDS[word.lower()]
 
 
 def _read(file: Path) -> list[tuple[str, str]]:
     """(Name, split) pairs of a `splits.json`."""
+    text = read_text(file)
     try:
-        stated = json.loads(read_text(file), object_pairs_hook=list)
-    except json.JSONDecodeError as error:
+        stated = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{file} is not valid JSON ({error}): mend it") from None
-    # As pairs, because of a key that is there twice a dict would keep one in silence.
-    if not _is_object(stated) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for _, names in stated
+    if not isinstance(stated, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in stated.values()
     ):
         raise InputError(f'{file} must be of the form {{"train": ["name", …], "val": […], "test": […]}}: rewrite it')
-    pairs = [(name, _split(word, file)) for word, names in stated for name in names]
+    pairs = [(name, _split(word, file)) for word, names in stated.items() for name in names]
     if not pairs:
         raise InputError(f"{file} states nobody's split: name subjects in it, or move it away")
     return pairs
-
-
-def _is_object(parsed: object) -> bool:
-    """Whether JSON read with pairs in place of dicts is an object: a list of pairs, which JSON itself cannot make."""
-    return isinstance(parsed, list) and all(isinstance(pair, tuple) for pair in parsed)
 
 
 def _folders(root: Path, subjects: Iterable[Subject]) -> list[tuple[str, str]]:

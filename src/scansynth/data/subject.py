@@ -1,6 +1,5 @@
 """A subject and its files."""
 
-import json
 import logging
 import re
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from scansynth.data.readers import ending_of
 from scansynth.errors import InputError
+from scansynth.records import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def is_synthetic(file: Path) -> bool:
     if "_synthetic" in file.name.lower():
         return True
     try:
-        content = json.loads(sidecar_of(file).read_text(encoding="utf-8"))
+        content = parse_json(sidecar_of(file).read_bytes())
     except (OSError, ValueError):  # none, or a broken one, which preparing tells of
         return False
     return isinstance(content, dict) and True in (content.get("synthetic"), content.get("hypothetical"))

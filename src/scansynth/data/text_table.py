@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 
 UNKNOWN = ("", "n/a")
 """What a cell says whose value is not known (BIDS), in any case."""
@@ -40,9 +40,11 @@ def read_rows(
     header = [known.get(cell.lower(), cell) for cell in lines[0][1]] if lines else []
     named = [column for column in header if column]
     if missing := [column for column in required if column not in header]:
-        raise InputError(f"{table} lacks the columns {', '.join(missing)}: its first line says {', '.join(header)!r}")
+        raise InputError(
+            f"{table} lacks the columns {', '.join(missing)}: its first line says {shown(', '.join(header))}"
+        )
     if len(set(named)) < len(named):
-        raise InputError(f"{table} names a column twice: its first line says {', '.join(lines[0][1])!r}")
+        raise InputError(f"{table} names a column twice: its first line says {shown(', '.join(lines[0][1]))}")
     if not others and (unknown := [column for column in named if column not in known.values()]):
         told = ", ".join(known.values())
         raise InputError(f"{table} has unknown columns {', '.join(unknown)}: only {told} are read, remove the others")
@@ -119,5 +121,5 @@ def _row(where: str, header: Sequence[str], cells: Sequence[str]) -> dict[str, s
             "needs quotes)"
         )
     if nameless := [cell for column, cell in zip(header, cells, strict=True) if cell and not column]:
-        raise InputError(f"{where}: {nameless[0]!r} stands in a column without a name: name it in the first line")
+        raise InputError(f"{where}: {shown(nameless[0])} stands in a column without a name: name it in the first line")
     return {column: cell for column, cell in zip(header, cells, strict=True) if column}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 from scansynth.config import to_yaml
 from scansynth.errors import InputError
 from scansynth.evaluation.tasks import Task, synthesise
+from scansynth.files import written
 from scansynth.noise import Noise
 from scansynth.physics.noise import noisy
 from scansynth.progress import Report
@@ -137,13 +137,8 @@ def made_so(run: Run, task: Task, seed: int, *, realism: float, kept: Path | Non
 
 def _write(path: Path, drawn: DrawnSample, of: Mapping[str, Any]) -> None:
     content = {"of": of, "sources": drawn.sources, "observed": drawn.observed, "cost": asdict(drawn.cost)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with written(path) as temporary:
         np.savez_compressed(temporary, image=drawn.image, content=np.array(json.dumps(content)))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path, of: Mapping[str, Any]) -> DrawnSample:
@@ -155,7 +150,8 @@ def _read(path: Path, of: Mapping[str, Any]) -> DrawnSample:
             name: {int(time): value for time, value in steps.items()} for name, steps in content["observed"].items()
         }
     except Exception as error:  # zip, numpy, JSON and keys each have their own
-        raise InputError(f"{path}: not readable as a sample ({error}); delete it") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as a sample ({why}); delete it") from error
     if found != of:
         other = ", ".join(name for name in {**of, **found} if found.get(name) != of.get(name))
         raise InputError(f"{path}: a sample of other {other}; choose another folder to keep samples in")

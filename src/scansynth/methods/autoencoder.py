@@ -41,6 +41,7 @@ from scansynth.networks.autoencoder import Codebook, Decoder, Encoder
 from scansynth.networks.discriminator import PatchDiscriminator
 from scansynth.networks.perceptual import PerceptualNetwork
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Share, Weight
 from scansynth.units import slices_or_patches
 
 COMMITMENT = 0.25
@@ -51,34 +52,34 @@ COMMITMENT = 0.25
 class AutoencoderConfig:
     """Settings of the first stage; the defaults are latent diffusion's for a factor of 4."""
 
-    patch: tuple[int, int, int] | None = None
+    patch: tuple[Count, Count, Count] | None = None
     """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
     kind: Literal["kl", "vq"] = "kl"
     """Latents close to a normal distribution, or of a codebook's vectors."""
-    channels: int = 128
+    channels: Count = 128
     """Base width of encoder and decoder."""
-    multipliers: tuple[int, ...] = (1, 2, 4)
+    multipliers: tuple[Count, ...] = (1, 2, 4)
     """Width of each level over the base width; the latent is as many times halved as there are levels after the
     first."""
-    blocks: int = 2
+    blocks: Count = 2
     """Residual blocks a level."""
-    latent_channels: int = 3
+    latent_channels: Count = 3
     """c: channels of a latent."""
-    codes: int = 8192
+    codes: Count = 8192
     """Vectors of the codebook (VQ)."""
-    kl_weight: float = 1e-6
+    kl_weight: Weight = 1e-6
     """Weight of L_KL, summed over channels (KL)."""
-    adversarial_weight: float = 0.05
+    adversarial_weight: Weight = 0.05
     """Weight of the patch-adversarial loss; 0 for none."""
-    adversarial_start: float = 0.3
+    adversarial_start: Share = 0.3
     """Share of the training after which the patch-adversarial loss counts."""
-    discriminator_channels: int = 64
+    discriminator_channels: Count = 64
     """Base width of the discriminator."""
     perceptual_weights: str = ""
     """Safetensors file of LPIPS weights (`networks/perceptual.py` says which keys); empty: no perceptual loss."""
-    perceptual_weight: float = 0.1
+    perceptual_weight: Weight = 0.1
     """Weight of the perceptual loss, slices only."""
-    learning_rate: float = 1e-4
+    learning_rate: Weight = 1e-4
     """Adam's learning rate at the start; it falls to a tenth along a cosine."""
 
     def __post_init__(self):

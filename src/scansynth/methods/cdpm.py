@@ -73,6 +73,7 @@ from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_p
 from scansynth.needs import Needs
 from scansynth.networks.slice_unet import SliceUNet
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import SliceSets
 
 EMPTY = 0.1
@@ -87,21 +88,21 @@ each label is left out as often by itself. So the labels of a volume may be give
 class CdpmConfig:
     """Settings of cDPM; the defaults are the paper's, or settled where it is silent."""
 
-    channels: int = 64
+    channels: Count = 64
     """Base width of the U-Net."""
-    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    multipliers: tuple[Count, ...] = (1, 2, 3, 4)
     """Width of each level over the base width."""
-    blocks: int = 2
+    blocks: Count = 2
     """Residual blocks a level."""
-    attention_levels: tuple[int, ...] = (2, 3)
+    attention_levels: tuple[Natural, ...] = (2, 3)
     """Levels with attention across the slices of a set, and inside each; the bottleneck has it, too."""
-    across_levels: tuple[int, ...] = ()
+    across_levels: tuple[Natural, ...] = ()
     """Levels with attention across the slices alone: finer ones, where neighbours learn sooner to fit each other."""
-    space_to_depth: int = 1
+    space_to_depth: Count = 1
     """Squares of so many pixels a side are channels of the network: no level computes at the slice's full size."""
     absolute: bool = True
     """Whether slices know their position in the volume; otherwise only the differences of their indices are known."""
-    largest: int = 20
+    largest: Count = 20
     """τ_max: slices of a set."""
     translator: bool = False
     """Make a contrast from any subset of the others (translate), and not volumes without a source (generate)."""
@@ -109,26 +110,26 @@ class CdpmConfig:
     """Translator: contrasts to make; empty for every contrast of the run in turn."""
     labels: tuple[str, ...] = ()
     """Generator: labels of subjects that volumes are made by (columns of participants.tsv, as age and sex)."""
-    steps: int = 1000
+    steps: Count = 1000
     """T, the steps of the forward process; β from 10⁻⁴ to 0.02, scaled by 1000/T."""
     output: Literal["noise", "velocity"] = "noise"
     """What the network gives: ε_θ, or the velocity that it follows from, which learns in far fewer steps; Eq. 6 is then
     the velocity's error."""
     weighting: Weighting = "uniform"
     """How much each time counts in Eq. 6: all the same, or by Min-SNR-γ with γ = 5."""
-    plan_share: float = 0.0
+    plan_share: Share = 0.0
     """Share of the training sets that are stages of the plan, each as likely, not sets of any slices; in [0, 1]."""
     plan: Literal["autoregressive", "hierarchical"] = "autoregressive"
     """Stages from the first slice up, or slices all over the volume first and then those between."""
-    stage: int = 10
+    stage: Count = 10
     """Slices that a stage makes."""
     sampler: SamplerName = "ancestral"
     """Ancestral, or implicit with η = 0."""
-    sampling_steps: int = 1000
+    sampling_steps: Count = 1000
     """Steps of sampling, in each stage."""
     spacing: Spacing = "even"
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
-    learning_rate: float = 1e-4
+    learning_rate: Weight = 1e-4
     """AdamW's learning rate."""
 
     def __post_init__(self):

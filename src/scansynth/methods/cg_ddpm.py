@@ -51,6 +51,7 @@ from scansynth.method import Batch, Made, Method, Progress, Update
 from scansynth.needs import Needs
 from scansynth.networks.unet import window_unet
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import slices_or_patches
 
 LEAST_LOG_VARIANCE = -20.0
@@ -61,33 +62,33 @@ LEAST_LOG_VARIANCE = -20.0
 class CgDdpmConfig:
     """Settings of CG-DDPM; the defaults are the paper's, or settled where it is silent."""
 
-    patch: tuple[int, int, int] | None = (64, 64, 16)
+    patch: tuple[Count, Count, Count] | None = (64, 64, 16)
     """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
-    channels: int = 32
+    channels: Count = 32
     """Base width of the U-Nets."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    multipliers: tuple[Count, ...] = (1, 2, 4, 4)
     """Width of each level over the base width."""
-    blocks: int = 2
+    blocks: Count = 2
     """Residual blocks a level."""
-    window_levels: tuple[int, ...] = (2, 3)
+    window_levels: tuple[Natural, ...] = (2, 3)
     """Levels with shifted-window attention."""
     output: Literal["noise", "velocity"] = "noise"
     """What a network gives: ε_f itself, or the velocity that ε_f follows from, which learns in far fewer steps."""
-    steps: int = 4000
+    steps: Count = 4000
     """N, the steps of the forward process."""
     noise: Literal["linear", "cosine"] = "linear"
     """Schedule, as `ddpm` has it."""
-    bound_weight: float = 0.05
+    bound_weight: Weight = 0.05
     """γ of L_VLB."""
-    cycle_weight: float = 1.0
+    cycle_weight: Weight = 1.0
     """λ of L_cyc."""
     cycle_scale: Literal["printed", "kappa"] = "printed"
     """L_cyc as printed, or each sample's share divided by κ_n, which makes it as large at every n."""
-    joint_from: float = 0.5
+    joint_from: Share = 0.5
     """Share of the training after which the networks train jointly, with L_cyc (paper: 500 of 1000 epochs)."""
     shared_noise: bool = True
     """In the joint phase X and Y are disturbed by the same noise."""
-    sampling_steps: int = 50
+    sampling_steps: Count = 50
     """Steps of sampling."""
     spacing: Spacing = "even"
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
@@ -95,7 +96,7 @@ class CgDdpmConfig:
     """Whether the last step, too, takes its code from Y: it carries what Y's network left over into X."""
     blend: Literal["step", "window"] = "step"
     """3D: windows are blended at every step, or each is sampled by itself and blended at the end (the paper)."""
-    learning_rate: float = 4e-5
+    learning_rate: Weight = 4e-5
     """AdamW's learning rate."""
 
     @classmethod

@@ -42,13 +42,14 @@ from scansynth.methods.latent_translation import LatentConfig, LatentTranslator
 from scansynth.needs import Needs
 from scansynth.networks.cola import ColaUnet, ConditionPath, Size, TissueEncoder
 from scansynth.physics.tissue import WEIGHTS, combine
+from scansynth.ranges import Count
 
 
 @dataclass(frozen=True)
 class ColaDiffConfig(LatentConfig):
     """Settings of CoLa-Diff; the defaults are the paper's, or settled where it is silent."""
 
-    tissue_channels: int = 16
+    tissue_channels: Count = 16
     """Channels of the features of tissue maps."""
     modified_network: bool = True
     """Bottleneck blocks and wide, fused downsampling; else plain residual blocks (Table 2)."""

@@ -44,6 +44,7 @@ from scansynth.needs import Needs
 from scansynth.networks.unet import start_variance, window_unet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import slices_or_patches
 
 
@@ -51,25 +52,25 @@ from scansynth.units import slices_or_patches
 class DdpmConfig:
     """Settings of the conditional DDPM family; the defaults are IDDPM's as CG-DDPM's paper compares with it."""
 
-    patch: tuple[int, int, int] | None = (64, 64, 16)
+    patch: tuple[Count, Count, Count] | None = (64, 64, 16)
     """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
-    wavelets: int = 0
+    wavelets: Natural = 0
     """Levels of Haar wavelets whose bands the network sees in place of voxels: whole volumes are made at once, trained
     on patches."""
     recompute: bool = False
     """With wavelets: keep less for the gradients and compute it again, for larger patches in the same memory."""
-    channels: int = 32
+    channels: Count = 32
     """Base width of the U-Net."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    multipliers: tuple[Count, ...] = (1, 2, 4, 4)
     """Width of each level over the base width."""
-    blocks: int = 2
+    blocks: Count = 2
     """Residual blocks a level."""
-    window_levels: tuple[int, ...] = (2, 3)
+    window_levels: tuple[Natural, ...] = (2, 3)
     """Levels with shifted-window attention."""
     output: Output = "noise"
     """What the network gives: ε_f itself, or the velocity or x̂_0 that ε_f follows from, which learn in far fewer steps.
     Where it gives x̂_0, that is what the loss is of."""
-    steps: int = 4000
+    steps: Count = 4000
     """T, the steps of the forward process."""
     noise: Literal["linear", "cosine"] = "linear"
     """Schedule: β from 10⁻⁴ to 0.02, scaled by 1000/T; or ᾱ a squared cosine (IDDPM, Eq. 17)."""
@@ -77,11 +78,11 @@ class DdpmConfig:
     """Learned between β̃ and β (IDDPM), or β̃ (DDPM)."""
     loss: Literal["l1", "l2"] = "l1"
     """Loss of the noise: mean absolute error (CG-DDPM's paper), or mean squared error (DDPM's and IDDPM's)."""
-    bound_weight: float = 0.05
+    bound_weight: Weight = 0.05
     """γ of L_VLB, where the variance is learned."""
     sampler: SamplerName = "ancestral"
     """Ancestral, implicit with η = 0, or DPM-Solver++(2M), which keeps most of the texture in few steps."""
-    sampling_steps: int = 256
+    sampling_steps: Count = 256
     """Steps of sampling."""
     spacing: Spacing = "even"
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
@@ -91,9 +92,9 @@ class DdpmConfig:
     """Make volumes without a source (generate): with patches of whole volumes the 3D-DPM of cDPM's paper."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
-    learning_rate: float = 4e-5
+    learning_rate: Weight = 4e-5
     """AdamW's learning rate."""
 
     @classmethod

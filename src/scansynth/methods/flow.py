@@ -42,6 +42,7 @@ from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import slices_or_patches
 
 TIMES = 1000
@@ -55,33 +56,33 @@ class FlowConfig:
     start: Literal["sources", "regression", "noise"] = "sources"
     """Where a path starts: the mean of the sources that are given, the image of a trained regression (train
     --first-stage), or noise."""
-    sigma: float = 0.1
+    sigma: Weight = 0.1
     """σ, the noise of a bridge, in half the range of the intensities; 0: none, and every path ends at the mean. Of no
     account where the start is noise."""
-    at_start: float = 0.25
+    at_start: Share = 0.25
     """Share of the training at t = 0, where one step makes the mean; the rest has uniform times."""
-    patch: tuple[int, int, int] | None = None
+    patch: tuple[Count, Count, Count] | None = None
     """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
-    wavelets: int = 0
+    wavelets: Natural = 0
     """Levels of Haar wavelets whose bands the network sees in place of voxels: whole volumes are made at once, trained
     on patches."""
     recompute: bool = False
     """Keep less for the gradients and compute it again, for larger patches in the same memory."""
-    channels: int = 64
+    channels: Count = 64
     """Base width of the U-Net."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    multipliers: tuple[Count, ...] = (1, 2, 4, 8)
     """Width of each level over the base width."""
-    blocks: int = 1
+    blocks: Count = 1
     """Residual blocks a level."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
     solver: SolverName = "dpm-solver"
     """Euler, Heun (two calls a step), or 2M, which keeps most of the texture in few calls."""
-    sampling_steps: int = 6
+    sampling_steps: Count = 6
     """Steps of sampling; one makes the mean."""
-    learning_rate: float = 5e-4
+    learning_rate: Weight = 5e-4
     """AdamW's learning rate at the start; it falls to zero along a cosine."""
 
     def __post_init__(self):

@@ -32,6 +32,7 @@ from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
 from scansynth.needs import Needs
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import Latents
 
 
@@ -39,34 +40,34 @@ from scansynth.units import Latents
 class LatentConfig:
     """Settings of translation in latents; the defaults are those that CoLa-Diff's paper states."""
 
-    latent_channels: int = 3
+    latent_channels: Count = 3
     """c: channels of a latent, as the first stage gives them."""
-    factor: int = 4
+    factor: Count = 4
     """How many times smaller than an image a latent is, as the first stage makes it."""
-    channels: int = 128
+    channels: Count = 128
     """Base width of the U-Net."""
-    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    multipliers: tuple[Count, ...] = (1, 2, 3, 4)
     """Width of each level over the base width."""
-    blocks: int = 2
+    blocks: Count = 2
     """Residual blocks a level."""
-    attention_levels: tuple[int, ...] = (1, 2, 3)
+    attention_levels: tuple[Natural, ...] = (1, 2, 3)
     """Levels with self-attention."""
     output: Literal["noise", "velocity"] = "noise"
     """What the network gives: ε_θ itself, or the velocity that it follows from, which learns in far fewer steps; L_E is
     then the velocity's error."""
-    steps: int = 1000
+    steps: Count = 1000
     """T, the steps of the forward process."""
     sampler: SamplerName = "ddim"
     """Implicit with η = 0, ancestral, or DPM-Solver++(2M), which keeps most of the texture in few steps."""
-    sampling_steps: int = 50
+    sampling_steps: Count = 50
     """Steps of sampling."""
     spacing: Spacing = "even"
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
-    learning_rate: float = 9.6e-5
+    learning_rate: Weight = 9.6e-5
     """Adam's learning rate."""
 
     @classmethod

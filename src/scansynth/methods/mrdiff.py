@@ -63,6 +63,7 @@ from scansynth.noise import Noise
 from scansynth.physics.acquisition import SequenceName
 from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
 from scansynth.physics.wavelet import dwt
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import Slices
 
 LEAST_SIGNAL = 1e-4
@@ -79,45 +80,45 @@ LEVEL_WEIGHT = 0.01
 class MrDiffConfig:
     """Settings of MRDiff; the defaults are the paper's, or settled where it is silent."""
 
-    channels: int = 128
+    channels: Count = 128
     """Base width of the encoder."""
-    multipliers: tuple[int, ...] = (1, 1, 2, 3, 4)
+    multipliers: tuple[Count, ...] = (1, 1, 2, 3, 4)
     """Width of each level over the base width; the first is at half the image's size."""
-    blocks: int = 2
+    blocks: Count = 2
     """Residual blocks a level."""
-    attention_levels: tuple[int, ...] = (3, 4)
+    attention_levels: tuple[Natural, ...] = (3, 4)
     """Levels with self-attention."""
-    features: int = 32
+    features: Count = 32
     """c: channels of each quantitative map."""
     smooth_grid: bool = False
     """G ends in a residual 3×3 convolution, across the squares of 2×2 that the inverse wavelet transform makes."""
-    steps: int = 1000
+    steps: Count = 1000
     """T, the steps of the forward process."""
     sampler: SamplerName = "ddim"
     """Implicit with η = 0, ancestral, or DPM-Solver++(2M), which keeps most of the texture in few steps."""
-    sampling_steps: int = 50
+    sampling_steps: Count = 50
     """Steps of sampling."""
     spacing: Spacing = "even"
     """How the times of sampling lie: evenly, more of them where little noise is left, or evenly in log-SNR."""
     decoder: Literal["physics", "plain", "none"] = "physics"
     """What D reads: the signals M (Eq. 8), the features e_t (Eq. 4), or there is no D (Fig. 4)."""
-    decoder_weight: float = 1.0
+    decoder_weight: Weight = 1.0
     """λ2 of L_D."""
     rebuilds: Literal["sources", "all"] = "sources"
     """What D rebuilds in training: the sources that are given, by convolutions around the signals of c channels; or all
     contrasts of a sample, the target among them, each as a gain times the signal of one T1, T2 and S0 a voxel. Three
     contrasts of different TR and TE then determine the maps; translation reads no target in either case."""
-    consistency_weight: float = 0.01
+    consistency_weight: Weight = 0.01
     """λ3 of L_CCT."""
-    copies: int = 3
+    copies: Count = 3
     """N: noisy versions of each image."""
     equations: tuple[tuple[str, SequenceName], ...] = ()
     """Contrasts whose signal follows another equation than the spin echo's."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
-    learning_rate: float = 2e-4
+    learning_rate: Weight = 2e-4
     """Adam's learning rate."""
 
     def __post_init__(self):

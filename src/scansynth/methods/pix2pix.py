@@ -48,6 +48,7 @@ from scansynth.needs import Needs
 from scansynth.networks.pix2pix import Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Share, Weight
 from scansynth.units import Slices
 
 
@@ -55,25 +56,25 @@ from scansynth.units import Slices
 class Pix2PixConfig:
     """Settings of pix2pix; the defaults are the paper's (sections 3 and 4, appendix 6)."""
 
-    channels: int = 64
+    channels: Count = 64
     """Width of the generator's first level."""
-    halvings: int = 8
+    halvings: Count = 8
     """Levels of the generator; a slice needs sides of at least 2 to this number, so that its bottleneck has a pixel."""
-    discriminator_channels: int = 64
+    discriminator_channels: Count = 64
     """Width of the discriminator's first convolution."""
-    dropout: float = 0.5
+    dropout: Share = 0.5
     """Probability that a feature of the three deepest levels of the decoder is dropped."""
     dropout_in_synthesis: bool = False
     """Whether features are dropped in synthesis, too: then two samples differ, a little."""
     # Paper: dropout in synthesis. Here: off by default, because the paper itself finds hardly any variation by it
     # (section 3.1), and one sample of a posterior is further from the truth than what G makes with all its features.
-    l1_weight: float = 100.0
+    l1_weight: Weight = 100.0
     """λ, of the L1 loss (Eq. 4)."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    learning_rate: float = 2e-4
+    learning_rate: Weight = 2e-4
     """Adam's learning rate, of both networks; in the second half of the training it falls to zero."""
 
     def __post_init__(self):

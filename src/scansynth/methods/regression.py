@@ -25,6 +25,7 @@ from scansynth.needs import Needs
 from scansynth.networks.unet import UNet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
+from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import slices_or_patches
 
 
@@ -32,24 +33,24 @@ from scansynth.units import slices_or_patches
 class RegressionConfig:
     """Settings of the regression U-Net."""
 
-    channels: int = 32
+    channels: Count = 32
     """Base width of the U-Net."""
-    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    multipliers: tuple[Count, ...] = (1, 2, 2, 4)
     """Width of each level over the base width."""
-    blocks: int = 1
+    blocks: Count = 1
     """Residual blocks a level."""
-    patch: tuple[int, int, int] | None = None
+    patch: tuple[Count, Count, Count] | None = None
     """Voxels of a 3D patch (right, anterior, superior); None: axial slices."""
-    wavelets: int = 0
+    wavelets: Natural = 0
     """Levels of Haar wavelets whose bands the network sees in place of voxels: whole volumes are made at once, trained
     on patches."""
     recompute: bool = False
     """Keep less for the gradients and compute it again, for larger patches in the same memory."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
     targets: tuple[str, ...] = ()
     """Contrasts to make; empty for every contrast of the run in turn."""
-    learning_rate: float = 5e-4
+    learning_rate: Weight = 5e-4
     """AdamW's learning rate at the start; it falls to zero along a cosine."""
 
     @classmethod

@@ -13,6 +13,7 @@ from scansynth.networks.embedding import MappingNetwork
 from scansynth.networks.public_syndiff import DiffusiveDiscriminator, PatchDiscriminator, public_unet
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet, start_variance
+from scansynth.ranges import Count, Natural, Share, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,59 +26,59 @@ class SynDiffConfig:
     sources, DDPM in place of the adversarial diffusion (Tables II to V)."""
     networks: Literal["paper", "public"] = "paper"
     """Architecture of the paper (section IV-B.1), or of the public release (`networks/public_syndiff.py`)."""
-    neighbours: int = 0
+    neighbours: Natural = 0
     """Slices on each side of the guide that are given with it, as further channels (2.5D); supervised alone."""
-    steps: int = 1000
+    steps: Count = 1000
     """T, forward steps of the diffusion."""
-    step_size: int = 250
+    step_size: Count = 250
     """k: T/k network calls make an image."""
-    beta_min: float = 0.1
+    beta_min: Weight = 0.1
     """Lower bound of the noise schedule (Eq. 10)."""
-    beta_max: float = 20.0
+    beta_max: Weight = 20.0
     """Upper bound of the noise schedule (Eq. 10)."""
-    first_time: float = 0.0
+    first_time: Share = 0.0
     """Where on the schedule's axis, 0 to 1, the clean image lies. Paper: 0. The public release: 0.001."""
-    channels: int = 64
+    channels: Count = 64
     """Base width of the diffusive generators."""
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    multipliers: tuple[Count, ...] = (1, 1, 2, 2, 4, 4)
     """Width of each of their levels over the base width."""
-    blocks: int = 2
+    blocks: Count = 2
     """Their residual blocks a level."""
-    attention_levels: tuple[int, ...] = (4,)
+    attention_levels: tuple[Natural, ...] = (4,)
     """Their levels with self-attention, beside the bottleneck."""
-    time_width: int = 32
+    time_width: Count = 32
     """Width of the time embedding."""
-    latent_width: int = 256
+    latent_width: Count = 256
     """Width of the latent that modulates the diffusive generators."""
-    discriminator_channels: int = 64
+    discriminator_channels: Count = 64
     """Base width of all discriminators."""
-    discriminator_blocks: int = 6
+    discriminator_blocks: Count = 6
     """Blocks of all discriminators; each halves the image."""
-    translator_channels: int = 64
+    translator_channels: Count = 64
     """Base width of the non-diffusive generators."""
-    bound_weight: float = 0.001
+    bound_weight: Weight = 0.001
     """γ of L_VLB, of the variant ddpm (Nichol & Dhariwal)."""
-    cycle_weight_translator: float = 0.5
+    cycle_weight_translator: Weight = 0.5
     """λ_1φ, cycle loss of the non-diffusive module (Eq. 22)."""
-    cycle_weight_diffusive: float = 0.5
+    cycle_weight_diffusive: Weight = 0.5
     """λ_1θ, cycle loss of the diffusive module (Eq. 22); the pixel loss where supervised."""
-    adversarial_weight_translator: float = 1.0
+    adversarial_weight_translator: Weight = 1.0
     """λ_2φ (Eqs. 23, 24)."""
-    adversarial_weight_diffusive: float = 1.0
+    adversarial_weight_diffusive: Weight = 1.0
     """λ_2θ (Eqs. 23, 24)."""
-    gradient_penalty: float = 0.5
+    gradient_penalty: Weight = 0.5
     """η, weight of the gradient penalty on real pairs (Eq. 12)."""
-    penalty_every: int = 1
+    penalty_every: Count = 1
     """Training steps from one gradient penalty to the next, which then weighs so many times η."""
-    diffusive_from: int = 0
+    diffusive_from: Natural = 0
     """Training steps in which the non-diffusive module is pretrained alone (Table IX)."""
-    translators_until: int | None = None
+    translators_until: Natural | None = None
     """Training steps after which the non-diffusive module is frozen (Tables IX and X); None: never."""
-    learning_rate: float = 1e-4
+    learning_rate: Weight = 1e-4
     """Adam's learning rate, for all networks."""
-    discriminator_learning_rate: float | None = None
+    discriminator_learning_rate: Weight | None = None
     """Learning rate of the discriminators, if another."""
-    final_learning_rate: float | None = None
+    final_learning_rate: Weight | None = None
     """What the learning rates fall to by the end, along a cosine; None: they stay."""
 
     @property
@@ -196,6 +197,8 @@ def check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
             f"SynDiff: penalty_every is {config.penalty_every}, first_time {config.first_time}: "
             "give at least 1, and a number in [0, 1)"
         )
+    if config.final_learning_rate is not None and 0 in (config.learning_rate, config.discriminator_learning_rate):
+        raise InputError("SynDiff: learning rates of 0 fall nowhere: leave final_learning_rate out")
     if config.networks == "public" and config.variant in ("unconditional", "ddpm"):
         raise InputError(f"SynDiff: the public release has no variant {config.variant}; use networks paper")
     if config.variant == "ddpm" and config.adversarial_weight_diffusive:

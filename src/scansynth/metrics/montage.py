@@ -6,7 +6,6 @@ windowed for display only: synthesis and target share one window, taken from the
 synthesis); every source has its own, since contrasts have no common scale.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.image import imsave
 from matplotlib.text import Text
 
 from scansynth.errors import InputError
+from scansynth.files import written
 from scansynth.metrics.cases import foreground
 
 BANNER = "SYNTHETIC – for research, not for diagnosis"
@@ -314,9 +314,5 @@ def _fit(text: Text, canvas: FigureCanvasAgg, room: float, *, upright: bool) -> 
 
 def write_png(path: Path, pixels: np.ndarray, title: str) -> None:
     """Write a picture, (height, width, 3) uint8, under another name in its folder, then put it in place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written(path) as temporary:
         imsave(temporary, pixels, format="png", dpi=_DPI, metadata={"Title": title, "Description": BANNER})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,22 +15,23 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 
 from scansynth.config import read_yaml
 from scansynth.data.build_cohort import CENSUS, build_cohort
 from scansynth.data.census import take
-from scansynth.data.cohort import Cohort
+from scansynth.data.cohort import Cohort, StoredPreparation, read_settings
 from scansynth.data.layouts import Listing
-from scansynth.data.prepare import Preparation
 from scansynth.data.survey import survey
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 from scansynth.evaluation.evaluate import Evaluation, evaluate
 from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
 from scansynth.planning.proposal import Asked, Proposal, counted, plan_yaml, with_split
 from scansynth.progress import Report, named
+from scansynth.records import read_json
 from scansynth.report.report import write_report
 from scansynth.report.summary import write_summary
 from scansynth.synthesis.contrast_table import Entry
@@ -91,11 +92,13 @@ def begun(out: Path, asked: Asked) -> bool:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out}: not empty, and not a folder of `scansynth run`; choose another -o")
         return False
-    before, now = json.loads(path.read_text("utf-8"))["asked"], json.loads(json.dumps(asdict(asked)))
+    before, now = _remembered(out)["asked"], json.loads(json.dumps(asdict(asked)))
     before.setdefault("accept", [])  # older folders do not know it
     if before != now:
         differ = [
-            f"{name} {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
+            f"{name} {shown(before.get(name))} there, {shown(now[name])} now"
+            for name in now
+            if before.get(name) != now[name]
         ]
         raise InputError(f"{out}: begun with other settings ({'; '.join(differ)}); give the same, or choose another -o")
     return True
@@ -111,11 +114,21 @@ def remember(proposal: Proposal, out: Path) -> None:
     write_text(out / "request.json", json.dumps(content, indent=1))
 
 
+class _Remembered(TypedDict):
+    asked: dict[str, Any]
+    preparation: StoredPreparation
+    why_so: str
+    lines: list[str]
+
+
+def _remembered(out: Path) -> _Remembered:
+    return read_json(out / "request.json", _Remembered, "restore it, or choose another -o")
+
+
 def recall(listing: Listing, asked: Asked, out: Path) -> Proposal:
     """The proposal that a pipeline was begun with: nothing is decided anew, though the machine is busier now."""
-    content = json.loads((out / "request.json").read_text("utf-8"))
-    values = content["preparation"]
-    preparation = Preparation(tuple(values["spacing"]), tuple(values["size"]), values["intensity"])
+    content = _remembered(out)
+    preparation = read_settings(content["preparation"])
     listing = with_split(listing, asked)
     splits = {subject.name: subject.split or "train" for subject in listing.subjects}
     config = read_yaml(out / "plan.yaml")

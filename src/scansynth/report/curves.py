@@ -1,10 +1,8 @@
 """Training curves of runs, from the `metrics.jsonl` of their folders."""
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,6 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from scansynth.evaluation.plots import MARKERS
+from scansynth.training.metrics_file import read_metrics
 
 POINTS = 200
 """Of a curve; of more, neighbours are averaged."""
@@ -32,20 +31,11 @@ def read_curves(run: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Keys are `<player>/<loss>` and `validation/<target>/<figure>`.
     """
     points: dict[str, list[tuple[float, float]]] = {}
-    for record in _records(run / "metrics.jsonl"):
-        step = record.pop("step")
-        for name, value in record.items():
-            if "/" in name and isinstance(value, int | float):
+    for step, figures in read_metrics(run / "metrics.jsonl"):
+        for name, value in figures.items():
+            if "/" in name:
                 points.setdefault(name, []).append((step, value))
     return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in points.items()}
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    # Of a training that still runs, the last line may not be finished.
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in lines]
 
 
 def validation_plot(runs: Mapping[str, Curves]) -> str | None:

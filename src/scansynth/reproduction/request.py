@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from scansynth.config import DataSettings, RunConfig
 from scansynth.data.coarse_phantoms import SIZE, SPACING
@@ -21,11 +21,23 @@ from scansynth.data.layouts import Listing, find_subjects
 from scansynth.data.phantom import CONTRASTS as PHANTOM_CONTRASTS
 from scansynth.data.prepare import Preparation
 from scansynth.data.splits import SPLITS, exact_splits
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS, Protocol
+from scansynth.ranges import Count
 from scansynth.recipes import find_recipe
+from scansynth.records import read_json
 from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row
+
+
+class _Settings(TypedDict):
+    """`settings.json`."""
+
+    table: str
+    small: bool
+    minutes: float | None
+    seed: int
+    steps: dict[str, Count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +208,12 @@ class Request:
             if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
                 raise InputError(f"{self.out}: not a reproduction and not empty; choose another -o")
             return {}
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = {**read_json(path, _Settings, "restore it, or choose another -o")}
         steps = stored.pop("steps")
         differ = [
-            f"{name} {stored[name]} there, {value} here" for name, value in self._asked.items() if stored[name] != value
+            f"{name} {shown(stored.get(name))} there, {value} here"
+            for name, value in self._asked.items()
+            if stored.get(name) != value
         ]
         if differ:
             raise InputError(f"{self.out}: holds another reproduction ({'; '.join(differ)}); choose another -o")

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from scansynth.evaluation.evaluate import evaluate
 from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
 from scansynth.progress import Report, named, silent
+from scansynth.records import read_json
 from scansynth.report.report import write_report
 from scansynth.report.set_report import write_set_report
 from scansynth.reproduction.request import Request, check_runnable
@@ -139,7 +141,7 @@ def measure_task(request: Request, task: PaperTask, cohort: Cohort, device: torc
         "seed": request.seed,
     }
     stamp = folder / "measured.json"  # written last: it says that the figures are whole, and of what
-    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == state:
+    if stamp.is_file() and read_json(stamp, dict[str, Any], f"delete {stamp}, and it is measured again") == state:
         return
     if protocol.unit == "set":
         measure_sets_of(request, runs, cohort, folder, report)

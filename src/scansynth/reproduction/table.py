@@ -6,13 +6,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from scansynth.config import read_yaml
+from scansynth.data.cohort import Cohort
 from scansynth.data.splits import SPLITS
 from scansynth.evaluation.tables import COPIED_SOURCE, Spread, spread_text
 from scansynth.files import write_text
 from scansynth.metrics.protocols import PROTOCOLS
+from scansynth.ranges import Natural
+from scansynth.records import read_json
 from scansynth.reproduction.request import Request, split_words
 from scansynth.reproduction.tables.paper_table import Figure, PaperTable, PaperTask, Row
 from scansynth.sets.set_measures import SUMMARY
@@ -91,12 +94,29 @@ def _missing(request: Request, task: PaperTask, row: Row) -> str:
     return "not run yet"
 
 
-def _measured(request: Request, task: PaperTask) -> list[dict[str, Any]]:
+class _Spread(TypedDict):
+    mean: float | str | None
+    std: float | str | None
+
+
+class _MeasuredRow(TypedDict):
+    label: str
+    direction: str
+    subjects: dict[str, _Spread]
+    n_subjects: Natural
+
+
+class _Measured(TypedDict):
+    rows: list[_MeasuredRow]
+
+
+def _measured(request: Request, task: PaperTask) -> Sequence[Mapping[str, Any]]:
     """Rows of a task's `table.json`; none before it is measured."""
     folder = request.evaluation_folder(task)
     if not (folder / "measured.json").is_file():
         return []
-    return json.loads((folder / "table.json").read_text(encoding="utf-8"))["rows"]
+    cure = f"delete {folder}, and it is measured again"
+    return read_json(folder / "table.json", _Measured, cure, most_mb=1000)["rows"]
 
 
 def _own(row: Mapping[str, Any]) -> tuple[int, dict[str, Spread]]:
@@ -214,7 +234,8 @@ def differences(request: Request) -> list[str]:
                 f"known, here they are as the data states, or drawn with seed {request.seed}."
             )
         elif (cohort := request.out / "cohort" / data.name / "cohort.json").is_file():
-            splits = list(json.loads(cohort.read_text(encoding="utf-8"))["splits"].values())
+            prepared = Cohort.open(cohort.parent)
+            splits = [prepared.split_of(name) for name in prepared.subjects()]
             counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
             notes.append(f"Data {data.name}: subjects here are {counts}; in the paper {split_words(data)}.")
     notes.append(f"Training in the paper: {table.training}. Here: the runs that are listed.")

@@ -1,15 +1,15 @@
 """Generated sets measured: beside held-out real volumes, for memorised training volumes, and across their stages."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
 from scansynth.progress import Event, Report, silent
+from scansynth.records import build, read_json
 from scansynth.sets.coherence import Coherence, borders_of, slice_coherence
 from scansynth.sets.coherence_tables import plot_coherence, write_coherence
 from scansynth.sets.features import DERIVATIVE_PYRAMID, FeatureExtractor
@@ -152,15 +152,21 @@ def search(
     return found
 
 
+class _Sidecar(TypedDict):
+    """What is read of it."""
+
+    target: NotRequired[str]
+    cohort: NotRequired[str | None]
+    stages: NotRequired[list[int]]
+
+
 def _sidecars(folder: Path) -> list[dict[str, Any]]:
     """What stands beside the volumes of a folder; nothing for volumes of other programs."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable ({error}): make the volume again") from error
+        content = read_json(path, Any, "make the volume again")
         if isinstance(content, dict) and content.get("synthetic"):
+            build(_Sidecar, content, str(path))
             found.append(content)
     return found
 

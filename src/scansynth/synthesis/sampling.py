@@ -7,22 +7,23 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from scansynth.errors import InputError
+from scansynth.ranges import Count, Seed, Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """What is drawn of a target, and what is kept of it."""
 
-    samples: int = 1
+    samples: Count = 1
     """How many to draw; with several the mean, the standard deviation and each sample are written."""
     shared_noise: bool = False
     """One noise image for all slices: neighbours agree better."""
-    at_once: Annotated[int | None, arg(name="windows")] = None
+    at_once: Annotated[Count | None, arg(name="windows")] = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
     mean: bool = False
     """The mean of the target given the sources in place of a draw: the least error, but smooth. A draw has texture and
     may err in it; several tell how sure they are. One call of the networks gives the mean, or --samples draws do."""
-    realism: float = 1.0
+    realism: Share = 1.0
     """From 0, the mean given the sources, to 1, a draw: how far to go from one to the other. For methods that give the
     mean in one call (ddpm by x̂_0 or velocity, flow, mrdiff, ldm, cola_diff). The sidecar says where it stood."""
     moments_only: bool = False
@@ -31,7 +32,7 @@ class Sampling:
     """Also write the maps that the networks' features stand for (mrdiff: T1, T2, S0). Hypothetical: not measured."""
     intervals: bool = False
     """Also write half the width of the intervals that `scansynth calibrate` found for this run, in the image's unit."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise."""
 
     def __post_init__(self):

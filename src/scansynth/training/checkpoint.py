@@ -1,30 +1,67 @@
 """What is saved of a training, so that a killed run goes on as if nothing had happened.
 
 A checkpoint is a numbered folder of safetensors and JSON, then a pointer file that is replaced atomically: whoever
-kills the process leaves the previous checkpoint or the new one, never half of one. No pickle is written or read.
+kills the process leaves the previous checkpoint or the new one, never half of one. What the pointer names is on the
+disk before the pointer is, and the previous one goes after that: so it is with the machine's power, too. No pickle is
+written or read.
 
     last/current                     the name of the newest complete folder
     last/step-00001000/weights.safetensors      nets, key "<net>/<parameter>"
                        averages.safetensors     moving averages of nets, same keys
                        optimizers.safetensors   key "<player>/<parameter number>/<state name>"
-                       state.json               step, parameter groups, best validation figure
+                       state.json               step, parameter groups, best validation figure; size and SHA-256 of the
+                                                files beside it
 """
 
+import hashlib
 import json
+import logging
+import math
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scansynth.errors import InputError
-from scansynth.files import write_text
+from scansynth.errors import InputError, shown
+from scansynth.files import write_text, written_folder
+from scansynth.ranges import Natural, Weight
+from scansynth.records import read_json
 from scansynth.training.selection import FEWEST, Which
+
+log = logging.getLogger(__name__)
+
+STEP = re.compile(r"step-(\d{8,18})")
+"""Name of a checkpoint's folder."""
+CURE = "restore it or train anew"
+
+
+class State(TypedDict):
+    """`state.json`; what older runs do not have need not be there."""
+
+    step: Natural
+    groups: NotRequired[dict[str, list[dict[str, Any]]]]
+    """Player → parameter groups of its optimiser."""
+    sums: NotRequired[dict[str, tuple[float, Natural]]]
+    """Loss → its sum since the last line of `metrics.jsonl`, and of how many steps."""
+    updates: NotRequired[dict[str, Natural]]
+    """Player → updates made."""
+    best: NotRequired[float | None]
+    rule: NotRequired[str]
+    validated: NotRequired[Natural]
+    """Step of the last validation."""
+    seconds: NotRequired[Weight]
+    subjects: NotRequired[Natural]
+    """Of `best/`: that validated."""
+    files: NotRequired[dict[str, tuple[Natural, str]]]
+    """File → bytes and SHA-256."""
 
 
 def flatten(nets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -40,13 +77,14 @@ def restore(nets: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], source
     """Load `flatten`'s tensors back; every net must find exactly its own.
 
     Raises:
-        InputError: if a name or shape differs: the weights are of another method or other settings.
+        InputError: if a name, shape or type differs: the weights are of another method or other settings.
     """
     for net, module in nets.items():
         prefix = f"{net}/"
         own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        # Copied into a network, numbers of another type are converted in silence: truth values become 0 and 1.
+        expected = {name: (tensor.dtype, *tensor.shape) for name, tensor in module.state_dict().items()}
+        found = {name: (tensor.dtype, *tensor.shape) for name, tensor in own.items()}
         if expected != found:
             differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             raise InputError(
@@ -57,9 +95,69 @@ def restore(nets: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], source
 
 
 def current(folder: Path) -> Path | None:
-    """The newest complete checkpoint under `last/` or `best/`, or None."""
+    """The newest complete checkpoint under `last/` or `best/`, or None.
+
+    Where a crash of the machine left no pointer, an empty one, or one to a damaged checkpoint, it is the newest whole
+    one that is still there, if any, and a line says so.
+
+    Raises:
+        InputError: if the pointer names anything but a checkpoint beside it, or nothing, and none is there.
+    """
     pointer = folder / "current"
-    return folder / pointer.read_text().strip() if pointer.is_file() else None
+    name = _pointed(pointer) if pointer.is_file() else ""
+    named = folder / name if name else None
+    if named and is_whole(named):
+        return named
+    others = sorted(
+        (path for path in folder.glob("step-*") if STEP.fullmatch(path.name) and path != named and is_whole(path)),
+        key=step_of,
+    )
+    if not others:
+        if named is None and pointer.is_file():
+            raise InputError(f"{pointer}: names no checkpoint, and none is beside it: {CURE}")
+        return named
+    log.warning("%s: %s is damaged, as after a power loss: step %d is taken, the newest that is whole",
+                pointer, named.name if named else "the pointer", step_of(others[-1]))  # fmt: skip
+    return others[-1]
+
+
+def _pointed(pointer: Path) -> str:
+    """The folder's name in a pointer file; empty where a crash has left nothing or zeros."""
+    with pointer.open("rb") as file:
+        name = file.read(256).strip(b"\0 \r\n\t").decode("utf-8", errors="replace")
+    if name and not STEP.fullmatch(name):
+        raise InputError(f"{pointer}: names {shown(name)}, which is no checkpoint beside it: write the name of one, or "
+                         "train anew")  # fmt: skip
+    return name
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint's files are there and of the size that their headers, or the state, say."""
+    try:
+        files = read_state(checkpoint).get("files")
+        names = files or {path.name: (path.stat().st_size, "") for path in checkpoint.glob("*.safetensors")}
+        for name, (size, _) in names.items():
+            with safe_open(checkpoint / name, framework="pt"):  # reads the header, and holds the size against it
+                pass
+            if (checkpoint / name).stat().st_size != size:
+                return False
+        return "weights.safetensors" in names
+    except (InputError, OSError, SafetensorError):
+        return False
+
+
+def read_state(checkpoint: Path) -> State:
+    """The state of a checkpoint.
+
+    Raises:
+        InputError: if it is damaged, or of another checkpoint.
+    """
+    state = read_json(checkpoint / "state.json", State, CURE)
+    if state["step"] != step_of(checkpoint):
+        raise InputError(f"{checkpoint / 'state.json'}: it is of step {state['step']}: {CURE}")
+    if any(not re.fullmatch(r"\w+\.safetensors", name) for name in state.get("files", {})):
+        raise InputError(f"{checkpoint / 'state.json'}: it names files that are none of a checkpoint: {CURE}")
+    return state
 
 
 def save(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
@@ -70,23 +168,40 @@ def save(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], sta
         step: training steps finished.
         files: name → tensors of one safetensors file.
         state: JSON-able rest.
+
+    Raises:
+        OSError: if it cannot be written; the previous one is still there.
     """
-    name = f"step-{step:08d}"
-    temporary, final = folder / f"{name}.tmp", folder / name
-    for leftover in (temporary, final):
+    final = folder / f"step-{step:08d}"
+    for leftover in (folder / f"{final.name}.tmp", final):
         if leftover.exists() and current(folder) != leftover:
             shutil.rmtree(leftover)
     if not final.exists():
-        temporary.mkdir(parents=True)
-        for file, tensors in files.items():
-            save_file(dict(tensors), temporary / f"{file}.safetensors")
-        write_text(temporary / "state.json", json.dumps({"step": step, **state}, indent=1))
-        os.replace(temporary, final)
-    write_text(folder / "current", name)
+        with written_folder(final) as temporary:
+            sums = {f"{file}.safetensors": _save(temporary / f"{file}.safetensors", files[file]) for file in files}
+            write_text(temporary / "state.json", json.dumps({"step": step, **state, "files": sums}, indent=1))
+    write_text(folder / "current", final.name)
     for other in folder.glob("step-*"):
         if other != final:
             shutil.rmtree(other)
     return final
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
+    """Write a file; its size and SHA-256."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # a full disk is no fault of the program
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    return path.stat().st_size, _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def step_of(checkpoint: Path) -> int:
@@ -95,31 +210,34 @@ def step_of(checkpoint: Path) -> int:
     Raises:
         InputError: if it is no checkpoint's name.
     """
-    number = checkpoint.name.removeprefix("step-")
-    if not number.isdigit():
-        raise InputError(f"{checkpoint}: the checkpoint cannot be read (not its name); restore it or train anew")
-    return int(number)
+    if not (match := STEP.fullmatch(checkpoint.name)):
+        raise InputError(f"{checkpoint}: the checkpoint cannot be read (not its name); {CURE}")
+    return int(match[1])
 
 
 def note(folder: Path, **values: Any) -> None:
     """Change the state of the newest checkpoint under `folder`, by a file that is replaced whole."""
     newest = current(folder)
     assert newest is not None
-    path = newest / "state.json"
-    write_text(path, json.dumps({**json.loads(path.read_text()), **values}, indent=1))
+    write_text(newest / "state.json", json.dumps({**read_state(newest), **values}, indent=1))
 
 
-def load(checkpoint: Path, *names: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load(checkpoint: Path, *names: str) -> tuple[dict[str, dict[str, Tensor]], State]:
     """Tensors of the files named, and the state, of one checkpoint folder.
 
     Raises:
         InputError: if the folder is damaged or lacks a file.
     """
     try:
-        state = json.loads((checkpoint / "state.json").read_text())
+        state = read_state(checkpoint)
+        for name in names:
+            path, known = checkpoint / f"{name}.safetensors", state.get("files", {}).get(f"{name}.safetensors")
+            if known and (path.stat().st_size, _sha256(path)) != tuple(known):
+                raise InputError(f"{path.name} is not what was saved")
         files = {name: load_file(checkpoint / f"{name}.safetensors") for name in names}
     except Exception as error:
-        raise InputError(f"{checkpoint}: the checkpoint cannot be read ({error}); restore it or train anew") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{checkpoint}: the checkpoint cannot be read ({why}); {CURE}") from error
     return files, state
 
 
@@ -137,16 +255,52 @@ def pack_optimizers(optimizers: Mapping[str, Optimizer]) -> tuple[dict[str, Tens
 
 
 def unpack_optimizers(
-    optimizers: Mapping[str, Optimizer], tensors: Mapping[str, Tensor], groups: Mapping[str, Any]
+    optimizers: Mapping[str, Optimizer], tensors: Mapping[str, Tensor], groups: Mapping[str, Any], source: Path
 ) -> None:
-    """Put `pack_optimizers`' output back."""
+    """Put `pack_optimizers`' output back.
+
+    Raises:
+        InputError: if it is not of these optimisers.
+    """
+    places: dict[str, dict[int, dict[str, Tensor]]] = {player: {} for player in optimizers}
+    for key, value in tensors.items():
+        player, number, name = key.split("/") if key.count("/") == 2 else ("", "", "")
+        if player not in places or not number.isdecimal():
+            raise _unfit(source, key)
+        places[player].setdefault(int(number), {})[name] = value
     for player, optimizer in optimizers.items():
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            owner, number, name = key.split("/")
-            if owner == player:
-                state.setdefault(int(number), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": groups[player]})
+        own, stored = optimizer.state_dict()["param_groups"], groups.get(player)
+        if stored is None or not _alike(own, stored):
+            raise _unfit(source, player)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for number, values in places[player].items():
+            for name, value in values.items():
+                fits = number < len(parameters) and value.shape in ((), parameters[number].shape)
+                if not (fits and value.is_floating_point()):
+                    raise _unfit(source, f"{player}/{number}/{name}")
+        optimizer.load_state_dict({"state": places[player], "param_groups": stored})
+
+
+def _unfit(source: Path, what: str) -> InputError:
+    return InputError(f"{source}: its optimisers do not fit (first difference: {shown(what)}); {CURE}")
+
+
+def _alike(own: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether parameter groups are of one form: the same parameters, and values of the same kinds."""
+
+    def kind(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [kind(one) for one in value]
+        if isinstance(value, bool | str | None):
+            return type(value)
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    return len(own) == len(stored) and all(
+        mine["params"] == its.get("params")
+        and all(kind(value) == kind(mine[name]) for name, value in its.items() if name in mine)
+        and "lr" in its
+        for mine, its in zip(own, stored, strict=True)
+    )
 
 
 def load_weights(run: Path, which: Which = "auto") -> tuple[dict[str, torch.Tensor], Path]:
@@ -183,7 +337,7 @@ def find_weights(run: Path, which: Which = "auto") -> Path:
 
 def selected_by(best: Path) -> int:
     """How many validation subjects say that these weights are the best; 0 of older versions, whose rule was another."""
-    return int(json.loads((best / "state.json").read_text()).get("subjects", 0))
+    return read_state(best).get("subjects", 0)
 
 
 def unvalidated(run: Path, weights: Path) -> int | None:
@@ -191,5 +345,5 @@ def unvalidated(run: Path, weights: Path) -> int | None:
     last = current(run / "last")
     if last is None or last == weights or step_of(last) <= step_of(weights):
         return None
-    state = json.loads((last / "state.json").read_text())
+    state = read_state(last)
     return step_of(last) if state.get("validated", step_of(last)) < step_of(last) else None

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth.config import Decay
 from scansynth.devices import Processes
+from scansynth.errors import InputError
 from scansynth.method import Method, Progress
 from scansynth.network_precision import compute_in
 from scansynth.precision import Precision
@@ -181,12 +182,14 @@ class Engine:
         files, state = checkpoint.load(folder, "weights", "averages", "optimizers")
         checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
         checkpoint.restore(dict(self.averages.items()), files["averages"], folder)
-        checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state["groups"])
+        checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state.get("groups", {}), folder)
         sums = state.get("sums", {})  # older runs have none, nor the next
         self._updates = state.get("updates", dict.fromkeys(self.optimizers, state["step"]))
+        if self._updates.keys() != self.optimizers.keys():
+            raise InputError(f"{folder}: its updates are not of these networks; {checkpoint.CURE}")
         self._sums = {key: torch.tensor(total, device=self.device) for key, (total, _) in sums.items()}
         self._counts = {key: count for key, (_, count) in sums.items()}
-        return state
+        return {**state}
 
     def start_equal(self) -> None:
         """Let all processes go on from the first one's weights, averages and optimisers.

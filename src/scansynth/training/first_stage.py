@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -29,9 +29,11 @@ from scansynth.data.foreground import foreground_threshold
 from scansynth.data.latents import LatentStore
 from scansynth.data.record import PreparationRecord
 from scansynth.errors import InputError
-from scansynth.files import write_text
+from scansynth.files import write_bytes, write_text
 from scansynth.methods import find_method
 from scansynth.methods.autoencoder import Autoencoder
+from scansynth.ranges import Finite, Natural, Positive
+from scansynth.records import read_json
 from scansynth.training.checkpoint import load_weights, restore, step_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,13 @@ FOLDER = "first_stage"
 WEIGHTS = "weights.safetensors"
 AT_ONCE = 16
 """Slices that are encoded together."""
+
+
+class _State(TypedDict):
+    sha256: str
+    training_step: Natural
+    mean: NotRequired[list[Finite]]
+    deviation: NotRequired[list[Positive]]
 
 
 class FirstStage(nn.Module):
@@ -97,20 +106,24 @@ class FirstStage(nn.Module):
         try:
             config = read_yaml(folder / "config.yaml")
             kind = kind_of(config)
-            state, weights = json.loads((folder / kind.STATE).read_text()), (folder / WEIGHTS).read_bytes()
+            state, weights = (
+                read_json(folder / kind.STATE, _State, "train the run anew"),
+                (folder / WEIGHTS).read_bytes(),
+            )
             stage = kind(config, weights, state["training_step"], folder)
             if stage.sha256 != state["sha256"]:
                 raise InputError("the weights are not those that were copied there")
             stage.take(state)
         except Exception as error:  # files, JSON, keys and safetensors each have their own
-            raise InputError(f"{folder}: the first stage cannot be read ({error}); train the run anew") from error
+            why = " ".join(str(error).split())
+            raise InputError(f"{folder}: the first stage cannot be read ({why}); train the run anew") from error
         return stage
 
     def write(self, folder: Path) -> None:
         """Copy it into a run folder."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", to_yaml(self.config))
-        (folder / WEIGHTS).write_bytes(self.weights)
+        write_bytes(folder / WEIGHTS, self.weights)
         state = {**self.kept(), "sha256": self.sha256, "training_step": self.step}
         write_text(folder / self.STATE, json.dumps(state, indent=1))
 
@@ -148,7 +161,10 @@ class LatentStage(FirstStage):
     def take(self, state: Mapping[str, Any]) -> None:
         """Mean and deviation."""
         deviation = state["deviation"]
-        self.normalise(state.get("mean", [0.0] * len(deviation)), deviation)
+        mean = state.get("mean", [0.0] * len(deviation))
+        if not len(mean) == len(deviation) == self.channels:  # one number would be taken for all channels
+            raise InputError(f"{self.STATE} has not one mean and deviation for each of {self.channels} channels")
+        self.normalise(mean, deviation)
 
     def normalise(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         """From now on latents are z − mean, over the deviation, (c,) each."""

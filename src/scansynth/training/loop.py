@@ -4,10 +4,11 @@ A step's samples and noise are functions of (seed, step, place in the batch) alo
 clock, and when somebody asks to stop; they hold what a resumed run needs to become the uninterrupted one.
 """
 
-import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -32,6 +33,7 @@ from scansynth.noise import Noise
 from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
+from scansynth.training.metrics_file import add_line
 from scansynth.training.pace import Budget, Crowding, progress_at
 from scansynth.training.selection import FEWEST, RULE
 from scansynth.training.stopping import Request
@@ -51,6 +53,22 @@ COSTLY = 20
 
 class _InterruptedError(Exception):
     """Somebody asked to stop during a validation."""
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Of an error of the system in TensorBoard's thread, which hands it on to this one, no traceback of its own."""
+    before = threading.excepthook
+
+    def hook(found: threading.ExceptHookArgs) -> None:
+        if not isinstance(found.exc_value, OSError):
+            before(found)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def step(
@@ -193,7 +211,7 @@ class Loop:
                 if self.stopping() and done < self.end:
                     raise StoppedError(self.stop.by or 0, done, self.end, str(self.run))
         elif self.start < self.end or self.validation_left:
-            with SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start) as writer:
+            with _told_once(), SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start) as writer:
                 self.catch_up(writer)
                 self._run_first(writer, report)
         return self.config
@@ -261,8 +279,7 @@ class Loop:
 
     def write(self, writer: SummaryWriter, done: int, figures: dict[str, float]) -> None:
         """Put figures into metrics.jsonl and TensorBoard."""
-        with (self.run / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": done, **figures}) + "\n")
+        add_line(self.run / "metrics.jsonl", done, figures)
         for name, value in figures.items():
             writer.add_scalar(name, value, done)
 
@@ -312,16 +329,3 @@ class Loop:
         """Raise `_InterruptedError` if somebody asks to stop."""
         if self.stop:
             raise _InterruptedError
-
-
-def cut_back(metrics: Path, step: int) -> None:
-    """Drop lines of metrics.jsonl that a resumed run will write again."""
-    if metrics.exists():
-        kept = []
-        for line in metrics.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:  # a line that a kill cut short
-                continue
-        write_text(metrics, "".join(kept))

@@ -24,7 +24,8 @@ from scansynth.precision import choose_precision
 from scansynth.progress import Report
 from scansynth.training import checkpoint
 from scansynth.training.engine import Engine
-from scansynth.training.loop import Loop, cut_back
+from scansynth.training.loop import Loop
+from scansynth.training.metrics_file import cut_back
 from scansynth.training.pace import threads
 from scansynth.training.parts import find_first_stage, make_parts
 from scansynth.training.run_folder import locked, open_run
