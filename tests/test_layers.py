@@ -8,7 +8,7 @@ import pytest
 import scansynth
 
 ROOT = Path(scansynth.__file__).parent
-GROUND = {"errors", "files", "noise", "given", "lazy", "progress", "precision"}
+GROUND = {"errors", "files", "noise", "users_files", "given", "lazy", "progress", "precision"}
 MATHEMATICS = {"diffusion", "losses", "networks", "physics"}
 MAY = {
     **{key: {"errors"} for key in GROUND},

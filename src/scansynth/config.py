@@ -17,6 +17,7 @@ from scansynth.data.settings import DataSettings
 from scansynth.errors import InputError
 from scansynth.methods import find_method
 from scansynth.precision import AskedPrecision
+from scansynth.users_files import read_bytes
 
 Decay = Literal["constant", "cosine"]
 """How learning rates fall over a training."""
@@ -110,10 +111,12 @@ def read_yaml(path: Path) -> RunConfig[Any]:
         InputError: for a file that cannot be read, an unknown key, or a value of the wrong type.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such settings file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not path.exists():
+            raise InputError(f"{path}: no such settings file")
+        content = yaml.safe_load(read_bytes(path).decode())
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not a YAML settings file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or "method" not in content:
         raise InputError(f"{path}: a settings file needs the key 'method' (see `scansynth methods`)")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scansynth.data.acquisitions import Table, fields_of
+from scansynth.data.acquisitions import Table, fields_of, read_sidecar
 from scansynth.data.arrays import write_array
 from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
 from scansynth.data.census import Census, take
@@ -28,6 +28,7 @@ from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
+from scansynth.data.readers import reading
 from scansynth.data.splits import FRACTIONS, choose_splits, without_training
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
@@ -37,17 +38,8 @@ from scansynth.progress import Event, Report
 
 logger = logging.getLogger(__name__)
 
-SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
-"""Times beyond which a sidecar means milliseconds."""
-
 CENSUS = "census.json"
 """Lines of the census with what tells whether they still hold, so that the same command reads no scan twice."""
-
-# What is kept of a sidecar. Names, dates and places of a patient are not.
-ACQUISITION = (
-    "RepetitionTime", "RepetitionTimePreparation", "RepetitionTimeExcitation", "EchoTime", "InversionTime",
-    "FlipAngle", "MagneticFieldStrength", "Manufacturer", "ScanningSequence", "SequenceVariant", "ScanOptions",
-)  # fmt: skip
 
 
 def build_cohort(
@@ -209,10 +201,12 @@ class _SubjectWriter:
         problems, normalisation = [], NORMALISATIONS[self.settings.intensity]
         for contrast, path in self.scans.items():
             try:
-                volume = self.read.pop(contrast) or Volume.read(path)
-                self.owns[contrast] = normalisation.own(volume, contrast)
-                self.acquired[contrast] = _read_acquisition(self.subject.sidecars.get(contrast))
-                self.volumes[contrast] = volume
+                with reading(path):
+                    volume = self.read.pop(contrast) or Volume.read(path)
+                    self.owns[contrast] = normalisation.own(volume, contrast)
+                    sidecar = self.subject.sidecars.get(contrast)
+                    self.acquired[contrast] = read_sidecar(sidecar) if sidecar else {}
+                    self.volumes[contrast] = volume
             except InputError as error:
                 problems.append(str(error))
         self.grids = _grids(self.volumes, self.settings)
@@ -354,19 +348,6 @@ def _claim(folder: Path, settings: Preparation) -> None:
 
 def _stored(marker: Path) -> Any:
     return json.loads(marker.read_text(encoding="utf-8"))
-
-
-def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:
-    if sidecar is None:
-        return {}
-    try:
-        values = json.loads(sidecar.read_text(encoding="utf-8"))
-        for name, most in SECONDS.items():
-            if isinstance(values.get(name), int | float) and values[name] > most:
-                logger.warning("%s: %s of %g s: in milliseconds? BIDS states seconds", sidecar, name, values[name])
-        return {name: values[name] for name in ACQUISITION if name in values}
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{sidecar}: not readable as JSON ({error}): mend or remove it") from error
 
 
 def _file_key(path: Path) -> list[str | int]:

@@ -1,6 +1,5 @@
 """Splits that the data states: in `splits.json`, `participants.tsv`, a table, or by folders `train`, `val`, `test`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,8 +7,9 @@ from scansynth.data.participants import Participants
 from scansynth.data.splits import SPLITS
 from scansynth.data.subject import Subject
 from scansynth.data.subject_ids import SubjectIds, person_of
-from scansynth.data.text_table import read_text, stated_file
+from scansynth.data.text_table import stated_file
 from scansynth.errors import InputError
+from scansynth.users_files import read_json
 
 FILE = "splits.json"
 _LIKE_IT = ("split.json", *(f"split{s}.{kind}" for s in ("", "s") for kind in ("csv", "tsv", "txt", "y*ml", "xls*")),
@@ -84,10 +84,7 @@ def _split(word: str, source: Path) -> str:
 
 def _read(file: Path) -> list[tuple[str, str]]:
     """(Name, split) pairs of a `splits.json`."""
-    try:
-        stated = json.loads(read_text(file), object_pairs_hook=list)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not valid JSON ({error}): mend it") from None
+    stated = read_json(file, list)
     # As pairs, because of a key that is there twice a dict would keep one in silence.
     if not _is_object(stated) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for _, names in stated

@@ -1,6 +1,5 @@
 """Generated sets measured: beside held-out real volumes, for memorised training volumes, and across their stages."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from scansynth.sets.set_measures import SetMeasures, measure_sets, write_set_mea
 from scansynth.sets.set_pictures import plot_volumes
 from scansynth.sets.set_similarity import PAIRS
 from scansynth.sets.volume_sets import VolumeSet
+from scansynth.users_files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -156,10 +156,7 @@ def _sidecars(folder: Path) -> list[dict[str, Any]]:
     """What stands beside the volumes of a folder; nothing for volumes of other programs."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable ({error}): make the volume again") from error
+        content = read_json(path)
         if isinstance(content, dict) and content.get("synthetic"):
             found.append(content)
     return found
