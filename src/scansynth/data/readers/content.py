@@ -28,7 +28,7 @@ class Content:
         compressed: whether in zlib's frame or gzip's, the latter in one or several parts; None: by gzip's first bytes.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, *, compressed: bool | None = None):
+    def __init__(self, path: Path | str, file: BinaryIO, *, compressed: bool | None = None):
         self._path, self._file, self._waiting = path, file, b""
         self._left = os.fstat(file.fileno()).st_size - file.tell()
         if compressed is None:

@@ -28,6 +28,9 @@ _SPACES = {
 """Of NRRD, those that ITK brings to LPS itself."""
 _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 8, 7: 8, 8: 4, 9: 8}
 """SimpleITK's number of a real type (u)int8 to (u)int64, float32, float64 → bytes."""
+_TYPES = [f"MET_{kind}" for one in ("CHAR", "SHORT", "INT", "LONG", "LONG_LONG") for kind in (one, f"U{one}")]
+_TYPES += ["MET_FLOAT", "MET_DOUBLE"]
+_KEY, _VALUE = 100, 2000  # characters; MetaIO has room for 255 and 4096
 _LONGEST = 40  # characters of a number that is written out
 _PLACES = ("offset", "position", "origin", "space origin", "transformmatrix", "orientation", "rotation")
 
@@ -116,6 +119,7 @@ class _Header:
         _check(path, self.fields, nrrd=self.nrrd)
         self._data = self._beside()
         """The file that holds the voxels."""
+        self._name = str(path) if self._data == path else f"{path} (its voxels in {self._data.name})"
 
     def check_voxels(self, voxels: int, kind: int) -> None:
         """Compare the bytes that are there with those that the header claims, before ITK takes memory for them.
@@ -134,20 +138,26 @@ class _Header:
         claimed = voxels * _BYTES[kind]
         check_room(self.path, claimed, voxels)
         attached = self._data == self.path
-        skipped, after = self._skipped(), MARGIN if attached else 0
+        skipped = self._skipped()
         encoding = self.fields.get("encoding", "raw").lower()
         with open_file(self._data) as file:
             if attached:
                 file.seek(self._end)
-            content = Content(self._data, file, compressed=self._is_compressed())
+            content = Content(self._name, file, compressed=self._is_compressed())
             if skipped < 0:  # whatever lies before, the voxels are the last bytes
                 content.check(claimed, after=_TEXT)
-            elif self._is_compressed() or encoding == "raw":
-                content.check(claimed + skipped, after=after)
-            elif encoding == "hex":
-                content.check(2 * claimed, after=2 * claimed + after)  # and ends of lines
-            else:
-                content.check(2 * voxels - 1, after=_LONGEST * voxels + after)  # digits, and a space between
+            elif self._is_compressed() or encoding == "raw":  # one byte more, and all may stand a byte further
+                content.check(claimed + skipped, after=0)
+            else:  # as text: digits in pairs, or numbers with a space between
+                least = 2 * claimed if encoding == "hex" else 2 * voxels - 1
+                text = content.whole(b"", least, after=_LONGEST * voxels + MARGIN)
+                if encoding == "hex":
+                    whole = len(re.sub(rb"\s+", b"", text)) == 2 * claimed and not re.search(rb"[^\da-fA-F\s]", text)
+                else:  # NrrdIO reads a longer word beyond its buffer
+                    whole = sum(1 for _ in re.finditer(rb"\S+", text)) == voxels
+                    whole = whole and not re.search(rb"\S{%d}|[^\d.eE+\s-]" % _LONGEST, text)
+                if not whole:
+                    raise InputError(f"{self._name} is truncated or corrupt: copy it again")
 
     def _read(self, start: bytes) -> int:
         place = 0
@@ -156,6 +166,10 @@ class _Header:
             text = line.decode("latin-1")
             key, found, value = (part.strip() for part in text.partition(":" if self.nrrd else "="))
             key = key.lower()
+            if not (found or self.nrrd or not text.strip()):
+                raise InputError(
+                    f"{self.path} has a line in its header that cannot be right ({key[:40]!r}): mend or remove it"
+                )
             if found and not key.startswith("#"):
                 if key in self.fields and not value.startswith("="):  # NRRD: key:=value is for people
                     raise InputError(f"{self.path} states {key} twice: mend its header, or export it again")
@@ -211,6 +225,8 @@ def _check(path: Path, fields: Mapping[str, str], *, nrrd: bool) -> None:
     ]
     if scaled not in (["1", "0"],):
         raise InputError(f"{path} scales its voxels ({' and '.join(scaled)}), which ITK does not: export it scaled")
+    if not nrrd:
+        _check_meta(path, fields)
     encoding = fields.get("encoding", "raw").lower()
     if nrrd and encoding not in ("raw", "gzip", "gz", "ascii", "text", "txt", "hex"):
         raise InputError(
@@ -223,6 +239,39 @@ def _check(path: Path, fields: Mapping[str, str], *, nrrd: bool) -> None:
     data = _data_file(fields)
     if data.upper().startswith("LIST") or "%" in data:
         raise InputError(f"{path} has its voxels in several files: export it as one, .mha or .nrrd")
+
+
+def _check_meta(path: Path, fields: Mapping[str, str]) -> None:
+    """Raise InputError for a MetaImage header that MetaIO would read beyond its arrays for, which ends the process."""
+
+    def wrong(key: str) -> InputError:
+        told = f"{fields[key][:40]} as {key}" if key in fields else f"no {key}"
+        return InputError(f"{path} states {told}, and cannot be right: mend its header, or export it again")
+
+    if not re.fullmatch("[1-8]", fields.get("ndims", "")):
+        raise wrong("ndims")
+    sides = int(fields["ndims"])
+    counts = {
+        **dict.fromkeys(("dimsize", "elementspacing", "elementsize", "sequenceid", "centerofrotation"), sides),
+        **dict.fromkeys(("offset", "position", "origin"), sides),
+        **dict.fromkeys(("transformmatrix", "orientation", "rotation"), sides * sides),
+        **dict.fromkeys(("elementnumberofchannels", "headersize", "compresseddatasize"), 1),
+    }
+    for key, value in fields.items():
+        words = value.split()
+        if len(key) > _KEY or len(value) > _VALUE or not re.fullmatch(r"[a-z][\w .|-]*", key, re.ASCII):
+            raise _odd_line(path, key)
+        if key in counts and len(words) != counts[key]:
+            raise wrong(key)
+        whole = key in ("dimsize", "elementnumberofchannels", "compresseddatasize")
+        if whole and not all(re.fullmatch(r"\d{1,12}", word) for word in words):
+            raise wrong(key)
+    if "dimsize" not in fields or fields.get("elementtype") not in _TYPES:
+        raise wrong("elementtype" if "dimsize" in fields else "dimsize")
+
+
+def _odd_line(path: Path, key: str) -> InputError:
+    return InputError(f"{path} has a line in its header that cannot be right ({key[:40]!r}): mend or remove it")
 
 
 def _is_sane(word: str, *, size: bool) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from nibabel.arrayproxy import is_proxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHImage
-from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
+from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair, data_type_codes
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
@@ -147,9 +147,10 @@ def _claimed(path: Path, header: Nifti1Header) -> int:
         raise _impossible(path, f"vox_offset is {offset:g}, voxels of a single file begin at {least} or later")
     if np.isinf([header["scl_slope"], header["scl_inter"]]).any():  # nibabel would not scale
         raise _impossible(path, f"voxels are scaled by {header['scl_slope']:g} and {header['scl_inter']:g}")
-    voxels, kind = math.prod(sides[:axes]), header.get_data_dtype()
-    if not kind.itemsize:
-        raise _impossible(path, f"datatype is {int(header['datatype'])}")
+    code = int(header["datatype"])
+    if code not in data_type_codes.value_set() or not (kind := header.get_data_dtype()).itemsize:
+        raise _impossible(path, f"datatype is {code}")
+    voxels = math.prod(sides[:axes])
     claimed = int(offset) + voxels * kind.itemsize
     check_room(path, claimed, voxels)
     return claimed

@@ -122,6 +122,8 @@ def to_labels(stored: Stored) -> tuple[np.ndarray, np.ndarray]:
     try:
         x, y, z = stored.shape[:3]
         native = stored.labels().reshape(x, y, z)
+    except InputError:
+        raise
     except (OSError, ValueError):  # more than one volume, or fewer voxels than the header says
         raise InputError(f"{path} is truncated or not one 3D label image: copy it again or split it") from None
     whole = np.round(native)
@@ -140,7 +142,8 @@ def _affine(stored: Stored) -> np.ndarray:
     mend = f"mend its {stored.where}"
     if not np.isfinite(affine).all() or not affine[:3, :3].any(axis=0).all():
         raise InputError(f"{stored.path} has an affine that spans no volume (voxel sizes of 0?): {mend}")
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore"):  # infinite then, and refused
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if sizes.min() < SMALLEST or sizes.max() > LARGEST:
         raise InputError(
             f"{stored.path} states voxel sizes of {'×'.join(f'{size:.3g}' for size in sizes)} mm, and no scanner makes "
@@ -178,6 +181,8 @@ def _finite(stored: Stored) -> np.ndarray:
         # What is beyond float32 becomes inf here and are reported below, so numpy need not warn.
         with np.errstate(over="ignore", invalid="ignore"):
             array = stored.intensities()
+    except InputError:
+        raise
     except (OSError, ValueError):  # fewer voxels than the header says
         raise InputError(f"{path} is truncated or corrupt: copy it again") from None
     wrong = array.size - int(np.isfinite(array).sum())
