@@ -5,7 +5,6 @@ second one. Everything is drawn from one `random.Random`, so that a number says 
 """
 
 import gzip
-import itertools
 import json
 import math
 import random
@@ -39,7 +38,7 @@ WORDS = (
     "x%03d.raw 1 9 1", "../x.raw", "/dev/zero", "/etc/passwd",
     ".", "x\0y", "raw", "gzip", "ascii", "hex", "bzip2", "cm", "um", "MET_DOUBLE", "MET_UCHAR_ARRAY", "double", "block",
     "1 1 1", "0 0 0", "2500 2500 2500", "-1 -1 -1", "1 0 0 1 0 0 0 0 1", "nan nan nan", "(1,0,0) (1,0,0) (0,0,1)",
-    "(nan,0,0) (0,1,0) (0,0,1)", "none none none", "left-posterior-superior", "scanner-xyz", "é", "ÿ" * 300, "9" * 400,
+    "(nan,0,0) (0,1,0) (0,0,1)", "none none none", "left-posterior-superior", "scanner-xyz", "é", "ÿ" * 300, "9" * 400, "x" * 1990, "7 " * 900,
 )  # fmt: skip
 JSON = (
     "NaN", "Infinity", "-Infinity", "1e999", "1e-999", "9" * 500, "null", "true", "[]", "{}", '"x"', '"\\ud800"', "-0",
@@ -97,6 +96,8 @@ def draw(rng: random.Random) -> tuple[str, str, File]:
         except (OSError, EOFError, zlib.error):
             packed, content = False, file[name]
         mutation = rng.choice(_for(name))
+        if mutation is _bomb and not packed:
+            continue
         content = mutation(content, rng)
         file[name] = gzip.compress(content, 1, mtime=0) if packed else content
         done.append(mutation.__name__.strip("_"))
@@ -273,18 +274,23 @@ def held(file: File) -> int:
     """Bytes that a file truly holds, what is compressed in it unpacked; of a stream that is damaged, to there."""
     total = 0
     for content in file.values():
-        total += len(content)
-        for start in [place for place in (content.find(b"\x1f\x8b"), content.find(b"\x78")) if place >= 0]:
-            unpack = zlib.decompressobj(wbits=47)
-            waiting = content[start:]
-            try:
-                for _ in itertools.count():
-                    total += len(unpack.decompress(waiting, 1 << 20))
-                    waiting = unpack.unconsumed_tail
-                    if not waiting:
-                        break
-            except zlib.error:
-                pass
+        ends = [content.find(end) + len(end) for end in (b"LOCAL\n", b"\n\n") if end in content[: 1 << 20]]
+        total += len(content) + max(_unpacked(content[start:]) for start in (0, *ends))
+    return total
+
+
+def _unpacked(content: bytes) -> int:
+    unpack, total = zlib.decompressobj(wbits=47), 0
+    try:
+        for start in range(0, len(content), 1 << 14):
+            waiting = content[start : start + (1 << 14)]
+            while waiting:
+                total += len(unpack.decompress(waiting, 1 << 20))
+                waiting = unpack.unconsumed_tail
+            if unpack.eof:
+                break
+    except zlib.error:
+        pass
     return total
 
 

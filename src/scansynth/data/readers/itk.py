@@ -31,6 +31,14 @@ _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 8, 7: 8, 8: 4, 9: 8}
 _TYPES = [f"MET_{kind}" for one in ("CHAR", "SHORT", "INT", "LONG", "LONG_LONG") for kind in (one, f"U{one}")]
 _TYPES += ["MET_FLOAT", "MET_DOUBLE"]
 _KEY, _VALUE = 100, 2000  # characters; MetaIO has room for 255 and 4096
+_TEXT_LINE = 1 << 16  # characters of a line for people
+_NRRD_KEYS = {
+    "content", "number", "type", "block size", "blocksize", "dimension", "space", "space dimension", "sizes",
+    "spacings", "thicknesses", "axis mins", "axismins", "axis maxs", "axismaxs", "space directions", "centers", "centerings",
+    "kinds", "labels", "units", "min", "max", "old min", "oldmin", "old max", "oldmax", "data file", "datafile",
+    "endian", "encoding", "line skip", "lineskip", "byte skip", "byteskip", "sample units", "sampleunits", "space units",
+    "space origin", "measurement frame",
+}  # fmt: skip
 _LONGEST = 40  # characters of a number that is written out
 _PLACES = ("offset", "position", "origin", "space origin", "transformmatrix", "orientation", "rotation")
 
@@ -161,17 +169,15 @@ class _Header:
 
     def _read(self, start: bytes) -> int:
         place = 0
-        for line in start.split(b"\n"):
+        for number, line in enumerate(start.split(b"\n")):
             place += len(line) + 1
             text = line.decode("latin-1")
             key, found, value = (part.strip() for part in text.partition(":" if self.nrrd else "="))
             key = key.lower()
-            if not (found or self.nrrd or not text.strip()):
-                raise InputError(
-                    f"{self.path} has a line in its header that cannot be right ({key[:40]!r}): mend or remove it"
-                )
-            if found and not key.startswith("#"):
-                if key in self.fields and not value.startswith("="):  # NRRD: key:=value is for people
+            if text.strip() and not (_is_nrrd_line(text, number) if self.nrrd else found):
+                raise _odd_line(self.path, text.strip())
+            if found and not key.startswith("#") and not (self.nrrd and value.startswith("=")):  # those are for people
+                if key in self.fields:
                     raise InputError(f"{self.path} states {key} twice: mend its header, or export it again")
                 self.fields[key] = value
             if (self.nrrd and not text.strip()) or key == "elementdatafile":
@@ -268,6 +274,17 @@ def _check_meta(path: Path, fields: Mapping[str, str]) -> None:
             raise wrong(key)
     if "dimsize" not in fields or fields.get("elementtype") not in _TYPES:
         raise wrong("elementtype" if "dimsize" in fields else "dimsize")
+
+
+def _is_nrrd_line(text: str, number: int) -> bool:
+    """Whether a line is one that NrrdIO can read: of others it reports by a buffer that they may be longer than."""
+    text = text.rstrip("\r")
+    if not number:
+        return re.fullmatch("NRRD000[1-5]", text) is not None
+    if text.startswith("#") or ":=" in text.partition(": ")[0]:
+        return len(text) <= _TEXT_LINE
+    key, found, value = text.partition(": ")
+    return key.lower() in _NRRD_KEYS and bool(found) and len(value) <= _VALUE
 
 
 def _odd_line(path: Path, key: str) -> InputError:
