@@ -33,7 +33,7 @@ SECONDS = 5.0
 MEMORY = 200 << 20
 """Bytes beyond twice what a file holds."""
 STARTING = 120.0
-"""Seconds in which a process is ready."""
+"""Seconds in which a process is ready, or a case made."""
 ROOM = 6 << 30
 """Bytes of address space that a process may map in all, libraries included."""
 CORPUS = HERE / "corpus"
@@ -86,7 +86,7 @@ def judge(call: Callable[[Path], Any], path: Path, allowed: int) -> tuple[str, s
 
 
 def work(seed: int, inputs: int, first: int, folder: Path) -> None:
-    """Try cases one after the other, telling of each before and after it, a line each."""
+    """Try cases one after the other, telling of each call before and after it, a line each."""
     import warnings
 
     warnings.simplefilter("ignore")
@@ -107,8 +107,8 @@ def work(seed: int, inputs: int, first: int, folder: Path) -> None:
         path = place / next(iter(file))
         allowed = 2 * held(file) + MEMORY
         del file
-        tell.write(f"{json.dumps([index])}\n")
         for call in calls[path.suffix == ".json"]:
+            tell.write(f"{json.dumps([index])}\n")
             ended, why = judge(call, path, allowed)
             tell.write(f"{json.dumps([index, kind, how, call.__name__, ended, why])}\n")
 
@@ -156,7 +156,7 @@ def supervise(
         command: starts a worker; the number of its first case is appended.
         count: of cases.
         seconds: for one call.
-        starting: seconds for the first line.
+        starting: seconds until a case is made, or a worker has begun.
     """
     index = 0
     while index < count:
@@ -170,7 +170,8 @@ def supervise(
                     yield [current, "", "", "", "hang", f"no answer in {limit:.0f} s"]
                     break
                 told = json.loads(line)
-                limit, current = seconds, told[0]
+                current = told[0]
+                limit = starting if len(told) > 1 else seconds  # the next case is made, or a call has begun
                 if len(told) > 1:
                     yield told
             else:

@@ -38,7 +38,8 @@ WORDS = (
     "x%03d.raw 1 9 1", "../x.raw", "/dev/zero", "/etc/passwd",
     ".", "x\0y", "raw", "gzip", "ascii", "hex", "bzip2", "cm", "um", "MET_DOUBLE", "MET_UCHAR_ARRAY", "double", "block",
     "1 1 1", "0 0 0", "2500 2500 2500", "-1 -1 -1", "1 0 0 1 0 0 0 0 1", "nan nan nan", "(1,0,0) (1,0,0) (0,0,1)",
-    "(nan,0,0) (0,1,0) (0,0,1)", "none none none", "left-posterior-superior", "scanner-xyz", "é", "ÿ" * 300, "9" * 400, "x" * 1990, "7 " * 900,
+    "(nan,0,0) (0,1,0) (0,0,1)", "none none none", "left-posterior-superior", "scanner-xyz", "é", "ÿ" * 300,
+    "9" * 400, "x" * 1990, "7 " * 900,
 )  # fmt: skip
 JSON = (
     "NaN", "Infinity", "-Infinity", "1e999", "1e-999", "9" * 500, "null", "true", "[]", "{}", '"x"', '"\\ud800"', "-0",
@@ -62,9 +63,9 @@ def seeds() -> dict[str, Callable[[], File]]:
         "mgz": {"x.mgz": gzip.compress(_mgh(array.astype(np.int16)), mtime=0)},
         "mgz-labels": {"x.mgz": gzip.compress(_mgh(labels.astype(np.uint8)), mtime=0)},
         "meta": {"x.mha": _meta("MET_SHORT", "LOCAL") + _raw(array, "<i2")},
-        "meta-zlib": {"x.mha": _meta("MET_FLOAT", "LOCAL", compressed=True) + zlib.compress(_raw(array, "<f4"))},
+        "meta-zlib": {"x.mha": _meta("MET_FLOAT", "LOCAL", zlib.compress(_raw(array, "<f4")))},
         "meta-two": {"x.mhd": _meta("MET_USHORT", "x.raw"), "x.raw": _raw(array, "<u2")},
-        "meta-two-zlib": {"x.mhd": _meta("MET_INT", "x.zraw", compressed=True),
+        "meta-two-zlib": {"x.mhd": _meta("MET_INT", "x.zraw", zlib.compress(_raw(array, "<i4"))),
                           "x.zraw": zlib.compress(_raw(array, "<i4"))},
         "meta-labels": {"x.mha": _meta("MET_UCHAR", "LOCAL") + _raw(labels, "u1")},
         "nrrd": {"x.nrrd": _nrrd("short", "raw") + _raw(array, "<i2")},
@@ -250,15 +251,17 @@ def _raw(array: np.ndarray, kind: str) -> bytes:
     return np.ascontiguousarray(array.T).astype(kind).tobytes()
 
 
-def _meta(kind: str, data: str, *, compressed: bool = False) -> bytes:
+def _meta(kind: str, data: str, compressed: bytes = b"") -> bytes:
+    """A header; where compressed voxels follow it, those too."""
+    size = f"True\nCompressedDataSize = {len(compressed)}" if compressed else "False"
     sides = " ".join(map(str, SHAPE))
     return (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
-        f"CompressedData = {compressed}\n"
+        f"CompressedData = {size}\n"
         "TransformMatrix = 1 0 0 0 0.6 0.8 0 -0.8 0.6\nOffset = -10 4.5 3\nCenterOfRotation = 0 0 0\n"
         f"AnatomicalOrientation = RAI\nElementSpacing = 0.9 1.1 3\nDimSize = {sides}\nElementType = {kind}\n"
         f"ElementDataFile = {data}\n"
-    ).encode()
+    ).encode() + (compressed if data == "LOCAL" else b"")
 
 
 def _nrrd(kind: str, encoding: str, *, data: str = "") -> bytes:

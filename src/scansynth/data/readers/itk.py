@@ -31,13 +31,13 @@ _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 8, 7: 8, 8: 4, 9: 8}
 _TYPES = [f"MET_{kind}" for one in ("CHAR", "SHORT", "INT", "LONG", "LONG_LONG") for kind in (one, f"U{one}")]
 _TYPES += ["MET_FLOAT", "MET_DOUBLE"]
 _KEY, _VALUE = 100, 2000  # characters; MetaIO has room for 255 and 4096
-_TEXT_LINE = 1 << 16  # characters of a line for people
+_NRRD_VALUE, _NRRD_TEXT = 500, 1 << 16  # characters; NrrdIO reports a wrong value by a buffer of 1024
 _NRRD_KEYS = {
     "content", "number", "type", "block size", "blocksize", "dimension", "space", "space dimension", "sizes",
-    "spacings", "thicknesses", "axis mins", "axismins", "axis maxs", "axismaxs", "space directions", "centers", "centerings",
-    "kinds", "labels", "units", "min", "max", "old min", "oldmin", "old max", "oldmax", "data file", "datafile",
-    "endian", "encoding", "line skip", "lineskip", "byte skip", "byteskip", "sample units", "sampleunits", "space units",
-    "space origin", "measurement frame",
+    "spacings", "thicknesses", "axis mins", "axismins", "axis maxs", "axismaxs", "space directions", "centers",
+    "centerings", "kinds", "labels", "units", "min", "max", "old min", "oldmin", "old max", "oldmax", "data file",
+    "datafile", "endian", "encoding", "line skip", "lineskip", "byte skip", "byteskip", "sample units", "sampleunits",
+    "space units", "space origin", "measurement frame",
 }  # fmt: skip
 _LONGEST = 40  # characters of a number that is written out
 _PLACES = ("offset", "position", "origin", "space origin", "transformmatrix", "orientation", "rotation")
@@ -147,6 +147,13 @@ class _Header:
         check_room(self.path, claimed, voxels)
         attached = self._data == self.path
         skipped = self._skipped()
+        there = self._data.stat().st_size - (self._end if attached else 0)
+        if not self.nrrd and self._is_compressed() and self.fields.get("compresseddatasize") != str(there):
+            # MetaIO would leave the voxels as they happen to be in memory.
+            raise InputError(
+                f"{self._name} has {there} bytes of compressed voxels, and its CompressedDataSize says otherwise or is "
+                "missing: it is truncated or corrupt, copy it again or export it again"
+            )
         encoding = self.fields.get("encoding", "raw").lower()
         with open_file(self._data) as file:
             if attached:
@@ -282,9 +289,9 @@ def _is_nrrd_line(text: str, number: int) -> bool:
     if not number:
         return re.fullmatch("NRRD000[1-5]", text) is not None
     if text.startswith("#") or ":=" in text.partition(": ")[0]:
-        return len(text) <= _TEXT_LINE
+        return len(text) <= _NRRD_TEXT
     key, found, value = text.partition(": ")
-    return key.lower() in _NRRD_KEYS and bool(found) and len(value) <= _VALUE
+    return key.lower() in _NRRD_KEYS and bool(found) and len(value) <= _NRRD_VALUE
 
 
 def _odd_line(path: Path, key: str) -> InputError:
