@@ -137,8 +137,8 @@ def _grow(content: bytes, rng: random.Random) -> bytes:
 
 
 def _bomb(content: bytes, rng: random.Random) -> bytes:
-    """Hundreds of megabytes that a few hundred kilobytes unpack to."""
-    return content + bytes(rng.choice((1 << 22, 1 << 28)) if rng.random() < 0.1 else 1 << 16)
+    """Bytes that the header knows nothing of, thousands of times as many as are in the file."""
+    return content + bytes(1 << rng.choice((13, 16, 16, 20, 22)))
 
 
 def _splice(content: bytes, rng: random.Random) -> bytes:
