@@ -89,8 +89,8 @@ class Content:
             raise self._truncated()
         if there > claimed + after:
             raise InputError(
-                f"{self._path} holds more bytes than its header says that it has voxels (which would be {claimed}): "
-                "mend its header, or export it again"
+                f"{self._path} holds more bytes than its header says that it does ({claimed}): mend its header, or "
+                "export it again"
             )
 
     def _truncated(self) -> InputError:
