@@ -118,12 +118,12 @@ class Content:
 
 
 def check_room(path: Path, claimed: int, voxels: int) -> None:
-    """Raise InputError if a scan is beyond this machine: its bytes and, as float32, the array and a reordered copy."""
+    """Raise InputError if a scan is beyond this machine: its bytes twice, and as float32 the array and a copy in RAS+."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not told: Windows
         return
-    if (needed := claimed + 8 * voxels) > memory:
+    if (needed := 2 * claimed + 8 * voxels) > memory:
         raise InputError(
             f"{path} needs {needed / 1e9:.1f} GB of memory, this machine has {memory / 1e9:.1f}: resample or crop it"
         )
