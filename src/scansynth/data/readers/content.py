@@ -118,7 +118,7 @@ class Content:
 
 
 def check_room(path: Path, claimed: int, voxels: int) -> None:
-    """Raise InputError if a scan is beyond this machine: its bytes twice, and as float32 the array and a copy in RAS+."""
+    """Raise InputError if a scan is beyond this machine: its bytes twice, the array as float32, a copy in RAS+."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not told: Windows
