@@ -302,6 +302,8 @@ def test_voxels_of_another_folder_are_nobodys_to_name(tmp_path):
         raw = SEEDS[kind]()["x.raw"]
         for place in (tmp_path / "x.raw", tmp_path / "in" / "sub" / "x.raw"):
             place.write_bytes(raw)
+        for name in (b"x" * 400, b"x\0.raw"):
+            refused(put(tmp_path / "in", kind, with_line(key, line % name)), "is not beside it|cannot be right")
         for name in (b"../x.raw", bytes(tmp_path / "x.raw"), b"sub/../../x.raw"):
             refused(put(tmp_path / "in", kind, with_line(key, line % name)), "not in its folder")
         path = put(tmp_path / "in", kind)

@@ -287,7 +287,7 @@ def _unpacked(content: bytes) -> int:
     try:
         for start in range(0, len(content), 1 << 14):
             waiting = content[start : start + (1 << 14)]
-            while waiting:
+            while waiting and not unpack.eof:
                 total += len(unpack.decompress(waiting, 1 << 20))
                 waiting = unpack.unconsumed_tail
             if unpack.eof:

@@ -6,6 +6,7 @@ no orientation, another unit, a file that ends too early) is looked up in the te
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from math import isfinite
@@ -199,10 +200,12 @@ class _Header:
         if not name:
             return self.path
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{self.path} names {name} for its voxels, which is not in its folder: put both there")
+            raise InputError(
+                f"{self.path} names {name[:80]} for its voxels, which is not in its folder: put both there"
+            )
         data = self.path.parent / name
-        if "\0" in name or not data.exists():
-            raise InputError(f"{self.path} is truncated or corrupt, {name!r} is not beside it: copy both again")
+        if not os.path.exists(data):  # nor can be: too long, or with a NUL in it
+            raise InputError(f"{self.path} is truncated or corrupt, {name[:80]!r} is not beside it: copy both again")
         with open_file(data):
             return data
 
