@@ -305,7 +305,7 @@ def test_voxels_of_another_folder_are_nobodys_to_name(tmp_path):
         for name in (b"x" * 400, b"x\0.raw"):
             refused(put(tmp_path / "in", kind, with_line(key, line % name)), "is not beside it|cannot be right")
         for name in (b"../x.raw", bytes(tmp_path / "x.raw"), b"sub/../../x.raw"):
-            refused(put(tmp_path / "in", kind, with_line(key, line % name)), "not in its folder")
+            refused(put(tmp_path / "in", kind, with_line(key, line % name)), "not in its folder: put both there")
         path = put(tmp_path / "in", kind)
         whole = Volume.read(path).array
         (tmp_path / "in" / "x.raw").unlink()

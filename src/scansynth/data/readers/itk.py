@@ -200,9 +200,7 @@ class _Header:
         if not name:
             return self.path
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(
-                f"{self.path} names {name[:80]} for its voxels, which is not in its folder: put both there"
-            )
+            raise InputError(f"{self.path} names {name[:80]} for its voxels, not in its folder: put both there")
         data = self.path.parent / name
         if not os.path.exists(data):  # nor can be: too long, or with a NUL in it
             raise InputError(f"{self.path} is truncated or corrupt, {name[:80]!r} is not beside it: copy both again")
