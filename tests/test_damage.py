@@ -28,9 +28,10 @@ from scansynth.errors import InputError, shown
 from scansynth.networks.users_weights import read_weights
 from scansynth.planning.pipeline import begun
 from scansynth.planning.proposal import Asked
-from scansynth.records import build, parse_json
+from scansynth.records import build
 from scansynth.report.curves import read_curves
 from scansynth.training.metrics_file import cut_back
+from scansynth.users_files import parse_json
 
 TEXTS = [
     b"", b"{", b"null", b"[]", b'"x"', b"\0" * 200, b"\xff\xfe\x00", b"[" * 200_000, b'{"a": ' * 100_000,
@@ -386,7 +387,7 @@ def test_a_damaged_sidecar_is_named(tmp_path, text):
     write_phantom_cohort(tmp_path / "in", 3, ("T1w",), layout="BIDS", shape=(24, 24, 8), spacing=8.0)
     sidecar = sorted((tmp_path / "in").rglob("sub-*_T1w.json"))[0]
     sidecar.write_bytes(text)
-    with pytest.raises(InputError, match=r"_T1w\.json: .*mend or remove it") as caught:
+    with pytest.raises(InputError, match=r"_T1w\.json .*mend or remove it") as caught:
         build_cohort(find_subjects(tmp_path / "in"), tmp_path / "out", Preparation(size=(32, 32, None)))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600

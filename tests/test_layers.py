@@ -8,11 +8,11 @@ import pytest
 import scansynth
 
 ROOT = Path(scansynth.__file__).parent
-GROUND = {"errors", "files", "noise", "given", "lazy", "progress", "precision", "ranges", "records"}
+GROUND = {"errors", "files", "noise", "users_files", "given", "lazy", "progress", "precision", "ranges", "records"}
 MATHEMATICS = {"diffusion", "losses", "networks", "physics"}
 MAY = {
     **{key: {"errors"} for key in GROUND},
-    "records": {"errors", "ranges"},
+    "records": {"errors", "ranges", "users_files"},
     **{key: {*GROUND, "physics"} for key in MATHEMATICS},
     "data": {*GROUND, "physics"},
     "needs": {*GROUND, *MATHEMATICS, "data"},

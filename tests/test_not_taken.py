@@ -1,5 +1,6 @@
 """Image files that no layout takes: all are listed, with the reason and what they may be."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -308,9 +309,18 @@ def test_a_folder_without_a_layout_says_what_is_there(tmp_path):
 
 def test_each_folder_is_looked_into_once_and_no_image_is_opened(tmp_path, monkeypatch):
     touch(tmp_path, *(file for number in range(20) for file in scan(f"sub-{number:02}", "T1w", "T2w_1", "T1w_mask")))
-    scandir, read, seen, opened = os.scandir, Path.read_text, [], []
+    touch(tmp_path, "sub-00/anat/sub-00_T1w.json")
+    scandir, seen, opened = os.scandir, [], []
     monkeypatch.setattr(os, "scandir", lambda path: seen.append(str(path)) or scandir(path))
-    monkeypatch.setattr(Path, "read_text", lambda path, **how: opened.append(path) or read(path, **how))
+    for module in (os, io):  # users_files opens by the one, pathlib by the other
+        ours = module.open
+
+        def noted(path, *how, ours=ours, **more):
+            if isinstance(path, str | Path):
+                opened.append(Path(path))
+            return ours(path, *how, **more)
+
+        monkeypatch.setattr(module, "open", noted)
     assert len(find_subjects(tmp_path).not_taken) == 40
     assert len(seen) == len(set(seen)) == 1 + 20 + 20
     assert {path.suffix for path in opened} == {".json"}

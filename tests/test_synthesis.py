@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -203,12 +204,26 @@ def test_a_cohort_goes_on_where_it_stopped(runs, bids, tmp_path):
     assert not np.array_equal(nib.load(images[1]).get_fdata(), whole)
 
 
-def test_a_bad_subject_is_named_and_the_others_are_made(runs, bids, tmp_path):
+def another_unit(path):
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[123] = 6  # xyzt_units
+    path.write_bytes(gzip.compress(data))
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(("spoil", "why"), [
+    (lambda path: path.write_bytes(path.read_bytes()[:200]), "truncated"),
+    (another_unit, "code that NIfTI"), (a_pipe, "pipe"),
+], ids=["truncated", "unit", "pipe"])  # fmt: skip
+def test_a_bad_subject_is_named_and_the_others_are_made(runs, bids, tmp_path, spoil, why):
     folder = tmp_path / "in"
     shutil.copytree(bids, folder)
-    bad = folder / "sub-001" / "anat" / "sub-001_T1w.nii.gz"
-    bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"1 of 3 images.*sub-001 T2w.*truncated"):
+    spoil(folder / "sub-001" / "anat" / "sub-001_T1w.nii.gz")
+    with pytest.raises(InputError, match=rf"1 of 3 images.*sub-001 T2w.*sub-001_T1w.nii.gz.*{why}"):
         translate_cohort(scansynth.load(runs["regression"]), find_subjects(folder), tmp_path / "out", target="T2w")
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
     assert "sub-001\tT2w\tfailed\t\t" in (tmp_path / "out" / "contrasts.tsv").read_text()

@@ -16,6 +16,7 @@ from scansynth.methods import find_method
 from scansynth.precision import AskedPrecision
 from scansynth.ranges import Count, Natural, Seed, Weight, check_ranges
 from scansynth.records import build, shown_key
+from scansynth.users_files import read_bytes
 
 Decay = Literal["constant", "cosine"]
 """How learning rates fall over a training."""
@@ -127,14 +128,12 @@ def read_yaml(path: Path) -> RunConfig[Any]:
         InputError: for a file that cannot be read, an unknown key, or a value of the wrong type.
     """
     try:
-        if path.stat().st_size > MOST_KB * 1000:
-            raise InputError(f"{path}: no settings file, it has more than {MOST_KB} kB")
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such settings file") from error
+        if not path.exists():
+            raise InputError(f"{path}: no such settings file")
+        content = yaml.load(read_bytes(path, MOST_KB * 1000).decode("utf-8"), _Loader)
     except RecursionError:
         raise InputError(f"{path}: not a YAML settings file (nested too deeply)") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a YAML settings file ({' '.join(str(error).split())})") from error

@@ -10,13 +10,14 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
 
 from scansynth.errors import InputError, shown
 from scansynth.ranges import Range, check_range
+from scansynth.users_files import parse_json, read_bytes
 
 Kind = TypeVar("Kind")
 
@@ -42,31 +43,16 @@ def read_json(path: Path, kind: Any, cure: str, *, most_mb: float = MOST_MB) -> 
     Raises:
         InputError: if it is missing, no JSON, too large, nested too deeply, has a key twice, or is not of the kind.
     """
+    if not path.exists():
+        raise InputError(f"{path}: missing: {cure}")
     try:
-        if (size := path.stat().st_size) > most_mb * 1e6:
-            raise ValueError(f"{size / 1e6:.0f} MB, more than such a file ever has")
-        content: Any = parse_json(path.read_bytes())
+        content: Any = parse_json(read_bytes(path, int(most_mb * 1e6)))
         build(kind, content, "its content")
         if isinstance(content, dict) and content.get(SEAL, "") not in ("", _hash(content)):
             raise ValueError("it does not say what was written")
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing: {cure}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged or not readable ({_line(error)}): {cure}") from None
     return content
-
-
-def parse_json(content: bytes | str) -> Any:
-    """The values of a JSON text.
-
-    Raises:
-        ValueError: if it is none, nested too deeply, has a number that is too long, or a key twice.
-    """
-    try:
-        text = content if isinstance(content, str) else content.decode("utf-8")
-        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def build(wanted: Any, value: Any, where: str) -> Any:
@@ -222,16 +208,6 @@ def _dataclass(origin: Any, arguments: tuple[Any, ...], value: Any, where: str) 
         return origin(**parts)
     except InputError as error:  # values that do not fit each other or their range
         raise InputError(f"{where}: {error}") from None
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; a key that is there twice would lose its first value in silence."""
-    pairs = list(pairs)
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is there twice")
-    return content
 
 
 def _name(kind: Any) -> str:

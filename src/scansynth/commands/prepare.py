@@ -93,6 +93,7 @@ class Prepare:
             fit=not (self.recipe or self.size),
             tissue=self.tissue == "segment",
             accept=self.accept,
+            beside=self.dry_run,
         )
         if self.dry_run:
             self.show(foreseen)

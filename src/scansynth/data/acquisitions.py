@@ -4,6 +4,7 @@ Networks get them in milliseconds and degrees, (TR, TE, TI, flip angle); what th
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from scansynth.data.contrasts import standard_name
 from scansynth.data.text_table import read_rows
 from scansynth.errors import InputError, shown
 from scansynth.physics.acquisition import USUAL, Acquisition, SequenceName
+from scansynth.users_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ FIELDS = (
     "FlipAngle",
 )  # fmt: skip
 """BIDS: times in seconds, the angle in degrees."""
+SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
+"""Times beyond which a sidecar means milliseconds."""
+KEPT = (*FIELDS, "MagneticFieldStrength", "Manufacturer", "ScanningSequence", "SequenceVariant", "ScanOptions")
+"""What is kept of a sidecar. Names, dates and places of a patient are not."""
 LONGEST = {"TR": 60.0, "TE": 1.0, "TI": 60.0}
 """Seconds above which a time is taken for one in milliseconds."""
 
@@ -135,7 +141,28 @@ def read_table(path: Path) -> Table:
             table[key] = {name: float(row[name]) for name in FIELDS if row.get(name)}
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {error}") from None
+        if wrong := [name for name, value in table[key].items() if not math.isfinite(value)]:
+            raise InputError(f"{path}, line {number}: {wrong[0]} {row[wrong[0]]} is no finite number")
     return table
+
+
+def read_sidecar(sidecar: Path) -> dict[str, Any]:
+    """What is kept of the JSON file beside an image; warns of times that look like milliseconds.
+
+    Raises:
+        InputError: if it is no JSON object, or one of what is kept is neither text nor a finite number, nor several.
+    """
+    values = read_json(sidecar)
+    if not isinstance(values, dict):
+        raise InputError(f"{sidecar} holds no JSON object ({{…}}): mend or remove it")
+    kept = {name: values[name] for name in KEPT if name in values}
+    for name, value in kept.items():
+        several = value if isinstance(value, list) else [value]
+        if not all(one is None or isinstance(one, str | int | float) for one in several):
+            raise InputError(f"{sidecar} has {name} as an object or a list of lists: mend or remove it")
+        if name in SECONDS and isinstance(value, int | float) and value > SECONDS[name]:
+            logger.warning("%s: %s of %g s: in milliseconds? BIDS states seconds", sidecar, name, value)
+    return kept
 
 
 def fields_of(table: Table, subject: str, contrast: str, sidecar: Mapping[str, Any]) -> dict[str, Any]:

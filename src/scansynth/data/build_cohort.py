@@ -9,7 +9,6 @@ from the training split, then `cohort.json`, last and atomically.
 import hashlib
 import json
 import logging
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scansynth.data.acquisitions import Table, fields_of
+from scansynth.data.acquisitions import Table, fields_of, read_sidecar
 from scansynth.data.arrays import Sums
 from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
 from scansynth.data.census import Census, take
@@ -29,31 +28,19 @@ from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
+from scansynth.data.readers import reading
 from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
-from scansynth.ranges import Finite
-from scansynth.records import build, read_json, sealed
+from scansynth.records import read_json, sealed
 
 logger = logging.getLogger(__name__)
 
-SECONDS = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
-"""Times beyond which a sidecar means milliseconds."""
-
-Told = str | Finite | bool | None | list[str | Finite | bool | None]
-"""What a sidecar may say of an acquisition."""
-
 CENSUS = "census.json"
 """Lines of the census with what tells whether they still hold, so that the same command reads no scan twice."""
-
-# What is kept of a sidecar. Names, dates and places of a patient are not.
-ACQUISITION = (
-    "RepetitionTime", "RepetitionTimePreparation", "RepetitionTimeExcitation", "EchoTime", "InversionTime",
-    "FlipAngle", "MagneticFieldStrength", "Manufacturer", "ScanningSequence", "SequenceVariant", "ScanOptions",
-)  # fmt: skip
 
 
 def build_cohort(
@@ -221,10 +208,12 @@ class _SubjectWriter:
         problems, normalisation = [], NORMALISATIONS[self.settings.intensity]
         for contrast, path in self.scans.items():
             try:
-                volume = self.read.pop(contrast) or Volume.read(path)
-                self.owns[contrast] = normalisation.own(volume, contrast)
-                self.acquired[contrast] = _read_acquisition(self.subject.sidecars.get(contrast))
-                self.volumes[contrast] = volume
+                with reading(path):
+                    volume = self.read.pop(contrast) or Volume.read(path)
+                    self.owns[contrast] = normalisation.own(volume, contrast)
+                    sidecar = self.subject.sidecars.get(contrast)
+                    self.acquired[contrast] = read_sidecar(sidecar) if sidecar else {}
+                    self.volumes[contrast] = volume
             except InputError as error:
                 problems.append(str(error))
         self.grids = _grids(self.volumes, self.settings)
@@ -384,21 +373,6 @@ def _stored(marker: Path) -> Any:
     return read_json(
         marker, StoredPreparation, "prepare with --overwrite, which throws the cohort away, or into another folder"
     )
-
-
-def _read_acquisition(sidecar: Path | None) -> dict[str, Any]:
-    if sidecar is None:
-        return {}
-    values = read_json(sidecar, dict[str, Any], "mend or remove it")
-    kept = {name: values[name] for name in ACQUISITION if name in values}
-    for name, value in kept.items():
-        try:
-            build(Told, value, name)
-        except InputError as error:
-            raise InputError(f"{sidecar}: {error}: mend or remove it") from None
-        if isinstance(value, int | float) and value > SECONDS.get(name, math.inf):
-            logger.warning("%s: %s of %g s: in milliseconds? BIDS states seconds", sidecar, name, value)
-    return kept
 
 
 def _file_key(path: Path) -> list[str | int]:

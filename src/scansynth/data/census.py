@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scansynth.data.layouts import Listing, Subject
+from scansynth.data.readers import reading
 from scansynth.data.scan_facts import VERSION, ScanFacts, facts_of
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
@@ -114,12 +115,14 @@ def _looked_at(subject: Subject, contrasts: Sequence[str], before: Mapping[str, 
             found[contrast] = facts, None, key, ""
             continue
         try:
-            volume = Volume.read(subject.scans[contrast])
+            with reading(subject.scans[contrast]):
+                volume = Volume.read(subject.scans[contrast])
+                like = first if first is not None and same_grid(first.space, volume.space) else None
+                facts = facts_of(volume, subject.name, contrast, first=like)
         except InputError as error:
             found[contrast] = None, None, key, str(error)
             continue
-        like = first if first is not None and same_grid(first.space, volume.space) else None
-        found[contrast] = facts_of(volume, subject.name, contrast, first=like), volume, key, ""
+        found[contrast] = facts, volume, key, ""
         first = first or volume
     return found
 

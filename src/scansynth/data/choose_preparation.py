@@ -9,6 +9,7 @@ import numpy as np
 from scansynth.data.foreground import bounding_box
 from scansynth.data.layouts import Listing
 from scansynth.data.prepare import Preparation
+from scansynth.data.readers import reading
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.progress import Event, Report
@@ -56,11 +57,12 @@ def look(listing: Listing, contrasts: Sequence[str], report: Report | None = Non
             if name not in subject.scans:
                 continue
             try:
-                volume = Volume.read(subject.scans[name])
+                with reading(subject.scans[name]):
+                    volume = Volume.read(subject.scans[name])
+                    head = volume.array > volume.threshold(name)
             except InputError as error:
                 unreadable.append(str(error))
                 continue
-            head = volume.array > volume.threshold(name)
             box = bounding_box(head)
             extents.append([(part.stop - part.start) * mm for part, mm in zip(box, volume.spacing, strict=True)])
             spacings.append(volume.spacing)

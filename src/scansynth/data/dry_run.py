@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from scansynth.data.acquisitions import read_sidecar
 from scansynth.data.census import Census, take
 from scansynth.data.census_rules import refusals
 from scansynth.data.layouts import Listing, chosen_contrasts, describe, told
-from scansynth.data.prepare import Preparation, prepared_axis
+from scansynth.data.prepare import Preparation, check_labels, prepared_axis
 from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import FRACTIONS, check_own_files, foresee, without_training
 from scansynth.data.survey import Survey, one_grid, survey
@@ -34,7 +36,7 @@ class DryRun:
     warnings: tuple[str, ...]
     """What may be meant so, and what follows from it."""
     unreadable: tuple[str, ...]
-    """Scans that cannot be read; `skip_bad` leaves them out."""
+    """Scans that cannot be read, or whose sidecars or masks cannot be; `skip_bad` leaves them out."""
     problems: tuple[str, ...]
     """Those, and all else that preparing would stop at."""
 
@@ -50,6 +52,7 @@ def dry_run(
     fit: bool = False,
     tissue: bool = False,
     accept: Sequence[str] = (),
+    beside: bool = True,
 ) -> DryRun:
     """Foresee what `build_cohort` would do, by the same reader and the same rules. Nothing is written.
 
@@ -63,6 +66,7 @@ def dry_run(
         fit: whether the size is chosen so that the box holds all heads.
         tissue: whether tissue would be segmented.
         accept: names of rules that may be broken.
+        beside: whether sidecars and masks are read, too; preparing itself reads them next.
 
     Raises:
         InputError: for contrasts that nobody has.
@@ -86,6 +90,7 @@ def dry_run(
             "for any other register and resample each one's scans onto one of them",
         )
     unreadable = [why for _, _, why in census.unreadable]
+    unreadable += _beside(listing, census, contrasts) if beside else []
     impossible = {one.rule.name for one in refusals(found.findings, accept)}
     head, *lines = found.lines(accept)
     broken = [line for line in lines if any(f"[{name}]" in line for name in impossible)]
@@ -114,6 +119,22 @@ def dry_run(
         unreadable=tuple(unreadable),
         problems=tuple(problems),
     )
+
+
+def _beside(listing: Listing, census: Census, contrasts: Sequence[str]) -> list[str]:
+    """What is wrong with sidecars and masks of the scans that can be read."""
+    problems: list[str] = []
+    for subject in listing.subjects:
+        scans = {scan.contrast: scan.space for scan in census.scans if scan.subject == subject.name}
+        sidecars = [subject.sidecars[name] for name in contrasts if name in scans and name in subject.sidecars]
+        on_grid = partial(check_labels, spaces=list(scans.values()))
+        masks = subject.masks.values() if scans else ()
+        for file, read in [*((file, read_sidecar) for file in sidecars), *((mask, on_grid) for mask in masks)]:
+            try:
+                read(file)
+            except InputError as error:
+                problems.append(str(error))
+    return problems
 
 
 def _grid(scan: ScanFacts, settings: Preparation) -> str:

@@ -182,10 +182,20 @@ def labels_on(path: Path, grids: Sequence[tuple[Space, Grid]], read: Callable[..
     Raises:
         InputError: if it is no label image, or lies on no scan's grid.
     """
+    labels, index = check_labels(path, [space for space, _ in grids])
+    return read(labels, grids[index][1], 0, order=0)
+
+
+def check_labels(path: Path, spaces: Sequence[Space]) -> tuple[np.ndarray, int]:
+    """A label image as stored, (X, Y, Z) uint8, and the index of the first scan on whose grid it lies.
+
+    Raises:
+        InputError: if it is no label image, or lies on no scan's grid.
+    """
     labels, affine = read_labels(path)
-    for space, grid in grids:
+    for index, space in enumerate(spaces):
         if same_grid((labels.shape, affine), space):
-            return read(labels, grid, 0, order=0)
+            return labels, index
     raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
 
 

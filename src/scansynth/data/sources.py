@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 
-from scansynth.data.readers import read_labels
+from scansynth.data.readers import read_labels, reading
 from scansynth.data.readers.nifti import opened
 from scansynth.data.readers.stored import to_labels, to_volume
 from scansynth.data.volume import IN_MEMORY, Volume
@@ -36,9 +36,8 @@ def as_volume(source: Source, what: str = "the image") -> Volume:
     if isinstance(source, Volume):
         return source
     name = f"{what} ({IN_MEMORY})"
-    if isinstance(source, SpatialImage):
-        return to_volume(opened(source, name))
-    return to_volume(opened(_image(source, name), name))
+    with reading(name):
+        return to_volume(opened(source if isinstance(source, SpatialImage) else _image(source, name), name))
 
 
 def as_labels(source: Source, what: str = "the mask") -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +58,8 @@ def as_labels(source: Source, what: str = "the mask") -> tuple[np.ndarray, np.nd
     name = f"{what} ({IN_MEMORY})"
     if isinstance(source, Volume):
         source = (source.array, source.affine)
-    return to_labels(opened(source if isinstance(source, SpatialImage) else _image(source, name), name))
+    with reading(name):
+        return to_labels(opened(source if isinstance(source, SpatialImage) else _image(source, name), name))
 
 
 def _image(source: Any, name: str) -> Nifti1Image:

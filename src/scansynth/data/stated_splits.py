@@ -7,9 +7,9 @@ from scansynth.data.participants import Participants
 from scansynth.data.splits import SPLITS
 from scansynth.data.subject import Subject
 from scansynth.data.subject_ids import SubjectIds, person_of
-from scansynth.data.text_table import read_text, stated_file
+from scansynth.data.text_table import stated_file
 from scansynth.errors import InputError, shown
-from scansynth.records import parse_json
+from scansynth.users_files import read_json
 
 FILE = "splits.json"
 _LIKE_IT = ("split.json", *(f"split{s}.{kind}" for s in ("", "s") for kind in ("csv", "tsv", "txt", "y*ml", "xls*")),
@@ -84,11 +84,7 @@ def _split(word: str, source: Path) -> str:
 
 def _read(file: Path) -> list[tuple[str, str]]:
     """(Name, split) pairs of a `splits.json`."""
-    text = read_text(file)
-    try:
-        stated = parse_json(text)
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON ({error}): mend it") from None
+    stated = read_json(file)
     if not isinstance(stated, dict) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in stated.values()
     ):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scansynth.data.readers import ending_of
 from scansynth.errors import InputError
-from scansynth.records import parse_json
+from scansynth.users_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def make_subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | Non
         scans=scans,
         masks=masks or {},
         split=None,
-        sidecars={key: file for key, file in beside.items() if file.is_file()},
+        sidecars={key: file for key, file in beside.items() if file.exists()},
     )
 
 
@@ -79,7 +79,7 @@ def is_synthetic(file: Path) -> bool:
     if "_synthetic" in file.name.lower():
         return True
     try:
-        content = parse_json(sidecar_of(file).read_bytes())
-    except (OSError, ValueError):  # none, or a broken one, which preparing tells of
+        content = read_json(sidecar_of(file))
+    except InputError:  # none, or a broken one, which preparing tells of
         return False
     return isinstance(content, dict) and True in (content.get("synthetic"), content.get("hypothetical"))

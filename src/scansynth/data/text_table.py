@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from scansynth.errors import InputError, shown
+from scansynth.users_files import read_text
 
 UNKNOWN = ("", "n/a")
 """What a cell says whose value is not known (BIDS), in any case."""
@@ -49,22 +50,6 @@ def read_rows(
         told = ", ".join(known.values())
         raise InputError(f"{table} has unknown columns {', '.join(unknown)}: only {told} are read, remove the others")
     return [(line, _row(f"{table} line {line}", header, cells)) for line, cells in lines[1:] if any(cells)]
-
-
-def read_text(file: Path) -> str:
-    """The text of a file, without a byte order mark.
-
-    Raises:
-        InputError: if it is not UTF-8.
-    """
-    content = file.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
-        raise InputError(f"{file} is UTF-16 or no text, not UTF-8 (a spreadsheet's “Unicode text” is UTF-16): save it "
-                         "again as UTF-8")  # fmt: skip
-    try:
-        return content.decode("utf-8-sig")  # -sig: spreadsheets write a byte order mark
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not a UTF-8 text table or file ({error}): save it again as UTF-8") from None
 
 
 def stated_file(root: Path, name: str, others: Sequence[str]) -> Path | None:

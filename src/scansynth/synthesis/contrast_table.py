@@ -18,6 +18,7 @@ from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.synthesis.image import content_of, is_whole
 from scansynth.synthesis.writers.bids import SIDECARS, output_path
+from scansynth.users_files import read_text
 
 NAME = "contrasts.tsv"
 REAL, SYNTHETIC, ABSENT, FAILED = STATUSES = ("real", "synthetic", "absent", "failed")
@@ -54,9 +55,8 @@ def check_table(path: Path) -> None:
     if not os.path.lexists(path):
         return
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
+        first = read_text(path).partition("\n")[0].rstrip("\r")
+    except InputError:
         first = ""
     if first not in ("\t".join(COLUMNS), _BEFORE):
         raise InputError(f"{path} is no table of this program (by its first line) and stays: choose another -o")
@@ -79,9 +79,8 @@ def write_table(entries: Iterable[Entry], path: Path) -> None:
 def read_table(path: Path) -> list[Entry]:
     """The rows of a table; none where it is not there or of an older version, whose paths say less."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first, *rows = csv.reader(file, delimiter="\t")
-    except (OSError, ValueError, csv.Error):
+        first, *rows = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t")
+    except (ValueError, csv.Error):
         return []
     return [Entry(*row) for row in rows if len(row) == len(COLUMNS)] if tuple(first) == COLUMNS else []
 

@@ -5,7 +5,6 @@ its mark in the NIfTI header (`descrip`) and a JSON sidecar (`t2.json`, with `"s
 marked is ever replaced.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import IN_MEMORY, Volume
 from scansynth.errors import InputError
 from scansynth.synthesis.writers import Part, nifti
+from scansynth.users_files import read_json
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 HYPOTHETICAL = "Hypothetical map: what a network's features stand for. Not measured, not checked, not for diagnosis."
@@ -159,8 +159,8 @@ def _twins(image: Path) -> list[Path]:
 def content_of(sidecar: Path) -> dict[str, Any]:
     """What a JSON file says; nothing where it is not there or holds no JSON object."""
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(sidecar)
+    except InputError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from scansynth.errors import InputError
 from scansynth.files import write_text
-from scansynth.records import build, parse_json
+from scansynth.records import build
+from scansynth.users_files import parse_json
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,22 @@ line in `READERS`.
 This module loads no reader, so that names of files cost nothing.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from scansynth.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from scansynth.data.readers.stored import Stored
     from scansynth.data.volume import Volume
+
+logger = logging.getLogger(__name__)
 
 NIFTI = (".nii.gz", ".nii")
 READERS = {
@@ -32,6 +39,25 @@ def ending_of(name: str) -> str:
     return name[len(name) - len(found) :] if len(name) > len(found) else ""
 
 
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Around all that is done to read one file, so that a cohort never stops at an error that names no file.
+
+    Raises:
+        InputError: for whatever else is raised within, with the file in it.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path} needs more memory than there is: resample or crop it, or leave it out") from error
+    except Exception as error:
+        logger.debug("%s", path, exc_info=True)
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path} cannot be read ({why}): export it again or leave it out") from error
+
+
 def read(path: Path) -> "Volume":
     """Read a scan.
 
@@ -40,7 +66,8 @@ def read(path: Path) -> "Volume":
     """
     from scansynth.data.readers.stored import to_volume
 
-    return to_volume(_open(path))
+    with reading(path):
+        return to_volume(_open(path))
 
 
 def read_labels(path: str | Path) -> "tuple[np.ndarray, np.ndarray]":
@@ -50,11 +77,13 @@ def read_labels(path: str | Path) -> "tuple[np.ndarray, np.ndarray]":
         Labels (X, Y, Z) uint8 in RAS+, and their (4, 4) affine, mm.
 
     Raises:
-        InputError: if the file cannot be read, is not 3D, or holds anything but whole numbers from 0 to 255.
+        InputError: if the file cannot be read, is not 3D, has an affine that no scanner makes, or holds anything but
+            whole numbers from 0 to 255.
     """
     from scansynth.data.readers.stored import to_labels
 
-    return to_labels(_open(Path(path)))
+    with reading(path):
+        return to_labels(_open(Path(path)))
 
 
 def _open(path: Path) -> "Stored":

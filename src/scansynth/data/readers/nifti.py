@@ -1,43 +1,24 @@
 """NIfTI, version 1 and 2, in a single file, compressed or not."""
 
-import gzip
-import zlib
+import math
 from pathlib import Path
 
 import numpy as np
 from nibabel.arrayproxy import is_proxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHImage
-from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
+from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair, data_type_codes
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from scansynth.data.nifti_header import Image, Image2
+from scansynth.data.readers.content import Content, check_room
 from scansynth.data.readers.stored import Stored
 from scansynth.errors import InputError
+from scansynth.users_files import open_file
 
-
-def contents(path: Path) -> bytes:
-    """All of a file, decompressed in full, since only then gzip's checksum is compared.
-
-    Raises:
-        InputError: if it is missing, empty, a folder, cannot be read, or is compressed and damaged.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give a NIfTI file (.nii or .nii.gz)")
-    try:
-        data = path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError(f"{path} is truncated or corrupt: copy it again") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
-    if not data:
-        raise InputError(f"{path} is truncated or corrupt: copy it again")
-    return data
+_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
+"""Code in the low three bits of `xyzt_units` → unit of length. The others are of time, which a 3D scan has not."""
 
 
 class NibabelFile(Stored):
@@ -69,7 +50,11 @@ class _Nifti(NibabelFile):
 
     def __init__(self, path: Path | str, image: Nifti1Pair):
         super().__init__(path, image)
-        self.units = str(image.header.get_xyzt_units()[0])
+        code = int(image.header["xyzt_units"]) & 7
+        if code not in _UNITS:
+            raise InputError(f"{path} states its units of length by a code that NIfTI does not have ({code}): mend its "
+                             "header (xyzt_units)")  # fmt: skip
+        self.units = _UNITS[code]
         if not image.header["qform_code"] and not image.header["sform_code"]:
             self.unoriented = "qform and sform codes are 0"
 
@@ -110,25 +95,68 @@ def open_image(path: Path) -> _Nifti:
     Raises:
         InputError: if it is no NIfTI file, not whole, or has a header that cannot be right.
     """
-    data = contents(path)
-    for image_class in (Image, Image2):
-        # A .hdr file begins alike, but its voxels stand in an .img file.
-        if path.suffix.lower() != ".hdr" and image_class.header_class.may_contain_header(data):
-            if len(data) < image_class.header_class.sizeof_hdr:
-                raise InputError(f"{path} is truncated or corrupt: copy it again")
-            _check_sizes(path, image_class.header_class(data[: image_class.header_class.sizeof_hdr], check=False))
-            try:
-                return _Nifti(path, image_class.from_bytes(data))
-            except (HeaderDataError, ImageFileError, ValueError, OSError) as error:
-                raise InputError(
-                    f"{path} has a header that cannot be right ({error}): mend it or copy it again"
-                ) from None
-    raise InputError(
-        f"{path} is not a single NIfTI file: convert it to .nii.gz first (DICOM, for example, with dcm2niix)"
-    )
+    with open_file(path) as file:
+        content = Content(path, file)
+        head = content.read(Image2.header_class.sizeof_hdr)
+        if not head:
+            raise InputError(f"{path} is truncated or corrupt: copy it again")
+        image_class = _class_of(path, head)
+        header = image_class.header_class(head[: image_class.header_class.sizeof_hdr], check=False)
+        try:
+            claimed = _claimed(path, header)
+        except HeaderDataError as error:
+            raise _impossible(path, error) from None
+        data = content.whole(head, claimed)
+    try:
+        return _Nifti(path, image_class.from_bytes(data))
+    except InputError:
+        raise
+    except (HeaderDataError, ImageFileError, ValueError, OSError) as error:
+        raise _impossible(path, error) from None
 
 
-def _check_sizes(path: Path, header: Nifti1Header) -> None:
-    """Raise InputError for a voxel size of 0 that is used: nibabel would make it 1 mm."""
-    if not header["sform_code"] and (header["pixdim"][1 : 1 + min(3, int(header["dim"][0]))] == 0).any():
+def _class_of(path: Path, head: bytes) -> type[Image] | type[Image2]:
+    """The version of NIfTI that a file begins as."""
+    # A .hdr file begins alike, but its voxels stand in an .img file.
+    for image_class in (Image, Image2) if path.suffix.lower() != ".hdr" else ():
+        if image_class.header_class.may_contain_header(head):
+            if len(head) < image_class.header_class.sizeof_hdr:
+                break
+            return image_class
+    else:
+        raise InputError(
+            f"{path} is not a single NIfTI file: convert it to .nii.gz first (DICOM, for example, with dcm2niix)"
+        )
+    raise InputError(f"{path} is truncated or corrupt: copy it again")
+
+
+def _claimed(path: Path, header: Nifti1Header) -> int:
+    """Bytes of the file, as its header says; what of it nibabel would take otherwise than it stands there is refused.
+
+    Raises:
+        InputError: for such a header. HeaderDataError: for a kind of voxels that NIfTI does not have.
+    """
+    axes, *sides = map(int, header["dim"])
+    if not 1 <= axes <= 7 or min(sides[:axes]) < 0:
+        raise _impossible(path, f"dim is {' '.join(map(str, (axes, *sides)))}")
+    # nibabel would make it 1 mm.
+    if not header["sform_code"] and (header["pixdim"][1 : 1 + min(3, axes)] == 0).any():
         raise InputError(f"{path} states a voxel size of 0: mend its header (pixdim)")
+    offset, least = float(header["vox_offset"]), header.single_vox_offset
+    if not offset.is_integer() or offset < least:  # of 0 nibabel would read the header as voxels
+        raise _impossible(path, f"vox_offset is {offset:g}, voxels of a single file begin at {least} or later")
+    if np.isinf([header["scl_slope"], header["scl_inter"]]).any():  # nibabel would not scale
+        raise _impossible(path, f"voxels are scaled by {header['scl_slope']:g} and {header['scl_inter']:g}")
+    code = int(header["datatype"])
+    if code not in data_type_codes.value_set() or not (kind := header.get_data_dtype()).itemsize:
+        raise _impossible(path, f"datatype is {code}")
+    voxels = math.prod(sides[:axes])
+    claimed = int(offset) + voxels * kind.itemsize
+    check_room(path, claimed, voxels)
+    return claimed
+
+
+def _impossible(path: Path, why: object) -> InputError:
+    return InputError(
+        f"{path} has a header that cannot be right ({' '.join(str(why).split())}): mend it or copy it again"
+    )

@@ -18,6 +18,14 @@ from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+SMALLEST, LARGEST = 0.001, 100.0
+"""Voxel sizes, mm: µCT reaches 1 µm, the slices of the coarsest localizers lie some 50 mm apart. Beyond, a header is
+damaged or in another unit, and what is computed from it overflows."""
+FLATTEST = 0.01
+"""Volume that the axes span, of that of a box: a gantry tilted by 60° still gives 0.5."""
+FARTHEST = 1e6
+"""Of the first voxel along an axis, mm: no scanner's table goes so far, and float32 knows no tenth of a mm there."""
+
 _WHOLE = 1e-3
 _SHEAR = 1e-3  # largest cosine between axes that a rotation still says
 
@@ -114,6 +122,8 @@ def to_labels(stored: Stored) -> tuple[np.ndarray, np.ndarray]:
     try:
         x, y, z = stored.shape[:3]
         native = stored.labels().reshape(x, y, z)
+    except InputError:
+        raise
     except (OSError, ValueError):  # more than one volume, or fewer voxels than the header says
         raise InputError(f"{path} is truncated or not one 3D label image: copy it again or split it") from None
     whole = np.round(native)
@@ -129,10 +139,20 @@ def to_labels(stored: Stored) -> tuple[np.ndarray, np.ndarray]:
 def _affine(stored: Stored) -> np.ndarray:
     """The file's affine, (4, 4) float64, checked."""
     affine = stored.affine()
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+    mend = f"mend its {stored.where}"
+    if not np.isfinite(affine).all() or not affine[:3, :3].any(axis=0).all():
+        raise InputError(f"{stored.path} has an affine that spans no volume (voxel sizes of 0?): {mend}")
+    with np.errstate(over="ignore"):  # infinite then, and refused
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if sizes.min() < SMALLEST or sizes.max() > LARGEST:
         raise InputError(
-            f"{stored.path} has an affine that spans no volume (voxel sizes of 0?): mend its {stored.where}"
+            f"{stored.path} states voxel sizes of {'×'.join(f'{size:.3g}' for size in sizes)} mm, and no scanner makes "
+            f"any below {SMALLEST:g} or above {LARGEST:g} mm: {mend}"
         )
+    if abs(np.linalg.det(affine[:3, :3] / sizes)) < FLATTEST:
+        raise InputError(f"{stored.path} has an affine that spans no volume (axes in one plane): {mend}")
+    if np.abs(affine[:3, 3]).max() > FARTHEST:
+        raise InputError(f"{stored.path} lies {np.abs(affine[:3, 3]).max() / 1e6:.3g} km off: {mend}")
     return affine
 
 
@@ -161,6 +181,8 @@ def _finite(stored: Stored) -> np.ndarray:
         # What is beyond float32 becomes inf here and are reported below, so numpy need not warn.
         with np.errstate(over="ignore", invalid="ignore"):
             array = stored.intensities()
+    except InputError:
+        raise
     except (OSError, ValueError):  # fewer voxels than the header says
         raise InputError(f"{path} is truncated or corrupt: copy it again") from None
     wrong = array.size - int(np.isfinite(array).sum())

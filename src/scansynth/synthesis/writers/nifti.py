@@ -15,6 +15,7 @@ from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.synthesis.writers import Part
+from scansynth.users_files import open_file
 
 _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _START = 4096  # bytes of a file that hold its header, compressed or not
@@ -94,11 +95,11 @@ def images_of(
 def description_of(image: Path) -> bytes | None:
     """The `descrip` of a NIfTI file's header, empty for another file; None for one that is shorter than a header."""
     try:
-        with image.open("rb") as file:
+        with open_file(image) as file:
             start = file.read(_START)
         if start.startswith(b"\x1f\x8b"):
             start = zlib.decompressobj(wbits=31).decompress(start, _START)
-    except (OSError, zlib.error):
+    except (OSError, InputError, zlib.error):
         return b""
     if len(start) < Nifti1Header.sizeof_hdr:
         return None
