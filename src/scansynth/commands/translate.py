@@ -99,6 +99,7 @@ class Translate:
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
         run = scansynth.load(self.run_folder, self.device, weights=self.weights)
+        run.check_sampling(self.sampling)
         with bars() as move:
             synthesis = run.translate(
                 dict(sources),
@@ -108,7 +109,7 @@ class Translate:
                 tissue=self.tissue,
                 accept=self.accept,
             )
-        for path in synthesis.write(self.output):
+        for path in synthesis.write(self.output, overwrite=self.overwrite):
             out.print(f"{path}", markup=False)
         out.print("Synthetic, for research: not a scan.")
         out.print(after_translating(self.run_folder), markup=False)
