@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
@@ -114,8 +114,12 @@ def read_table(path: Path) -> list[Entry]:
     return [Entry(*row) for row in rows if len(row) == len(COLUMNS)] if tuple(first) == COLUMNS else []
 
 
-def synthetic_images(out: Path) -> dict[Image, list[tuple[Path, str]]]:
+def synthetic_images(out: Path, hashed: Collection[str] = ()) -> dict[Image, list[tuple[Path, str]]]:
     """The whole synthetic images that stand in a folder of translations, by their sidecars, whichever run made them.
+
+    Args:
+        out: the folder.
+        hashed: subjects whose images are read in full; the others' sizes are right.
 
     Returns:
         Subject and contrast → file, and by which run.
@@ -126,7 +130,11 @@ def synthetic_images(out: Path) -> dict[Image, list[tuple[Path, str]]]:
         subject, contrast = str(content.get("subject")), str(content.get("target"))
         for layout in ("BIDS", "table"):
             image = output_path(out, layout, subject, contrast)
-            if sidecar_of(image) == sidecar and content.get("synthetic") is True and is_whole(image):
+            if (
+                sidecar_of(image) == sidecar
+                and content.get("synthetic") is True
+                and is_whole(image, hashed=subject in hashed)
+            ):
                 # Older versions wrote the whole path of the run.
                 by = f"made by {Path(str(content.get('run'))).name}, seed {content.get('seed')}"
                 found.setdefault((subject, contrast), []).append((image, by))
@@ -148,7 +156,8 @@ def list_contrasts(
         failures: why images could not be made.
         absent: of each contrast of the run, why there is none if there is none.
     """
-    there, before, mine = synthetic_images(out), read_table(out / NAME), set(made)
+    listed = {subject.name for subject in named.listing.subjects}
+    there, before, mine = synthetic_images(out, listed), read_table(out / NAME), set(made)
     listing, failures = named.listing, {image: named.told(why) for image, why in failures.items()}
     failed_before = {(row.subject, row.contrast): row.note for row in before if row.status == FAILED}
     known = {name for _, name in (*there, *absent)} | {row.contrast for row in before} | {*listing.contrasts}
@@ -169,7 +178,6 @@ def list_contrasts(
             elif name not in subject.scans:
                 old = failed_before.get(image)
                 rows.append(Entry(*image, FAILED if old else ABSENT, "", old or absent.get(image, "not of this run")))
-    listed = {subject.name for subject in listing.subjects}
     rows += [_without_folders(row) for row in before if row.subject not in listed and _still_so(row, there)]
     rows += [
         Entry(*image, SYNTHETIC, file.relative_to(out).as_posix(), by)

@@ -27,6 +27,7 @@ from scansynth.progress import Event, Report, one_of
 from scansynth.synthesis.image import NOTICE, Synthesis, check_replaceable, is_made
 from scansynth.synthesis.locking import locked
 from scansynth.synthesis.run import Run
+from scansynth.synthesis.sampling import check_at_once
 
 UNIT = "prepared intensity, 0 to 1"
 
@@ -163,6 +164,7 @@ def generate_set(
     """
     if number < 1:
         raise InputError(f"-n {number}: make at least one volume")
+    check_at_once(at_once)
     processes = processes or Processes(run.device)
     paths = [volume_path(out, run.config.contrasts[0], one) for one in range(1, number + 1)]
     wanted = drawn(run, seed, plan, labels or {})

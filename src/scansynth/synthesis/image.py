@@ -175,15 +175,15 @@ def content_of(sidecar: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def is_whole(image: Path) -> bool:
-    """Whether an image is there with its sidecar, with the size and the SHA-256 that this states.
+def is_whole(image: Path, *, hashed: bool = True) -> bool:
+    """Whether an image is there with its sidecar, with the size and, if it is `hashed`, the SHA-256 that this states.
 
     Sidecars of older versions state no hash, the oldest no size either: their image must not be empty.
     """
     content, size = content_of(sidecar_of(image)), _size(image)
     if not content or not size or size != content.get("bytes", size):
         return False
-    return "sha256" not in content or _digest(image, size, image.stat().st_mtime_ns) == content["sha256"]
+    return not hashed or "sha256" not in content or _digest(image, size, image.stat().st_mtime_ns) == content["sha256"]
 
 
 @cache

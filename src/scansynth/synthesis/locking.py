@@ -15,14 +15,14 @@ LOCK = ".scansynth.lock"
 
 
 @contextmanager
-def locked(folder: Path, processes: Processes, name: str = LOCK, *, patience: float = PATIENCE) -> Iterator[bool]:
+def locked(folder: Path, processes: Processes, name: str = LOCK, *, patience: float | None = None) -> Iterator[bool]:
     """Keep other commands off a folder: a lock in it, which the system frees when the process ends.
 
     Args:
         folder: to write into; it is made.
         processes: of this command, of which the first one takes the lock for all.
         name: of the lock.
-        patience: seconds to wait for another command.
+        patience: seconds to wait for another command; by default as long as a training does.
 
     Yields:
         Whether another command had it meanwhile, and may have made what this one was about to.
@@ -39,7 +39,7 @@ def locked(folder: Path, processes: Processes, name: str = LOCK, *, patience: fl
                 lock.acquire(timeout=0)
             except Timeout:
                 try:
-                    lock.acquire(timeout=patience)
+                    lock.acquire(timeout=PATIENCE if patience is None else patience)
                 except Timeout as error:
                     raise InputError(
                         f"{folder}: another command writes into it: let it end, or choose another -o"

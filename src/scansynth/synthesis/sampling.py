@@ -37,6 +37,7 @@ class Sampling:
     def __post_init__(self):
         if self.samples < 1:
             raise InputError(f"samples {self.samples}: draw at least one")
+        check_at_once(self.at_once)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -64,3 +65,9 @@ class Sampling:
     def keeps_samples(self) -> bool:
         """Whether single samples are kept beside their mean and deviation."""
         return not (self.moments_only or self.mean)
+
+
+def check_at_once(number: int | None) -> None:
+    """Raise InputError for a number of slices or patches at once that is none, of use to the method or not."""
+    if number is not None and number < 1:
+        raise InputError(f"windows {number}: at least one slice or patch goes through the networks at once")
