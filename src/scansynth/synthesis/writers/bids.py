@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import scansynth
+from scansynth.data.kept_values import place_in
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.synthesis.image import NOTICE, content_of
@@ -48,8 +49,7 @@ def place_of(file: Path, root: Path, link: str | None = None) -> str:
         root: folder of the data.
         link: what a BIDS folder calls that data set (`describe`), for a BIDS URI.
     """
-    file = Path(os.path.abspath(file))
-    place = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+    place = place_in(Path(os.path.abspath(file)), root)
     return f"bids:{link}:{place}" if link else place
 
 
