@@ -155,7 +155,8 @@ def test_the_name_of_a_run_is_its_folders_from_inside_it_too(run, monkeypatch):
     ("name", "value", "kept"),
     [
         ("EchoTime", 0.1, True), ("EchoTime", "0.1", False), ("EchoTime", True, False),
-        ("EchoTime", float("nan"), False), ("Manufacturer", "SIEMENS", True), ("Manufacturer", "GE MEDICAL SYSTEMS", True),
+        ("EchoTime", float("nan"), False), ("Manufacturer", "SIEMENS", True),
+        ("Manufacturer", "GE MEDICAL SYSTEMS", True),
         ("Manufacturer", "Philips Healthcare", True), ("Manufacturer", "Dr. Siemens", False),
         ("ScanningSequence", "GR\\IR", True), ("ScanningSequence", ["SE", "IR"], True),
         ("ScanningSequence", "SEIR", False),

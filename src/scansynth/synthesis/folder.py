@@ -128,7 +128,7 @@ def translate_cohort(
 
 
 def _translated(
-    run: Run, listing: Listing, subject: Subject, name: str, *, link: str | None, wanted: Wanted, report: Report
+    run: Run, listing: Listing, subject: Subject, name: str, *, link: str | None, wanted: Wanted, report: Report | None
 ) -> Synthesis:
     """One image of a folder, whose sidecar names its sources by their places in the data."""
     sources = sources_of(run, subject, name)

@@ -20,7 +20,7 @@ from scansynth.data.readers import READERS
 from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.synthesis.writers import Part, nifti
+from scansynth.synthesis.writers import Part, nifti, writing
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
 HYPOTHETICAL = "Hypothetical map: what a network's features stand for. Not measured, not checked, not for diagnosis."
@@ -77,10 +77,11 @@ class Synthesis:
         before = _parts_named(path)
         written = nifti.write(parts, self.like, provenance=self.provenance)
         kept = set(map(_identity, self.sources))
-        for part in before:
-            if part not in parts and _identity(part) not in kept and _is_ours(part, part):
-                part.unlink()
-                sidecar_of(part).unlink(missing_ok=True)
+        with writing(path):
+            for part in before:
+                if part not in parts and _identity(part) not in kept and _is_ours(part, part):
+                    part.unlink()
+                    sidecar_of(part).unlink(missing_ok=True)
         return written
 
     @property
