@@ -308,10 +308,10 @@ class Run:
             )
         if sampling.intervals:
             self.intervals(sampling)
-        if sampling.maps and not self.method.has_maps:
-            raise InputError(f"{self.folder}: a run of {method} with these settings has no maps")
         if sampling.mean and sampling.maps:
             raise InputError("maps are those of a draw: leave out --mean, or --maps")
+        if sampling.maps and not self.method.has_maps:
+            raise InputError(f"{self.folder}: a run of {method} with these settings has no maps")
 
     def intervals(self, sampling: Sampling) -> dict[str, Intervals]:
         """Intervals of this way of drawing, by target.
