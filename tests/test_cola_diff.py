@@ -253,7 +253,7 @@ def test_the_users_own_tissue_is_read_on_the_sources_grid(trained, phantoms, coh
     file = tmp_path / "tissue.nii.gz"
     nib.save(nib.Nifti1Image(labels, like.affine), file)
     made = trained.translate({"T1w": scan}, "T2w", subject=subject, tissue=file)
-    assert made.provenance["tissue"] == str(file)
+    assert made.provenance["tissue"] == file.name
     grid = grid_for({"T1w": Volume.read(scan)}, trained.record.settings)
     assert grid.step == (1, 1, 1)  # preparing is cropping and padding
     x, y, z = (round(start) + 32 for start in grid.start)

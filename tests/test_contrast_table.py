@@ -84,6 +84,25 @@ def test_what_is_not_whole_is_not_made(tmp_path, name, what, how):
     assert not is_made(path, wanted, "of another kind")
 
 
+@pytest.mark.parametrize("name", ["t2", "t2_std", "t2_sample-2", "t2_T1map"])
+def test_another_image_of_the_same_size_is_not_the_one(tmp_path, name):
+    one = np.random.default_rng(0).random((6, 5, 4), dtype=np.float32)
+    path = tmp_path / "t2.nii.gz"
+    Synthesis(
+        array=one,
+        deviation=one,
+        samples=(one, one),
+        provenance={"synthetic": True, "target": "T2w"},
+        like=Volume.of(one, np.eye(4)),
+        maps={"T1 (s)": one},
+    ).write(path)
+    image = tmp_path / f"{name}.nii.gz"
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(content)
+    assert not is_made(path, {"target": "T2w"}, "of another kind")
+
+
 @pytest.mark.parametrize("how", ["deleted", "emptied"])
 def test_sidecars_of_before_count_while_their_image_is_there(tmp_path, how):
     one = np.random.default_rng(0).random((6, 5, 4), dtype=np.float32)
@@ -104,12 +123,12 @@ def test_sidecars_of_before_count_while_their_image_is_there(tmp_path, how):
     assert not is_made(path, {"target": "T2w"}, "of another kind")
 
 
-@pytest.mark.parametrize("part", ["", "_std", "_sample-2"])
+@pytest.mark.parametrize("part", ["", "Std", "Sample2"])
 def test_a_folder_gets_again_what_is_gone(runs, bids, tmp_path, part):
     out, asked = tmp_path / "out", {"target": "T2w", "sampling": Sampling(samples=2)}
     translate_cohort(runs[0], find_subjects(bids), out, **asked)
     kept = out / "sub-001" / "anat" / "sub-001_desc-synthetic_T2w.nii.gz"
-    image = out / "sub-002" / "anat" / f"sub-002_desc-synthetic_T2w{part}.nii.gz"
+    image = out / "sub-002" / "anat" / f"sub-002_desc-synthetic{part}_T2w.nii.gz"
     whole, before = nib.load(image).get_fdata(), kept.stat().st_mtime_ns
     damage(image, "emptied")
     translate_cohort(runs[0], find_subjects(bids), out, **asked)
@@ -121,9 +140,9 @@ def test_samples_that_were_left_out_are_made_when_they_are_asked_for(runs, bids,
     out, both = tmp_path / "out", Sampling(samples=2)
     moments = replace(both, moments_only=True)
     translate_cohort(runs[0], find_subjects(bids), out, target="T2w", sampling=moments)
-    assert not list(out.rglob("*_sample-*"))
+    assert not list(out.rglob("*Sample*"))
     translate_cohort(runs[0], find_subjects(bids), out, target="T2w", sampling=both)
-    assert len(list(out.rglob("*_sample-*.nii.gz"))) == 4
+    assert len(list(out.rglob("*Sample*.nii.gz"))) == 4
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
     translate_cohort(runs[0], find_subjects(bids), out, target="T2w", sampling=moments)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")} == before
@@ -139,10 +158,10 @@ def test_the_table_lists_all_contrasts_with_paths_that_hold(runs, bids, tmp_path
     found = rows(tmp_path / "out")
     image = "sub-002/anat/sub-002_desc-synthetic_T2w.nii.gz"
     assert found == {
-        ("sub-001", "T1w", "real"): (str(bids / "sub-001/anat/sub-001_T1w.nii.gz"), ""),
-        ("sub-001", "T2w", "real"): (str(bids / "sub-001/anat/sub-001_T2w.nii.gz"), ""),
-        ("sub-001", "PDw", "real"): (str(bids / "sub-001/anat/sub-001_PDw.nii.gz"), ""),
-        ("sub-002", "T1w", "real"): (str(bids / "sub-002/anat/sub-002_T1w.nii.gz"), ""),
+        ("sub-001", "T1w", "real"): ("bids:source:sub-001/anat/sub-001_T1w.nii.gz", ""),
+        ("sub-001", "T2w", "real"): ("bids:source:sub-001/anat/sub-001_T2w.nii.gz", ""),
+        ("sub-001", "PDw", "real"): ("bids:source:sub-001/anat/sub-001_PDw.nii.gz", ""),
+        ("sub-002", "T1w", "real"): ("bids:source:sub-002/anat/sub-002_T1w.nii.gz", ""),
         ("sub-002", "T2w", "synthetic"): (image, ""),
         ("sub-002", "PDw", "absent"): ("", "not of this run"),
     }
@@ -161,7 +180,7 @@ def test_a_second_run_leaves_the_first_ones_images_listed(runs, bids, tmp_path):
     for subject in ("sub-001", "sub-002"):
         path, note = found[subject, "T2w", "synthetic"]
         assert (out / path).is_file()
-        assert note == f"made by {runs[0].folder}, seed 0"
+        assert note == f"made by {runs[0].folder.name}, seed 0"
     assert found["sub-001", "T1w", "synthetic"] == ("sub-001/anat/sub-001_desc-synthetic_T1w.nii.gz", "")
     assert not [key for key in found if key[1] == "T2w" and key[2] in ("absent", "failed")]
     assert ("sub-002", "T1w", "synthetic") not in found  # it has no source
@@ -198,8 +217,23 @@ def test_two_folders_of_data_stand_in_one_table(runs, bids, tmp_path):
     (key,) = (key for key in found if key[0].startswith("IXI") and key[2] == "synthetic")
     assert (out / found[key][0]).is_file()
     (bids / "sub-001" / "anat" / "sub-001_PDw.nii.gz").unlink()
-    translate_cohort(runs[1], find_subjects(tmp_path / "more"), out, target="T2w")
+    translate_cohort(runs[1], find_subjects(bids), out, missing=True)
     assert ("sub-001", "PDw", "real") not in rows(out)
+    assert set(found) - set(rows(out)) == {("sub-001", "PDw", "real")}
+
+
+def test_a_table_of_before_loses_the_folders_of_the_machine(runs, bids, tmp_path):
+    out, there = tmp_path / "out", bids / "sub-001" / "anat" / "sub-001_PDw.nii.gz"
+    out.mkdir()
+    lines = (("subject", "contrast", "status", "path", "note"), ("other", "PDw", "real", str(there), ""),
+             ("other", "T1w", "real", str(tmp_path / "gone.nii.gz"), ""),
+             ("other", "T2w", "failed", "", f"{there} is truncated"))  # fmt: skip
+    (out / "contrasts.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    translate_cohort(runs[1], find_subjects(bids), out, missing=True)
+    found = rows(out)
+    assert found["other", "PDw", "real"] == (there.name, "")
+    assert found["other", "T2w", "failed"] == ("", f"{there.name} is truncated")
+    assert ("other", "T1w", "real") not in found
 
 
 def test_an_older_table_is_ours(runs, bids, tmp_path):

@@ -309,7 +309,7 @@ def translating(run_folder, phantoms, out):
     return [str(part) for part in [*command, "--device", "cpu", "--samples", 2, "--devices", 2]]
 
 
-def assert_shared(done, run_folder, out):
+def assert_shared(done, run_folder, data, out):
     """All 12 images are there and listed, and each process made what one process alone would."""
     assert done.returncode == 0, done.stderr
     images = whole_images(out)
@@ -322,15 +322,15 @@ def assert_shared(done, run_folder, out):
     run_ = scansynth.load(run_folder, "cpu")
     for path in (images[0], images[-1]):
         sidecar = json.loads(sidecar_of(path).read_text())
-        alone = run_.translate(
-            sidecar["sources"], sidecar["target"], sampling=Sampling(samples=2), subject=sidecar["subject"]
-        )
+        sources = {name: data / place for name, place in sidecar["sources"].items()}
+        sampling = Sampling(samples=2)
+        alone = run_.translate(sources, sidecar["target"], sampling=sampling, subject=sidecar["subject"])
         np.testing.assert_allclose(nib.load(path).get_fdata(dtype=np.float32), alone.array, rtol=1e-5, atol=1e-5)
 
 
 def test_a_folder_is_shared(finished, phantoms, tmp_path):
     done = run(*translating(finished[0], phantoms, tmp_path / "out"))
-    assert_shared(done, finished[0], tmp_path / "out")
+    assert_shared(done, finished[0], phantoms.root, tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -351,7 +351,7 @@ def test_a_folder_is_shared_killed_and_finished(finished, phantoms, tmp_path):
     done = run(*command)
     images = whole_images(out)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in images if path in kept} == kept
-    assert_shared(done, finished[0], out)
+    assert_shared(done, finished[0], phantoms.root, out)
 
 
 def whole_images(out):

@@ -159,11 +159,11 @@ def test_compare_writes_tables_and_plots(runs, cohort, tmp_path, capsys):
     assert "No p-values" in shown  # fewer than six test subjects
 
 
-def test_two_files_under_the_conventions(cohort, tmp_path, capsys):
-    source = cohort.source(cohort.subjects("test")[0], "T2w")
+def test_two_files_under_the_conventions(cohort, phantoms, tmp_path, capsys):
+    source = phantoms.root / cohort.source(cohort.subjects("test")[0], "T2w")
     assert main(["evaluate", "--spread", str(source), str(source)]) == 0
     assert "inside the brain" in capsys.readouterr().out
-    other = cohort.source(cohort.subjects("test")[0], "T1w")
+    other = phantoms.root / cohort.source(cohort.subjects("test")[0], "T1w")
     assert main(["evaluate", "--spread", str(other), str(tmp_path / "missing.nii.gz")]) == 1
 
 

@@ -1,8 +1,10 @@
 """Nothing acquired is ever overwritten: by no flag, verb or call, nor by way of a link, a part or a sidecar."""
 
+import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -37,7 +39,7 @@ def write_scan(path, description="", image_class=nib.Nifti1Image):
 def synthesis(source):
     """Two samples and a map, made of a scan."""
     one = np.full(SHAPE, 0.5, np.float32)
-    provenance = {"synthetic": True, "target": "T2w", "sources": {"T1w": str(source)}}
+    provenance = {"synthetic": True, "target": "T2w", "sources": {"T1w": source.name}}
     return Synthesis(
         array=one,
         deviation=one,
@@ -45,6 +47,7 @@ def synthesis(source):
         provenance=provenance,
         like=Volume.of(one, np.eye(4)),
         maps={"T1 (s)": one},
+        files=(source,),
     )
 
 
@@ -167,21 +170,85 @@ def test_a_long_name_leaves_room_for_the_mark(source, tmp_path):
     made.write(tmp_path / "t2.nii.gz")
 
 
-def test_a_stop_while_it_is_overwritten_leaves_no_old_sidecar_for_a_new_image(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("number", range(5))
+def test_a_stop_before_all_is_on_the_disk_leaves_what_was_there(source, tmp_path, monkeypatch, stop, number):
     path = tmp_path / "t2.nii.gz"
     synthesis(source).write(path)
+    before = contents(tmp_path)
+    plain, count = nib.Nifti1Image.to_filename, iter(range(9))
+
+    def stopped(self, file):
+        plain(self, file)
+        if next(count) == number:
+            raise stop
+
+    monkeypatch.setattr(nib.Nifti1Image, "to_filename", stopped)
+    with pytest.raises(KeyboardInterrupt if isinstance(stop, KeyboardInterrupt) else InputError):
+        replace(synthesis(source), array=np.ones(SHAPE, np.float32)).write(path)
+    assert contents(tmp_path) == before
     assert is_made(path, {"target": "T2w"}, "")
-    plain, count = Volume.write_array, iter(range(9))
 
-    def stopped(self, *arguments):
-        if next(count) == 2:
+
+@pytest.mark.parametrize("number", range(2 * len(PARTS)))
+def test_a_stop_while_it_is_overwritten_leaves_no_old_sidecar_for_a_new_image(source, tmp_path, monkeypatch, number):
+    path, new = tmp_path / "t2.nii.gz", np.ones(SHAPE, np.float32)
+    synthesis(source).write(path)
+    plain, count = os.replace, iter(range(999))
+
+    def stopped(here, there):
+        if "-new-" in str(here) and "-new-" not in str(there) and next(count) == number:
             raise KeyboardInterrupt
-        plain(self, *arguments)
+        plain(here, there)
 
-    monkeypatch.setattr(Volume, "write_array", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        synthesis(source).write(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            replace(synthesis(source), array=new).write(path)
     assert not is_made(path, {"target": "T2w"}, "")
+    assert not list(tmp_path.glob(".*"))
+    replace(synthesis(source), array=new).write(path)
+    assert is_made(path, {"target": "T2w"}, "")
+    np.testing.assert_array_equal(nib.load(path).get_fdata(), new)
+
+
+def test_parts_of_the_image_before_do_not_stay_with_the_next(source, tmp_path):
+    path = tmp_path / "t2.nii.gz"
+    synthesis(source).write(path)
+    scan = write_scan(tmp_path / "t2_sample-2.nii.gz").read_bytes()  # put in the place of a part
+    replace(synthesis(source), deviation=None, samples=(), maps={}).write(path)
+    left = {"t1.nii.gz", "t2.nii.gz", "t2.json", "t2_sample-2.nii.gz", "t2_sample-2.json"}
+    assert {file.name for file in tmp_path.iterdir()} == left
+    assert (tmp_path / "t2_sample-2.nii.gz").read_bytes() == scan
+
+
+# The mark in the header
+
+
+@pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["t2.nii", "t2.nii.gz"])
+def test_the_mark_outlives_a_program_that_writes_the_header_anew(source, tmp_path, name, image_class):
+    made, path = synthesis(source), tmp_path / name
+    header = image_class(made.array, np.eye(4)).header
+    replace(made, like=replace(made.like, header=header)).write(path)
+    image = nib.load(path)
+    notes = [json.loads(one.get_content().rstrip(b"\0")) for one in image.header.extensions]
+    assert [(note["synthetic"], note["mark"]) for note in notes] == [(True, "SYNTHETIC T2w by scansynth. Not a scan.")]
+    image.header["descrip"] = b"FSL 6.0"
+    image.header.extensions.insert(0, nib.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>" * 99))
+    nib.save(image_class(image.get_fdata() + 1, image.affine, image.header), path)
+    sidecar_of(path).unlink()
+    assert not nib.load(path).header["descrip"].item().startswith(b"SYNTHETIC")
+    made.write(path)  # known as ours, by the extension alone
+    assert np.all(nib.load(path).get_fdata() == 0.5)
+
+
+@pytest.mark.parametrize("text", [b"", b"SYNTHETIC T2w by scansynth", b'{"mark": "mine"}', b'["mark"]', b"\xff{"])
+def test_other_comments_are_not_ours(source, tmp_path, text):
+    image = nib.Nifti1Image(np.ones(SHAPE, np.float32), np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text))
+    nib.save(image, tmp_path / "t2.nii.gz")
+    assert_refused(tmp_path, tmp_path / "t2.nii.gz", "not marked synthetic")
 
 
 # Commands, and folders

@@ -1,6 +1,7 @@
 """One subject and whole folders through a trained run: grids, units, sidecars, and what is refused."""
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -127,7 +128,8 @@ def test_sidecar_says_what_was_made_of_what(runs, source, tmp_path):
     sidecar = json.loads((tmp_path / "t2.json").read_text())
     assert sidecar["synthetic"] is True
     assert sidecar["target"] == "T2w"
-    assert sidecar["sources"] == {"T1w": str(source)}
+    assert (sidecar["sources"], sidecar["run"]) == ({"T1w": source.name}, run.folder.name)
+    assert sidecar["sha256"] == hashlib.sha256((tmp_path / "t2.nii").read_bytes()).hexdigest()
     assert (sidecar["method"], sidecar["seed"], sidecar["sampling_steps"]) == ("syndiff", 3, 4)
     assert len(sidecar["weights"]["sha256"]) == 64
     assert sidecar["versions"]["scansynth"] == scansynth.__version__

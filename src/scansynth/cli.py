@@ -6,12 +6,13 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments, 128 and a signal's number: stop
 import errno
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
 import scansynth
+from scansynth.commands.bids_app import BidsApp
 from scansynth.commands.calibrate import Calibrate
 from scansynth.commands.console import LineHandler, err, out
 from scansynth.commands.evaluate import Compare, Conventions, Evaluate
@@ -56,8 +57,7 @@ WAYS_ON = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
     typed, arguments = arguments is None, list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LineHandler()])
-    logging.getLogger("scansynth").setLevel(logging.INFO)
+    _log()
     if arguments[:1] == ["--version"]:
         out.print(scansynth.__version__)
         return 0
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             err.print(f"error: no verb {arguments[0]!r}", markup=False)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     verb, rest = arguments[0], arguments[1:]
-    try:
+
+    def start() -> None:
         if verb == "train":
             command: Any = parse_train(rest)
         elif verb == "evaluate" and "--spread" in rest:
@@ -82,6 +83,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not typed and getattr(command, "devices", 1) > 1:
             raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
         command.start() if verb == "train" else command.run()
+
+    return _ended(start)
+
+
+def bids_app(arguments: Sequence[str] | None = None) -> int:
+    """Run `scansynth-bids`; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _log()
+    if arguments[:1] == ["--version"]:
+        out.print(scansynth.__version__)
+        return 0
+    return _ended(lambda: tyro.cli(BidsApp, args=arguments, prog="scansynth-bids").run())
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LineHandler()])
+    logging.getLogger("scansynth").setLevel(logging.INFO)
+
+
+def _ended(start: Callable[[], None]) -> int:
+    """Run a command; returns its exit code."""
+    try:
+        start()
     except ToldElsewhereError:
         return 1
     except InputError as error:

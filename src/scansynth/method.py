@@ -158,6 +158,11 @@ class Method(nn.Module, ABC):
         """Whether `mean` has an image: where nothing is drawn, or one call of the networks estimates it."""
         return not self.stochastic
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether translations bring maps that the features stand for (`Made.maps`)."""
+        return False
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
         """A fresh optimiser for each player."""

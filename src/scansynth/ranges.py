@@ -58,7 +58,13 @@ def check_ranges(settings: Any, *, flags: bool = False) -> None:
     """
     for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
         if hasattr(settings, name):
-            _check(kind, getattr(settings, name), f"--{name.replace('_', '-')}" if flags else name)
+            _check(kind, getattr(settings, name), _flag(kind, name) if flags else name)
+
+
+def _flag(kind: Any, name: str) -> str:
+    """A field's flag, which may have another name (tyro's `arg(name=…)`)."""
+    named = [note.name for note in typing.get_args(kind) if isinstance(getattr(note, "name", None), str)]
+    return f"--{(named or [name])[0].replace('_', '-')}"
 
 
 def _check(kind: Any, value: Any, where: str) -> None:

@@ -49,6 +49,12 @@ class Translate:
     tissue: Path | None = None
     """For one subject: your label image of its tissues (1 grey matter, 2 white matter, 3 CSF, 7 tumour) on the grid of
     the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
+    dicom: Path | None = None
+    """For one subject: also write the image as a DICOM series into this new folder, its deviation and intervals as
+    Parametric Maps. Needs scansynth[dicom]."""
+    dicom_source: Path | None = None
+    """With --dicom: folder of the DICOM series that the first source was converted from. The new series joins its study
+    and frame of reference; without it, it is of a new study of nobody."""
     weights: Which = "auto"
     """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
     validate, else the last."""
@@ -95,11 +101,18 @@ class Translate:
         """One subject's files."""
         if self.missing or self.devices > 1 or self.nodes > 1:
             raise InputError("--missing, --devices and --nodes go with a folder (-i)")
+        if self.dicom_source and not self.dicom:
+            raise InputError("--dicom-source goes with --dicom FOLDER")
         from scansynth.synthesis.image import check_replaceable
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
+        if self.dicom:
+            from scansynth.synthesis.writers.dicom import check_dicom
+
+            check_dicom(self.dicom, self.dicom_source)
         run = scansynth.load(self.run_folder, self.device, weights=self.weights)
+        run.check_sampling(self.sampling)
         with bars() as move:
             synthesis = run.translate(
                 dict(sources),
@@ -109,8 +122,14 @@ class Translate:
                 tissue=self.tissue,
                 accept=self.accept,
             )
-        for path in synthesis.write(self.output):
+        if self.dicom:  # first: it may refuse
+            from scansynth.synthesis.writers.dicom import write_dicom
+
+            write_dicom(synthesis, self.dicom, source=self.dicom_source)
+        for path in synthesis.write(self.output, overwrite=self.overwrite):
             out.print(f"{path}", markup=False)
+        if self.dicom:
+            out.print(f"{self.dicom}", markup=False)
         out.print("Synthetic, for research: not a scan.")
         out.print(after_translating(self.run_folder), markup=False)
 
@@ -118,6 +137,8 @@ class Translate:
         """A cohort."""
         if self.tissue:
             raise InputError("--tissue goes with one subject's files; in a folder each subject's own is found")
+        if self.dicom or self.dicom_source:
+            raise InputError("--dicom and --dicom-source go with one subject's files")
         from scansynth.data.layouts import find_subjects
         from scansynth.devices import start_processes
         from scansynth.synthesis.folder import translate_cohort

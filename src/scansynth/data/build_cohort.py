@@ -26,6 +26,7 @@ from scansynth.data.census_rules import check_accepted
 from scansynth.data.cohort import FORMAT, Cohort, ScanRecord, StoredPreparation
 from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
 from scansynth.data.intensity import NORMALISATIONS, Scaling
+from scansynth.data.kept_values import known_values, place_in
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
 from scansynth.data.readers import reading
@@ -109,6 +110,7 @@ def build_cohort(
             subject,
             wanted,
             folder,
+            root=listing.root,
             settings=settings,
             acquisitions=table,
             read=census.volumes,
@@ -168,13 +170,14 @@ class _SubjectWriter:
         scans: Mapping[str, Path],
         folder: Path,
         *,
+        root: Path,
         settings: Preparation,
         acquisitions: Table,
         read: dict[tuple[str, str], Volume],
         tested: bool,
     ):
         self.subject, self.scans, self.settings, self.acquisitions = subject, scans, settings, acquisitions
-        self.tested = tested
+        self.tested, self.root = tested, root
         self.read = {contrast: read.pop((subject.name, contrast), None) for contrast in scans}
         self.folder = folder / "scans" / subject.name
         self.sums = Sums(self.folder)
@@ -249,14 +252,19 @@ class _SubjectWriter:
         self.sums.write(stored, f"{contrast}.b2nd")
         self.records[contrast] = {
             "key": self.key,
-            "source": str(self.scans[contrast]),
+            "source": place_in(self.scans[contrast], self.root),
             "shape": list(grid.shape),
             "affine": grid.affine.tolist(),
             "own": asdict(own),
             "background": volume.background(contrast),
             "range": [float(n.min()), float(n.max())],
             "foreground": [round(float(value), 5) for value in share],
-            "acquisition": fields_of(self.acquisitions, self.subject.name, contrast, self.acquired[contrast]),
+            "acquisition": fields_of(
+                self.acquisitions,
+                self.subject.name,
+                contrast,
+                known_values(self.acquired[contrast], f"{self.subject.name} {contrast}"),
+            ),
             "masks": self.masks,
             "registered": all(same_grid(volume.space, other.space) for other in self.volumes.values()),
             **({"extent": asdict(self.extents[contrast])} if contrast in self.extents else {}),

@@ -4,16 +4,18 @@
 what cannot be right.
 """
 
+import hashlib
 import json
 import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from scansynth.data.kept_values import place_in
 from scansynth.data.layouts import Listing, Subject
 from scansynth.data.readers import reading
 from scansynth.data.scan_facts import VERSION, ScanFacts, facts_of
@@ -87,9 +89,10 @@ def take(
         for contrast, (facts, volume, key, why) in found.items():
             label = f"{subject.name} {contrast}"
             if facts is None:
-                unreadable.append((subject.name, contrast, why))
+                file = str(subject.scans[contrast])
+                unreadable.append((subject.name, contrast, why.replace(file, place_in(file, listing.root))))
             else:
-                scans.append(facts)
+                scans.append(replace(facts, path=place_in(facts.path, listing.root)))
                 keys[label] = key
             if volume is not None and (room := room - volume.array.nbytes) > 0:
                 volumes[subject.name, contrast] = volume
@@ -203,8 +206,13 @@ def _file_key(path: Path) -> list[Any]:
     try:
         status = path.stat()
     except OSError:
-        return [str(path)]
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+        return [_hash(path)]
+    return [_hash(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _hash(path: Path) -> str:
+    """What tells paths apart and names no folder."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _read(known: Path) -> dict[str, Any]:

@@ -222,7 +222,7 @@ class Cohort:
         return dict(self._scan(subject, contrast)["acquisition"])
 
     def source(self, subject: str, contrast: str) -> Path:
-        """The file that a scan was prepared from."""
+        """The file that a scan was prepared from, by its place in the data; older cohorts kept the whole path."""
         return Path(self._scan(subject, contrast)["source"])
 
     def read(

@@ -18,7 +18,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import apply_orientation, ornt_transform
 
 from scansynth.data.foreground import find_background, foreground_threshold
-from scansynth.data.nifti_header import Image, Image2, new_header
+from scansynth.data.nifti_header import Image, Image2, comment, geometry_of, new_header
 from scansynth.errors import InputError
 
 IN_MEMORY = "in memory"
@@ -113,17 +113,18 @@ class Volume:
             self._found[kind] = empty, foreground_threshold(self.array, contrast, empty)
         return self._found[kind]
 
-    def write_array(self, path: str | Path, array: np.ndarray, description: str) -> None:
+    def write_array(self, path: str | Path, array: np.ndarray, description: str, *, note: str = "") -> None:
         """Write an array of this volume's grid as float32, in the file's own orientation and with its affine.
 
-        Forms, codes and units of the header stay bit by bit. What describes the source's intensities or acquisition
-        (display window, intent, header extensions) is not handed on. The file appears whole or not at all; its
-        folder is made where it is missing, an existing file is replaced.
+        Forms, codes and units of the header stay bit by bit; nothing else of the source's header is handed on
+        (`nifti_header.geometry_of`). The file appears whole or not at all; its folder is made where it is missing, an
+        existing file is replaced.
 
         Args:
             path: the new file, `.nii` or `.nii.gz`.
             array: (X, Y, Z), RAS+, finite.
             description: goes into the header's `descrip`, cut to the 79 bytes that fit.
+            note: text for a header extension, which other programs keep where they rewrite `descrip`; none if empty.
 
         Raises:
             InputError: if the name is not a NIfTI name or the file cannot be written.
@@ -135,12 +136,10 @@ class Volume:
         assert array.shape == self.array.shape, f"array {array.shape} is not on the grid {self.array.shape}"
         assert np.isfinite(array).all(), "array holds NaN or infinite voxels"
 
-        header = self.header.copy()
-        header.extensions.clear()
+        header = geometry_of(self.header)
         header.set_data_dtype(np.float32)
-        header.set_intent("none")
-        header["cal_min"] = header["cal_max"] = 0
-        header["aux_file"] = b""
+        if note:
+            header.extensions.append(comment(note))
         header["descrip"] = description.encode()[:79].decode(errors="ignore").encode()  # never half a character
         native = apply_orientation(array, ornt_transform(_RAS, self.native_orientation))
         image_class = Image2 if isinstance(header, Nifti2Header) else Image

@@ -325,6 +325,11 @@ class MrDiff(AnyToAny):
         """By x̂_0."""
         return True
 
+    @property
+    def has_maps(self) -> bool:
+        """Where the decoder is physics: its features are T1, T2 and S0."""
+        return self.config.decoder == "physics"
+
     def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """x̂_0 at t = T."""
         return self.translate(batch, target, windows, noise, path=self.path[:1])
@@ -346,7 +351,7 @@ class MrDiff(AnyToAny):
         x_T = noise.normal("x_T", (1, *images.shape[2:]))
         sampler = SAMPLERS[self.config.sampler]
         image = sampler(self.schedule, denoise, x_T.to(images), path or self.path, noise).clamp(-1, 1)
-        if self.config.decoder != "physics":
+        if not self.has_maps:
             return Made(image)
         return Made(image, maps=lambda windows: self.hypothetical_maps(image, bands, planes, windows, noise))
 

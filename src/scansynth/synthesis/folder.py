@@ -5,9 +5,12 @@ out, each makes its part without a word to the others, and at the end the first 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from scansynth.data.census_rules import NOT_TAKEN
 from scansynth.data.layouts import Listing
@@ -16,16 +19,21 @@ from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
 from scansynth.errors import InputError
 from scansynth.progress import Parts, Report
-from scansynth.synthesis.contrast_table import NAME, Entry, Image, list_contrasts, write_table
+from scansynth.synthesis.contrast_table import NAME, Entry, Image, Named, list_contrasts, write_table
+from scansynth.synthesis.image import Synthesis
+from scansynth.synthesis.locking import LOCK, locked
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.synthesis.what_to_make import Wanted, find_work, sources_of
-from scansynth.synthesis.writers.bids import output_path
+from scansynth.synthesis.writers import WriteError, writing
+from scansynth.synthesis.writers.bids import describe, output_path, place_of, sidecar_fields
 
 log = logging.getLogger(__name__)
 
 USUAL_SIDE = 128
 """Voxels along an axis that is kept as acquired, for the count of network calls before a scan is opened."""
+TURN = 600.0
+"""Seconds that a command waits for its turn where others write the same table."""
 
 
 def translate_cohort(
@@ -40,6 +48,7 @@ def translate_cohort(
     report: Report | None = None,
     processes: Processes | None = None,
     accept: Sequence[str] = (),
+    lock: str = LOCK,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -59,13 +68,15 @@ def translate_cohort(
             whose depth is not known yet count as much as the others.
         processes: that share the images; by default there is only this one.
         accept: as in `Run.translate`; `not-taken` lets `missing` make what a file that was not taken may be.
+        lock: name of the lock in the folder. Commands that have each their own subjects may work side by side with
+            names of their own, and take turns where they write for all.
 
     Returns:
         What is listed in `contrasts.tsv`.
 
     Raises:
-        InputError: if nothing can be made or something is in the way, before anything is; or (after all else is done)
-            if some subjects failed.
+        InputError: if nothing can be made or something is in the way, before anything is; if another command writes
+            into the folder, or it cannot be written; or (after all else is done) if some subjects failed.
     """
     processes = processes or Processes(run.device)
     run.check_sampling(sampling)
@@ -76,38 +87,37 @@ def translate_cohort(
         accept=tuple(accept),
         sampling=sampling,
     )
-    work = processes.from_first(lambda: find_work(run, listing, out, wanted))
-    made: dict[Image, Path] = {}
-    failures: dict[Image, str] = {}
-    own = work.left[processes.rank :: processes.count]
     shape = [side or USUAL_SIDE for side in run.record.settings.size]
     calls = sampling.samples * run.calls(shape, sampling.at_once, realism=run.realism_of(sampling))
-    parts = Parts(report, calls * len(own))
-    for subject, name in own:
-        path = output_path(out, listing.layout, subject.name, name)
-        with parts.part(calls, f"{subject.name} {name}") as told:
-            try:
-                synthesis = run.translate(
-                    sources_of(run, subject, name),
-                    name,
-                    sampling=sampling,
-                    subject=subject.name,
-                    report=told,
-                    tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
-                    accept=wanted.accept,
-                )
-                if missing and listing.may_be(subject.name, name):
-                    accepted = [*synthesis.provenance.get("accepted", ()), NOT_TAKEN]
-                    synthesis = replace(synthesis, provenance={**synthesis.provenance, "accepted": accepted})
-                synthesis.write(path)
-                made[subject.name, name] = path
-            except InputError as error:
-                log.warning("%s %s: %s", subject.name, name, error)
-                failures[subject.name, name] = str(error)
-    shares = [(work.there, work.failures), *processes.gather((made, failures))]
-    made = {image: path for share, _ in shares for image, path in share.items()}
-    failures = {image: why for _, share in shares for image, why in share.items()}
-    entries = processes.from_first(lambda: _listed(run, listing, out, made, failures))
+    work = processes.from_first(lambda: find_work(run, listing, out, wanted))
+    with locked(out, processes, lock) as waited:
+        if waited:
+            work = processes.from_first(lambda: find_work(run, listing, out, wanted))
+        link = processes.from_first(lambda: _described(run, listing, out, lock))
+        made: dict[Image, Path] = {}
+        failures: dict[Image, str] = {}
+        full: list[str] = []
+        own = work.left[processes.rank :: processes.count]
+        parts = Parts(report, calls * len(own))
+        for subject, name in own:
+            path = output_path(out, listing.layout, subject.name, name)
+            with parts.part(calls, f"{subject.name} {name}") as told:
+                try:
+                    synthesis = _translated(run, listing, subject, name, link=link, wanted=wanted, report=told)
+                    synthesis.write(path)
+                    made[subject.name, name] = path
+                except WriteError as error:  # nor can the next one be
+                    full.append(str(error))
+                    break
+                except InputError as error:
+                    log.warning("%s %s: %s", subject.name, name, error)
+                    failures[subject.name, name] = str(error)
+        shares = [(work.there, work.failures, []), *processes.gather((made, failures, full))]
+        if full := [why for *_, share in shares for why in share]:
+            raise processes.error(full[0])
+        made = {image: path for share, _, _ in shares for image, path in share.items()}
+        failures = {image: why for _, share, _ in shares for image, why in share.items()}
+        entries = processes.from_first(lambda: _listed(run, listing, out, made, failures, link=link, lock=lock))
     if failures:
         (subject, name), first = next(iter(failures.items()))
         raise processes.error(
@@ -117,8 +127,52 @@ def translate_cohort(
     return entries
 
 
+def _translated(
+    run: Run, listing: Listing, subject: Subject, name: str, *, link: str | None, wanted: Wanted, report: Report | None
+) -> Synthesis:
+    """One image of a folder, whose sidecar names its sources by their places in the data."""
+    sources = sources_of(run, subject, name)
+    synthesis = run.translate(
+        dict(sources),
+        name,
+        sampling=wanted.sampling,
+        subject=subject.name,
+        report=report,
+        tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
+        accept=wanted.accept,
+    )
+    told = {**synthesis.provenance, "sources": {key: place_of(file, listing.root) for key, file in sources.items()}}
+    if link:
+        told |= sidecar_fields(told, sources, listing.root, link)
+    if wanted.missing and listing.may_be(subject.name, name):
+        told["accepted"] = [*told.get("accepted", ()), NOT_TAKEN]
+    return replace(synthesis, provenance=told)
+
+
+@contextmanager
+def _for_all(out: Path, lock: str) -> Iterator[None]:
+    """What several commands with locks of their own write one after the other."""
+    with nullcontext() if lock == LOCK else locked(out, Processes(torch.device("cpu")), patience=TURN), writing(out):
+        yield
+
+
+def _described(run: Run, listing: Listing, out: Path, lock: str) -> str | None:
+    """Describe the folder, where BIDS wants it; what it calls the data."""
+    if listing.layout != "BIDS":
+        return None
+    with _for_all(out, lock):
+        return describe(out, listing.root, run.method.targets)
+
+
 def _listed(
-    run: Run, listing: Listing, out: Path, made: Mapping[Image, Path], failures: Mapping[Image, str]
+    run: Run,
+    listing: Listing,
+    out: Path,
+    made: Mapping[Image, Path],
+    failures: Mapping[Image, str],
+    *,
+    link: str | None,
+    lock: str,
 ) -> list[Entry]:
     """Write `contrasts.tsv`; returns its rows."""
     absent = {
@@ -126,8 +180,10 @@ def _listed(
         for subject in listing.subjects
         for name in run.config.contrasts
     }
-    entries = list_contrasts(listing, out, made.values(), failures, absent)
-    write_table(entries, out / NAME)
+    named = Named(listing, link, (run.folder,))
+    with _for_all(out, lock):
+        entries = list_contrasts(named, out, made.values(), failures, absent)
+        write_table(entries, out / NAME)
     return entries
 
 

@@ -24,7 +24,9 @@ from scansynth.errors import InputError
 from scansynth.method import Generator
 from scansynth.noise import Noise
 from scansynth.progress import Event, Report, one_of
+from scansynth.ranges import Count, check_range
 from scansynth.synthesis.image import NOTICE, Synthesis, check_replaceable, is_made
+from scansynth.synthesis.locking import locked
 from scansynth.synthesis.run import Run
 
 UNIT = "prepared intensity, 0 to 1"
@@ -74,7 +76,7 @@ def generate(
         "unit": UNIT,
         "sources": {},
         "method": run.config.method,
-        "run": str(run.folder),
+        "run": run.name,
         "cohort": run.record.fingerprint,
         "number": number,
         "weights_chosen": run.chosen,
@@ -158,19 +160,26 @@ def generate_set(
 
     Raises:
         InputError: if the run does not generate, or the folder has volumes that were drawn in another way, or files of
-            their names that are not marked synthetic.
+            their names that are not marked synthetic, or it is another command's at the moment or cannot be written.
     """
     if number < 1:
         raise InputError(f"-n {number}: make at least one volume")
+    check_range(Count, at_once, "windows")
     processes = processes or Processes(run.device)
     paths = [volume_path(out, run.config.contrasts[0], one) for one in range(1, number + 1)]
-    left = processes.from_first(lambda: _left(run, paths, drawn(run, seed, plan, labels or {}), overwrite=overwrite))
-    own = left[processes.rank :: processes.count]
-    with processes.agreeing():  # nobody says that the set is whole before it is
-        for done, one in enumerate(own):
-            told = one_of(report, done, len(own))
-            made = generate(run, one, seed=seed, plan=plan, report=told, at_once=at_once, labels=labels)
-            made.write(paths[one - 1])
+    wanted = drawn(run, seed, plan, labels or {})
+    left = processes.from_first(lambda: _left(run, paths, wanted, overwrite=overwrite))
+    if not left:
+        return paths
+    with locked(out, processes) as waited:
+        if waited:
+            left = processes.from_first(lambda: _left(run, paths, wanted, overwrite=overwrite))
+        own = left[processes.rank :: processes.count]
+        with processes.agreeing():  # nobody says that the set is whole before it is
+            for done, one in enumerate(own):
+                told = one_of(report, done, len(own))
+                made = generate(run, one, seed=seed, plan=plan, report=told, at_once=at_once, labels=labels)
+                made.write(paths[one - 1])
     return paths
 
 

@@ -1,14 +1,15 @@
 """Synthetic images as files: each says what it is, and that it is no scan; none ever takes the place of a scan.
 
 A translation is an image (`t2.nii.gz`) and its parts: `_std`, `_sample-N`, `_interval-90` and `_T1map` files. Each has
-its mark in the NIfTI header (`descrip`) and a JSON sidecar (`t2.json`, with `"synthetic": true`). Only what is so
-marked is ever replaced.
+its mark in the NIfTI header (`descrip` and an extension) and a JSON sidecar (`t2.json`, with `"synthetic": true`, size
+and SHA-256 of the image). Only what is so marked is ever replaced.
 """
 
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy as np
 
 from scansynth.data.readers import READERS
 from scansynth.data.subject import sidecar_of, stem_of
-from scansynth.data.volume import IN_MEMORY, Volume
+from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.synthesis.writers import Part, nifti
+from scansynth.synthesis.writers import Part, nifti, writing
 from scansynth.users_files import read_json
 
 NOTICE = "Synthetic image, made by a generative model. For research. Not a scan, not for diagnosis."
@@ -47,39 +48,49 @@ class Synthesis:
     intervals: Mapping[float, np.ndarray] = field(default_factory=dict)
     """Half the width of the interval of each nominal coverage around the image, (X, Y, Z) float32 in its unit, 0
     outside the head; where asked for."""
+    files: tuple[Path, ...] = ()
+    """The files that it was made of; what was in memory only is none."""
 
-    def write(self, path: str | Path) -> list[Path]:
+    def write(self, path: str | Path, *, overwrite: bool = True) -> list[Path]:
         """Write the image and its JSON sidecar; with several samples also `_std` and `_sample-N` files.
 
         Hypothetical maps become `_T1map`, `_T2map`, … files. What stands there is replaced where it is marked
-        synthetic, and only there. A sidecar states its image's size in bytes, that of the image itself also the names
-        of its parts, so that `is_made` sees whether all are whole.
+        synthetic, and only there; parts that the image before had and this one has not are removed. A sidecar states
+        its image's size in bytes and SHA-256, that of the image itself also the names of its parts, so that `is_made`
+        sees whether all are whole.
 
         Args:
             path: `.nii` or `.nii.gz`.
+            overwrite: whether what is marked synthetic may be replaced.
 
         Returns:
             The files written, sidecars included. Images first, so that a sidecar says that its image is whole; the
             image itself comes after its parts.
 
         Raises:
-            InputError: if the path is of another kind or cannot be written, or if one of the files would take the place
-                of a source or of a file that is not marked synthetic; nothing is written then.
+            InputError: if the path is of another kind or cannot be written (`WriteError`), or if one of the files would
+                take the place of a source or of a file that is not marked synthetic; nothing is written then.
         """
         path = Path(path)
-        parts = {nifti.with_suffix(path, suffix): part for suffix, part in self._parts().items()}
-        check_replaceable(parts, self.sources)
-        return nifti.write(parts, self.like, provenance=self.provenance)
+        parts = {nifti.part_path(path, kind): part for kind, part in self._parts().items()}
+        check_replaceable(parts, self.sources, overwrite=overwrite)
+        before = _parts_named(path)
+        written = nifti.write(parts, self.like, provenance=self.provenance)
+        kept = set(map(_identity, self.sources))
+        with writing(path):
+            for part in before:
+                if part not in parts and _identity(part) not in kept and _is_ours(part, part):
+                    part.unlink()
+                    sidecar_of(part).unlink(missing_ok=True)
+        return written
 
     @property
     def sources(self) -> list[Path]:
-        """The files that it was made of; what was in memory only is none."""
-        like = [self.like.path] if self.like.path else []
-        names = self.provenance.get("sources", {}).values()
-        return [*(Path(name) for name in names if not name.startswith(IN_MEMORY)), *like]
+        """Its files, and that of its grid."""
+        return [*self.files, *([self.like.path] if self.like.path else [])]
 
     def _parts(self) -> dict[str, Part]:
-        """Suffix → file, the image itself last."""
+        """Kind of part (`nifti.part_path`) → file, the image itself last."""
         parts = {}
         for name, array in self.maps.items():
             what, _, unit = name.partition(" ")
@@ -88,15 +99,15 @@ class Synthesis:
                 "notice": HYPOTHETICAL, "image": f"hypothetical map of {what}", "hypothetical": True,
                 "unit": unit.strip("()"),
             }  # fmt: skip
-            parts[f"_{what}map"] = Part(array, mark, content)
+            parts[f"{what}map"] = Part(array, mark, content)
         mark = f"SYNTHETIC {self.provenance['target'][:_NAME]} by scansynth. Not a scan."
         for level, width in self.intervals.items():
             image = f"half the width of the {100 * level:g} % interval"
-            parts[f"_interval-{100 * level:g}"] = Part(width, mark, {"image": image, "nominal_coverage": level})
+            parts[f"interval-{100 * level:g}"] = Part(width, mark, {"image": image, "nominal_coverage": level})
         for number, sample in reversed(list(enumerate(self.samples, 1))):
-            parts[f"_sample-{number}"] = Part(sample, mark, {"image": "sample"})
+            parts[f"sample-{number}"] = Part(sample, mark, {"image": "sample"})
         if self.deviation is not None:
-            parts["_std"] = Part(self.deviation, mark, {"image": "standard deviation"})
+            parts["std"] = Part(self.deviation, mark, {"image": "standard deviation"})
         realism = 0 if self.provenance.get("mean") else self.provenance.get("realism")
         single = "sample" if realism is None else "mean given the sources, by one call"
         if realism:
@@ -109,9 +120,9 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
     """Check that images can be written without the loss of anything acquired: before they are made, and before writing.
 
     A file that stands in an image's or its sidecar's place must be marked synthetic itself: the image in its NIfTI
-    header, the sidecar by its `"synthetic": true`. One of the two that is emptied or cut down to less than a header
-    goes by the other's mark. A scan of the same name but for the ending would get the sidecar for its own, so it must
-    be marked too.
+    header, by either of the two marks, the sidecar by its `"synthetic": true`. One of the two that is emptied or cut
+    down to less than a header goes by the other's mark. A scan of the same name but for the ending would get the
+    sidecar for its own, so it must be marked too.
 
     Args:
         images: that will be written, each with its sidecar.
@@ -165,13 +176,30 @@ def content_of(sidecar: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def is_whole(image: Path) -> bool:
-    """Whether an image is there with its sidecar, of the size in bytes that this states.
+def is_whole(image: Path, *, hashed: bool = True) -> bool:
+    """Whether an image is there with its sidecar, with the size and, if it is `hashed`, the SHA-256 that this states.
 
-    Sidecars of older versions state none: their image must not be empty.
+    Sidecars of older versions state no hash, the oldest no size either: their image must not be empty.
     """
     content, size = content_of(sidecar_of(image)), _size(image)
-    return bool(content) and size > 0 and size == content.get("bytes", size)
+    if not content or not size or size != content.get("bytes", size):
+        return False
+    return not hashed or "sha256" not in content or _digest(image, size, image.stat().st_mtime_ns) == content["sha256"]
+
+
+@cache
+def _digest(image: Path, size: int, changed: int) -> str | None:
+    """SHA-256 of a file, read once while its size and time stay the same; None where it cannot be read."""
+    try:
+        return nifti.digest_of(image)
+    except OSError:
+        return None
+
+
+def _parts_named(path: Path) -> set[Path]:
+    """The parts that an image's sidecar names."""
+    names = content_of(sidecar_of(path)).get("parts")
+    return {path.with_name(name) for name in names or () if isinstance(name, str) and Path(name).name == name}
 
 
 def is_made(path: Path, wanted: Mapping[str, Any], what: str, *, images: Iterable[Path] = ()) -> bool:
@@ -189,7 +217,7 @@ def is_made(path: Path, wanted: Mapping[str, Any], what: str, *, images: Iterabl
     found = content_of(sidecar_of(path))
     if not found:  # the sidecar comes last: without it the image may be half done
         return False
-    parts = {path, *(path.with_name(name) for name in found.get("parts", ()))}
+    parts = {path, *_parts_named(path)}
     if any(found.get(key) != value for key, value in wanted.items()):
         if any(map(_size, parts)):
             raise InputError(f"{path} is there {what}: choose another -o, or --overwrite")
@@ -204,9 +232,14 @@ def _is_ours(file: Path, image: Path) -> bool:
         return False
     in_sidecar = content_of(sidecar).get("synthetic") is True
     if file == sidecar:
-        return in_sidecar or (not _size(file) and _MARK.match(nifti.description_of(image) or b"") is not None)
-    description = nifti.description_of(file)
-    return in_sidecar if description is None else _MARK.match(description) is not None
+        return in_sidecar or (not _size(file) and _is_marked(nifti.marks_of(image)))
+    marks = nifti.marks_of(file)
+    return in_sidecar if marks is None else _is_marked(marks)
+
+
+def _is_marked(marks: Iterable[bytes] | None) -> bool:
+    """Whether one of the texts of a header says that the image is synthetic."""
+    return any(map(_MARK.match, marks or ()))
 
 
 def _check_folder(folder: Path) -> None:

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.metrics.conformal import Intervals
+from scansynth.records import read_json
 
 if TYPE_CHECKING:
     from scansynth.synthesis.run import Run
@@ -38,8 +39,10 @@ def write_intervals(run: "Run", found: Mapping[str, Intervals], *, samples: int,
         cohort: fingerprint of where the validation subjects are.
     """
     path = run.folder / FILE
-    kept = _read(path) if path.is_file() else {}
-    ways = kept["ways"] if kept.get("weights") == run.weights["sha256"] else {}
+    kept = _read(path) if path.is_file() else None
+    ways: dict[str, Any] = {}
+    if kept and kept["weights"] == run.weights["sha256"]:
+        ways |= kept["ways"]
     ways[key_of(run, samples=samples, mean=mean)] = {name: asdict(one) for name, one in found.items()}
     content = {"weights": run.weights["sha256"], "cohort": cohort, "ways": ways}
     write_text(path, json.dumps(content, indent=1) + "\n")
@@ -75,10 +78,22 @@ def read_intervals(run: "Run", *, samples: int, mean: bool) -> dict[str, Interva
     }
 
 
-def _read(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        assert {"weights", "ways"} <= content.keys()
-    except (OSError, ValueError, AssertionError, AttributeError) as error:
-        raise InputError(f"{path}: not readable as intervals; delete it and calibrate again") from error
-    return content
+class _Way(TypedDict):
+    """Intervals of one target by one way of drawing."""
+
+    levels: list[float]
+    limits: list[float]
+    factors: dict[str, list[float]]
+    subjects: int
+    sources: list[str]
+
+
+class _Kept(TypedDict):
+    """What the file says."""
+
+    weights: str
+    ways: dict[str, dict[str, _Way]]
+
+
+def _read(path: Path) -> _Kept:
+    return read_json(path, _Kept, "delete it and calibrate again")

@@ -22,7 +22,7 @@ import torch
 
 import scansynth
 from scansynth.config import RunConfig, read_yaml
-from scansynth.data.census_checks import Others
+from scansynth.data.census_checks import Others, has_skull
 from scansynth.data.census_rules import check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
@@ -153,6 +153,11 @@ class Run:
             precision=precision,
         )
 
+    @property
+    def name(self) -> str:
+        """What provenance calls it, with the hash of its weights: its folder's own name."""
+        return self.folder.absolute().name
+
     def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:
         """The contrast to make: the one named, or the only one that is not given.
 
@@ -220,7 +225,7 @@ class Run:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: as_volume(source, name) for name, source in named.items()}
         grid = grid_for(volumes, self.record.settings)
-        accepted = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
+        accepted, skull = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
         available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
         undo = Undo(grid)
@@ -263,7 +268,7 @@ class Run:
             found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
             if sampling.samples > 1 and sampling.keeps_samples:
                 kept.append(made)
-        provenance = self.provenance(target, volumes, sampling, subject=subject)
+        provenance = {**self.provenance(target, volumes, sampling, subject=subject), "SkullStripped": not skull}
         widths = {}
         if intervals:
             provenance["intervals_of"] = f"{intervals.subjects} validation subjects"
@@ -275,7 +280,7 @@ class Run:
         if accepted:
             provenance["accepted"] = list(accepted)
         if self.method.needs.tissue:
-            provenance["tissue"] = str(tissue) if tissue else "segmented from each source"
+            provenance["tissue"] = Path(tissue).name if tissue else "segmented from each source"
         return Synthesis(
             array=moments.mean(),
             deviation=moments.deviation(),
@@ -284,6 +289,7 @@ class Run:
             like=like,
             maps=found,
             intervals=widths,
+            files=tuple(Path(one) for one in (*(volume.path for volume in volumes.values()), tissue) if one),
         )
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -304,6 +310,8 @@ class Run:
             self.intervals(sampling)
         if sampling.mean and sampling.maps:
             raise InputError("maps are those of a draw: leave out --mean, or --maps")
+        if sampling.maps and not self.method.has_maps:
+            raise InputError(f"{self.folder}: a run of {method} with these settings has no maps")
 
     def intervals(self, sampling: Sampling) -> dict[str, Intervals]:
         """Intervals of this way of drawing, by target.
@@ -315,7 +323,7 @@ class Run:
 
     def guard(
         self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
-    ) -> tuple[str, ...]:
+    ) -> tuple[tuple[str, ...], bool]:
         """Hold the sources of a translation against the rules of the census, and against the training's census.
 
         Args:
@@ -325,7 +333,7 @@ class Run:
             tissue: whether tissue is segmented in them.
 
         Returns:
-            The accepted rules that are broken.
+            The accepted rules that are broken, and whether the sources show more than a brain.
 
         Raises:
             InputError: if a source cannot be right, or the run does not know the like of it.
@@ -350,7 +358,8 @@ class Run:
         refuse(findings, accept)
         for one in findings:
             log.warning("%s: %s [%s]", volumes[one.contrast].name, one.text, one.rule.name)
-        return tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
+        broken = tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
+        return broken, any(map(has_skull, facts))
 
     def segmented(
         self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, *, labels: np.ndarray | None = None
@@ -398,7 +407,7 @@ class Run:
             at_once: slices or patches that go through the networks at once.
             report: told of the network calls that are done.
             tissue: of a method that wants it, densities by each source, (1, K, 4, X, Y, Z).
-            maps: also the maps that the method's features stand for.
+            maps: also the maps that the features of a method which `has_maps` stand for.
             realism: from 0, the target's mean given the sources, to 1, a draw (`synthesis/realism.py`); below 1 of a
                 method that gives the mean.
 
@@ -406,7 +415,7 @@ class Run:
             The target. Slices in which no source shows anything are background.
 
         Raises:
-            InputError: if the networks give NaN, or maps are asked for and the method has none.
+            InputError: if the networks give NaN.
         """
         whole = torch.zeros(images.shape[2:])
         part = self.shown(images, available, target, tissue=tissue)
@@ -429,8 +438,7 @@ class Run:
 
         found = {}
         if maps:
-            if made.maps is None:
-                raise InputError(f"{self.folder}: a run of {self.config.method} with these settings has no maps")
+            assert made.maps is not None, f"{self.config.method} says that it has maps"
             found = made.maps(self.windows(shape, at_once))
         image = placed(from_network(made.image).clamp(0, 1))
         return Sample(image, made.observed, {name: placed(one) for name, one in found.items()})
@@ -482,12 +490,13 @@ class Run:
             "target": target,
             "unit": self.record.statistics[target].unit,
             "subject": subject,
-            "sources": {name: volume.name for name, volume in sources.items()},
+            # Names of files alone: folders may be named by patients or people who work with them.
+            "sources": {name: volume.path.name if volume.path else volume.name for name, volume in sources.items()},
             "acceleration": {  # of what went in and what came out, along each in-plane axis
                 name: [fold, fold] for name, fold in self.config.data.acceleration if name in (*sources, target)
             },
             "method": self.config.method,
-            "run": str(self.folder),
+            "run": self.name,
             "weights": dict(self.weights),
             "weights_chosen": self.chosen,
             **sampling.told,

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from scansynth.errors import InputError
-from scansynth.ranges import Count, Seed, Share
+from scansynth.ranges import Count, Seed, Share, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,7 @@ class Sampling:
     """Seed of the noise."""
 
     def __post_init__(self):
-        if self.samples < 1:
-            raise InputError(f"samples {self.samples}: draw at least one")
+        check_ranges(self)
 
     @property
     def told(self) -> dict[str, Any]:

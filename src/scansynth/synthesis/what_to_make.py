@@ -59,7 +59,7 @@ class Work:
 
 
 def find_work(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Work:
-    """Find out what is to be made, check that it may be, and make the folder for it.
+    """Find out what is to be made, and check that it may be; nothing is written.
 
     Raises:
         InputError: if nothing can be made, if something stands in its way that is not marked synthetic, if what is
@@ -94,9 +94,6 @@ def find_work(run: Run, listing: Listing, out: Path, wanted: Wanted) -> Work:
             log.warning("%s %s: %s", subject.name, name, error)
             found.failures[subject.name, name] = str(error)
     _check(listing, out, wanted, [(subject.name, name) for subject, name in found.left])
-    out.mkdir(parents=True, exist_ok=True)
-    if listing.layout == "BIDS":
-        bids.describe(out)
     return found
 
 

@@ -1,24 +1,32 @@
-"""Synthetic images as NIfTI files: each with its mark in the header's `descrip` and a JSON sidecar beside it."""
+"""Synthetic images as NIfTI files, each with its mark in the header and a JSON sidecar beside it.
 
+The mark stands twice in the header, in `descrip`, which people see and many programs write anew, and in an extension
+that holds JSON text, which they hand on.
+"""
+
+import contextlib
+import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-
-from scansynth.data.subject import sidecar_of
+from scansynth.data.nifti_header import comments_in
+from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.files import write_text
-from scansynth.synthesis.writers import Part
-from scansynth.users_files import open_file
+from scansynth.synthesis.writers import Part, writing
+from scansynth.users_files import open_file, parse_json
 
 _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-_START = 4096  # bytes of a file that hold its header, compressed or not
+_START = 1 << 18  # bytes of a file that hold its header with the extensions, compressed or not
+_NOTED = ("synthetic", "hypothetical", "notice", "image", "target", "method", "weights", "seed")
+"""What of a sidecar stands in the header's extension, too."""
+_BIDS = re.compile(r"(.+)_desc-synthetic_([^\W_]+)")
 
 
 def check_name(image: Path) -> None:
@@ -32,7 +40,7 @@ def check_name(image: Path) -> None:
 
 
 def write(parts: Mapping[Path, Part], like: Volume, *, provenance: Mapping[str, Any]) -> list[Path]:
-    """Write images and their sidecars; what stands in their place is replaced.
+    """Write images and their sidecars; what stands in their place is replaced, once all of them are on the disk.
 
     Args:
         parts: file → what goes there. The last one is the image itself, whose sidecar names the others.
@@ -43,28 +51,61 @@ def write(parts: Mapping[Path, Part], like: Volume, *, provenance: Mapping[str, 
         The files written, sidecars included, each after its image, so that it says that the image is whole.
 
     Raises:
-        InputError: if a file cannot be written.
+        WriteError: if a file cannot be written; what stood there is untouched.
     """
     itself = list(parts)[-1]
-    sidecar_of(itself).unlink(missing_ok=True)  # what it says of the parts is about to be untrue
-    written: list[Path] = []
-    for file, part in parts.items():
-        sidecar = sidecar_of(file)
-        sidecar.unlink(missing_ok=True)
-        like.write_array(file, part.array, part.mark)
-        content = {**provenance, **part.content, "bytes": file.stat().st_size}
-        if file == itself:
-            content["parts"] = [other.name for other in parts if other != itself]
-        write_text(sidecar, json.dumps(content, indent=1))
-        written += [file, sidecar]
-    return written
+    staged: dict[Path, Path] = {}
+    try:
+        with writing(itself):
+            for file, part in parts.items():
+                sidecar = sidecar_of(file)
+                staged |= {one: one.with_name(f".{os.getpid()}-new-{one.name}") for one in (file, sidecar)}
+                content = {**provenance, **part.content}
+                note = {"mark": part.mark, **{name: content[name] for name in _NOTED if name in content}}
+                try:
+                    like.write_array(staged[file], part.array, part.mark, note=json.dumps(note))
+                except InputError as error:
+                    raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
+                content |= {"bytes": staged[file].stat().st_size, "sha256": digest_of(staged[file])}
+                if file == itself:
+                    content["parts"] = [other.name for other in parts if other != itself]
+                write_text(staged[sidecar], json.dumps(content, indent=1))
+            sidecar_of(itself).unlink(missing_ok=True)  # what it says of the parts is about to be untrue
+            for place, temporary in staged.items():
+                os.replace(temporary, place)
+    finally:
+        for temporary in staged.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return list(staged)
 
 
-def with_suffix(path: Path, suffix: str) -> Path:
-    """`t2.nii.gz`, `_std` → `t2_std.nii.gz`."""
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def part_path(path: Path, kind: str) -> Path:
+    """Where a part of an image goes; the image itself has no kind.
+
+    `t2.nii.gz`, `std` → `t2_std.nii.gz`. An image that is named by BIDS has parts that are, too, with the entities
+    before the suffix: `sub-01_desc-synthetic_T2w.nii.gz`, `std` → `sub-01_desc-syntheticStd_T2w.nii.gz`; `T1map` →
+    `sub-01_desc-hypotheticalOfT2w_T1map.nii.gz`.
+    """
+    if not kind:
+        return path
     found = _ENDING.search(path.name)
     ending = found[0] if found else path.suffix
-    return path.with_name(path.name.removesuffix(ending) + suffix + ending)
+    stem = path.name.removesuffix(ending)
+    bids = _BIDS.fullmatch(stem)
+    if not bids:
+        return path.with_name(f"{stem}_{kind}{ending}")
+    entities, suffix = bids.groups()
+    if kind.endswith("map"):
+        return path.with_name(f"{entities}_desc-hypotheticalOf{suffix}_{kind}{ending}")
+    word = "".join(filter(str.isalnum, kind)).capitalize()
+    return path.with_name(f"{entities}_desc-synthetic{word}_{suffix}{ending}")
 
 
 def images_of(
@@ -82,28 +123,40 @@ def images_of(
     """
     images = []
     there = sorted(path.parent.iterdir()) if (maps or intervals) and path.parent.is_dir() else []
-    for asked, kind in ((maps, r"[^\W_]+map"), (intervals, r"interval-\d+")):
-        name = re.compile(re.escape(_ENDING.sub("", path.name)) + rf"_{kind}\.nii(\.gz)?", re.IGNORECASE)
-        images += [file for file in there if asked and name.fullmatch(file.name)]
+    for asked, kind in ((maps, re.compile(r"_([^\W_]+map)$")), (intervals, re.compile(r"(interval-?[\d.]+)", re.I))):
+        for file in there if asked else ():
+            found = _ENDING.search(file.name) and kind.search(stem_of(file.name))
+            if found and stem_of(file.name).lower() == stem_of(part_path(path, found[1]).name).lower():
+                images.append(file)
     if samples > 1:
         kept = 0 if moments_only else samples
-        images += [with_suffix(path, f"_sample-{number}") for number in range(kept, 0, -1)]
-        images.append(with_suffix(path, "_std"))
+        images += [part_path(path, f"sample-{number}") for number in range(kept, 0, -1)]
+        images.append(part_path(path, "std"))
     return [*images, path]
 
 
-def description_of(image: Path) -> bytes | None:
-    """The `descrip` of a NIfTI file's header, empty for another file; None for one that is shorter than a header."""
+def marks_of(image: Path) -> list[bytes] | None:
+    """What a NIfTI file's header says of it: `descrip`, and the mark in an extension.
+
+    Returns:
+        Nothing for a file of another format, None for one that is shorter than a header.
+    """
     try:
         with open_file(image) as file:
             start = file.read(_START)
         if start.startswith(b"\x1f\x8b"):
             start = zlib.decompressobj(wbits=31).decompress(start, _START)
     except (OSError, InputError, zlib.error):
+        return []
+    found = comments_in(start)
+    return found and [found[0], *(mark for text in found[1:] if (mark := _mark_in(text)))]
+
+
+def _mark_in(text: bytes) -> bytes:
+    """The mark in the text of an extension; empty where it is another program's."""
+    try:
+        note = parse_json(text.rstrip(b"\0"))
+    except ValueError:
         return b""
-    if len(start) < Nifti1Header.sizeof_hdr:
-        return None
-    for header in (Nifti1Header, Nifti2Header):
-        if header.may_contain_header(start):
-            return header(start[: header.sizeof_hdr], check=False)["descrip"].tobytes()
-    return b""
+    mark = note.get("mark") if isinstance(note, dict) else None
+    return mark.encode() if isinstance(mark, str) else b""
