@@ -266,7 +266,12 @@ def test_every_training_option_that_a_message_names_is_there(capsys):
         for option in re.findall(r"--(?:config|settings|training|data)\.[a-z.-]*[a-z]", path.read_text())
     }
     assert {"--settings.patch", "--training.batch-size"} <= named
-    for recipe in ("iddpm_small", "cola_diff_small", "mrdiff_small"):  # the methods whose own settings are named
+    for recipe in (
+        "iddpm_small",
+        "cola_diff_small",
+        "mrdiff_small",
+        "flow_small",
+    ):  # the methods whose own settings are named
         with pytest.raises(SystemExit):
             main(["train", recipe, "--help"])
     options = set(re.findall(r"--[a-z.-]*[a-z]", capsys.readouterr().out))

@@ -124,7 +124,7 @@ def test_evaluation_measures_the_same_image(runs, cohort, tmp_path):
         ("flow", {"realism": 0.5, "samples": 4}, "of one image"),
         ("flow", {"realism": 0.5, "mean": True}, "of one image"),
         ("flow", {"realism": 0.5, "intervals": True}, "leave out --realism"),
-        ("flow", {"realism": 1.5}, "from 0, the mean"),
+        ("flow", {"realism": 1.5}, "must lie in 0 to 1"),
     ],
 )
 def test_what_has_no_place_on_the_line_is_refused(runs, source, name, sampling, words):

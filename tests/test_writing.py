@@ -199,8 +199,9 @@ def test_a_single_image_that_came_meanwhile_is_kept(commands, tmp_path, monkeypa
             (["--windows", "0"], "windows 0: must be at least 1"), (["--accept", "nothing"], "no rule of that name"),
         )),
         ("translate", ["--t2w", "nowhere.nii.gz"], "both source and target"),
-        ("generate", ["--windows", "0"], "windows 0: must be at least 1"), ("generate", ["--plan", "backwards"], "cdpm has"),
-        ("generate", ["--label", "age=3"], "age"), ("generate", ["-n", "0"], "at least one"),
+        ("generate", ["--windows", "0"], "windows 0: must be at least 1"),
+        ("generate", ["--plan", "backwards"], "cdpm has"),
+        ("generate", ["--label", "age=3"], "age"), ("generate", ["-n", "0"], "must be at least 1"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused_before_anything_is_written(commands, verb, flags, message, tmp_path, capfd):

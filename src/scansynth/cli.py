@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = tyro.cli(Conventions, args=files, prog="scansynth evaluate --spread")
         else:
             command = tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
-        check_ranges(command, flags=True)
+        check_ranges(command, flags="--")
         if not typed and getattr(command, "devices", 1) > 1:
             raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
         command.start() if verb == "train" else command.run()

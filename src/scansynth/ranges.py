@@ -49,38 +49,38 @@ Finite = Annotated[float, Range()]
 """Any number."""
 
 
-def check_ranges(settings: Any, *, flags: bool = False) -> None:
+def check_ranges(settings: Any, *, flags: str | None = None) -> None:
     """Raise InputError for the first field of a dataclass, or of one inside it, that lies outside its range.
 
     Args:
         settings: the dataclass.
-        flags: whether its fields are flags of a command line, for the message.
+        flags: what its fields' flags on a command line begin with, "--" where they are those of a verb; None: no flags.
     """
     for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
         if hasattr(settings, name):
-            _check(kind, getattr(settings, name), _flag(kind, name) if flags else name)
+            _check(kind, getattr(settings, name), name if flags is None else flags + _flag(kind, name), flags)
 
 
 def _flag(kind: Any, name: str) -> str:
     """A field's flag, which may have another name (tyro's `arg(name=…)`)."""
     named = [note.name for note in typing.get_args(kind) if isinstance(getattr(note, "name", None), str)]
-    return f"--{(named or [name])[0].replace('_', '-')}"
+    return (named or [name])[0].replace("_", "-")
 
 
-def _check(kind: Any, value: Any, where: str) -> None:
+def _check(kind: Any, value: Any, where: str, flags: str | None) -> None:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         check_range(kind, value, where)
-        _check(arguments[0], value, where)
+        _check(arguments[0], value, where, flags)
     elif origin in (typing.Union, types.UnionType):
         for part in arguments:
-            _check(part, value, where)
+            _check(part, value, where, flags)
     elif origin is tuple and isinstance(value, tuple):
         parts = [arguments[0]] * len(value) if arguments[1:] == (Ellipsis,) else arguments
         for part, one in zip(parts, value, strict=False):
-            _check(part, one, where)
+            _check(part, one, where, flags)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        check_ranges(value)
+        check_ranges(value, flags=flags and (flags if where == flags else f"{where}."))
 
 
 def check_range(kind: Any, value: Any, where: str) -> None:

@@ -45,6 +45,7 @@ from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
 from scansynth.progress import Event, Report, one_of
+from scansynth.ranges import check_ranges
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
 from scansynth.synthesis.realism import check_realism, is_between
@@ -294,6 +295,7 @@ class Run:
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Raise InputError if the method cannot draw so."""
+        check_ranges(sampling)
         method = self.config.method
         check_realism(self.method, method, sampling.realism, samples=sampling.samples, mean=sampling.mean)
         if sampling.realism < 1 and (sampling.intervals or sampling.maps):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from scansynth.ranges import Count, Seed, Share, check_ranges
+from scansynth.ranges import Count, Seed, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,6 @@ class Sampling:
     """Also write half the width of the intervals that `scansynth calibrate` found for this run, in the image's unit."""
     seed: Seed = 0
     """Seed of the noise."""
-
-    def __post_init__(self):
-        check_ranges(self)
 
     @property
     def told(self) -> dict[str, Any]:
