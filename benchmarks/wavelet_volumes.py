@@ -10,6 +10,7 @@ counts all operations of the convolutions (FLOP of PyTorch's own counter) over t
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import time
@@ -75,14 +76,16 @@ def measured(recipe: str, work: str) -> dict[str, Any]:
                 method.mean(batch, TARGET, method.needs.windows(), Noise([(0, "subject", 0)]))
     else:
         engine = Engine(method, CPU, "float32")
-        shape = (config.training.batch_size, len(CONTRASTS))
+        shape = (1, len(CONTRASTS))
         batch = {"images": torch.rand(*shape, *PATCH) * 2 - 1, "available": torch.ones(shape, dtype=torch.bool)}
-        noise = Noise([(0, 0, place) for place in range(config.training.batch_size)])
+        noise = Noise([(0, 0, 0)])
 
         def one() -> None:
             method.training_step(batch, engine.update, Progress(0, 1, 0.0), noise)
 
-    work_flop, plain_flop = counted(one), counted(plain)
+    # PyTorch counts no gradient of a leaf: 27 taps, a multiplication and an addition each; both gradients cost as much.
+    voxels, channels = math.prod(small), config.settings.channels
+    work_flop, plain_flop = counted(one), 2 * 27 * channels**2 * voxels * (3 if work == "step" else 1) / 1e9
     seconds, shares = [], []
     for _ in range(TURNS[work]):
         own, other = taken(one), taken(plain)

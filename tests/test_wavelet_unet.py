@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.networks.unet import UNet
-from scansynth.networks.wavelet_unet import WaveletUNet
+from scansynth.networks.wavelet_unet import FEATURES, WaveletUNet
 from scansynth.physics.wavelet import dwt, iwt
 
 SIZE = {"channels": 8, "multipliers": (1, 2), "attention_levels": ()}
@@ -21,18 +22,21 @@ def image(*shape, seed=0):
 
 
 @pytest.mark.parametrize("wavelets", [1, 2])
-def test_it_is_a_unet_on_the_bands(wavelets):
+def test_it_is_a_unet_on_the_bands_of_its_stem(wavelets):
+    """What the stem gives is split, seen by a plain U-Net together with the planes, and joined again."""
     net, x = network(wavelets), image(3, 16, 8, 8)
     planes = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1, 1)
-    plain = UNet(3, 3 * 8**wavelets + 2, 2 * 8**wavelets, bottleneck_attention=False, **SIZE)
-    plain.load_state_dict(net.state_dict())
-    bands = x
+    plain = UNet(3, FEATURES * 8**wavelets + 2, FEATURES * 8**wavelets, bottleneck_attention=False, **SIZE)
+    plain.load_state_dict({name: net.state_dict()[name] for name in plain.state_dict()})
+    whole = torch.cat([x, planes.expand(-1, -1, 16, 8, 8)], dim=1)
+    stem = bands = net.stem(whole)
     for _ in range(wavelets):
         bands = dwt(bands)
-    expected = plain(torch.cat([bands, planes.expand(-1, -1, *bands.shape[2:])], dim=1))
+    bands = plain(torch.cat([bands, planes.expand(-1, -1, *bands.shape[2:])], dim=1))
     for _ in range(wavelets):
-        expected = iwt(expected)
-    found = net(torch.cat([x, planes.expand(-1, -1, 16, 8, 8)], dim=1))
+        bands = iwt(bands)
+    expected = net.out(functional.silu(net.joint_norm(net.joint(torch.cat([bands, stem], dim=1)))))
+    found = net(whole)
     assert found.shape == (1, 2, 16, 8, 8)
     torch.testing.assert_close(found, expected)
     assert net.size_multiple == 2 * 2**wavelets
@@ -47,7 +51,7 @@ def test_an_output_starts_at_a_value():
     net = network()
     net.start(1, -4.0)
     with torch.no_grad():
-        net.get_parameter("last.weight").zero_()
+        net.get_parameter("out.weight").zero_()
         torch.testing.assert_close(net(image(5, 8, 8, 8))[:, 1], torch.full((1, 8, 8, 8), -4.0))
 
 

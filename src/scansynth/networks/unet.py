@@ -185,17 +185,19 @@ class UNet(nn.Module):
 
         def apply(planned: Layer, h: Tensor) -> Tensor:
             nonlocal pyramid
-            layer = next(layers)
-            if self.recompute and torch.is_grad_enabled():
-                h = checkpoint(layer, h, time, w, use_reentrant=False, preserve_rng_state=False)
-            else:
-                h = layer(h, time, w)
+            h = self.layer(next(layers), h, time, w)
             if planned.resample == "down" and self.pyramid:
                 h = pyramid = (next(shrink)(pyramid) + h) / math.sqrt(2)
             return h
 
         h = walk(self.first(x), self.levels, apply)
         return self.last(functional.silu(self.norm(h)))
+
+    def layer(self, layer: nn.Module, h: Tensor, time: Tensor | None, w: Tensor | None) -> Tensor:
+        """What a layer gives; with `recompute` training keeps nothing of it."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(layer, h, time, w, use_reentrant=False, preserve_rng_state=False)
+        return layer(h, time, w)
 
     def start(self, channel: int, value: float) -> None:
         """Let a channel of the output start at about a value: the bias of the last convolution."""
