@@ -30,7 +30,7 @@ from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.synthesis.contrast_table import check_table
 from scansynth.synthesis.image import content_of
-from scansynth.synthesis.writers.nifti import description_of
+from scansynth.synthesis.writers.nifti import marks_of
 from scansynth.users_files import MOST_TEXT, open_file, read_bytes, read_json
 
 READS = [Volume.read, read_labels]
@@ -357,7 +357,7 @@ def test_what_only_asks_whether_a_file_is_ours_does_not_wait(tmp_path):
     os.mkfifo(tmp_path / "x.nii")
     os.mkfifo(tmp_path / "contrasts.tsv")
     assert content_of(tmp_path / "x.json") == {}
-    assert description_of(tmp_path / "x.nii") == b""
+    assert marks_of(tmp_path / "x.nii") == []
     with pytest.raises(InputError, match="no table of this program"):
         check_table(tmp_path / "contrasts.tsv")
 
@@ -365,7 +365,7 @@ def test_what_only_asks_whether_a_file_is_ours_does_not_wait(tmp_path):
 def test_a_text_without_end_is_not_read(tmp_path):
     with (tmp_path / "participants.tsv").open("wb") as file:
         file.truncate(MOST_TEXT + 1)
-    refused(tmp_path / "participants.tsv", "more than 64 MiB", read_bytes)
+    refused(tmp_path / "participants.tsv", "more than 67 MB", read_bytes)
     refused(tmp_path / "a\0b.nii", "names no file", lambda path: read_bytes(path))
 
 

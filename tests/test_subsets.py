@@ -18,7 +18,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.evaluation.tasks import subsets_of
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.regression import RegressionConfig
-from scansynth.synthesis.run import Moments
+from scansynth.synthesis.moments import Moments
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
 

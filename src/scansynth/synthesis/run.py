@@ -48,6 +48,7 @@ from scansynth.progress import Event, Report, one_of
 from scansynth.ranges import check_ranges
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
+from scansynth.synthesis.moments import Moments
 from scansynth.synthesis.realism import check_realism, is_between
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
@@ -57,29 +58,6 @@ from scansynth.training.parts import make_method
 from scansynth.training.selection import Which
 
 log = logging.getLogger(__name__)
-
-
-class Moments:
-    """Mean and standard deviation of images that come one by one (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean, self._squares = np.zeros(()), np.zeros(())  # float64
-
-    def add(self, image: np.ndarray) -> None:
-        """Take one in, (X, Y, Z)."""
-        self.count += 1
-        away = image - self._mean
-        self._mean = self._mean + away / self.count
-        self._squares = self._squares + away * (image - self._mean)
-
-    def mean(self) -> np.ndarray:
-        """(X, Y, Z) float32; of one image, itself."""
-        return self._mean.astype(np.float32)
-
-    def deviation(self) -> np.ndarray | None:
-        """(X, Y, Z) float32, with n − 1 in the denominator; None for one image."""
-        return np.sqrt(self._squares / (self.count - 1)).astype(np.float32) if self.count > 1 else None
 
 
 @dataclass(frozen=True)
