@@ -131,7 +131,7 @@ def test_preparing_again_brings_the_crops_to_an_older_cohort(blobs, tmp_path):
         assert again.crop("test", some) == crop
         np.testing.assert_array_equal(again.read("test", "T2w", crop=crop), reads[some])
     build_cohort(blobs, folder, settings, accept=ACCEPTED)
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("scans/*/*")} == after
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("scans/*/*.*")} == after
 
 
 @pytest.fixture(scope="module")

@@ -391,7 +391,7 @@ def test_times_of_a_table_that_are_no_numbers_are_refused(tmp_path):
 
 
 def test_whatever_is_raised_names_the_file_in_one_line(tmp_path, caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="scansynth")
     for error, words in ((KeyError(6), "KeyError: 6"), (MemoryError(), "more memory than there is"),
                          (ValueError("a\nb"), "ValueError: a b"), (RecursionError(), "RecursionError")):  # fmt: skip
 

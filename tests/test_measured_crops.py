@@ -136,7 +136,8 @@ def test_a_cohort_of_an_older_version_is_measured_as_before_and_says_so(run, pre
     assert older.fingerprint == prepared.fingerprint
     caplog.set_level(logging.WARNING)
     evaluate([run], older, protocol="syndiff", target="T2w", pictures=0)
-    assert [record.message for record in caplog.records if OLDER in record.message] == [
+    said = [record.message for record in caplog.records if OLDER in record.message and "hashes" not in record.message]
+    assert said == [
         f"{older.folder}: prepared by an older version: test subjects are cropped on all their scans, target included; "
         "run `prepare` again"
     ]

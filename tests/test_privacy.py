@@ -25,7 +25,7 @@ from scansynth.training.train import train
 MARK = "MUSTERMANN"
 TEXTS = {
     "PatientName": MARK, "InstitutionName": MARK, "Manufacturer": f"Siemens {MARK}", "ScanningSequence": f"GR_{MARK}",
-    "SequenceVariant": ["SP", MARK], "ScanOptions": MARK, "EchoTime": MARK, "MagneticFieldStrength": {MARK: 3},
+    "SequenceVariant": ["SP", MARK], "ScanOptions": MARK, "EchoTime": MARK, "MagneticFieldStrength": [MARK, 3],
     "RepetitionTime": 2.3, "FlipAngle": 9,
 }  # fmt: skip
 

@@ -85,11 +85,13 @@ def test_samples_from_noisy_sources_are_kept_apart_and_used_again(run, cohort, t
     assert markdown(first) == markdown(measure_robustness([run], cohort, (0.05, 0.5), protocol="mrdiff", target="T2w"))
 
 
-@pytest.mark.parametrize("level", ["0", "-0.1", "nan"])
-def test_a_level_that_is_none_is_refused_before_anything_is_made(level, run, cohort, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("level", "must"), [("0", "must be above 0"), ("-0.1", "must be above 0"), ("nan", "must be a finite number")]
+)
+def test_a_level_that_is_none_is_refused_before_anything_is_made(level, must, run, cohort, tmp_path, capsys):
     arguments = ["--run", str(run.folder), "--cohort", str(cohort.folder), "-o", str(tmp_path / "out")]
     assert main(["evaluate", *arguments, "--noise", level]) == 1
-    assert "levels above 0" in capsys.readouterr().err
+    assert f"--noise {level}: {must}" in capsys.readouterr().err.replace("0.0:", "0:")
     assert not (tmp_path / "out").exists()
 
 

@@ -11,7 +11,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, out, stage_bars
 from scansynth.commands.next_step import after_evaluating, at_work
 from scansynth.errors import InputError
-from scansynth.ranges import Count, Natural, Seed, Share, Weight
+from scansynth.ranges import Count, Natural, Positive, Seed, Share
 from scansynth.training.selection import Which
 
 
@@ -125,7 +125,7 @@ class Evaluate(_Measured):
     """Measure images that lie so far from the mean given the sources, 0, to a draw, 1, of runs that have both."""
     subsets: Literal["given", "all"] = "given"
     """Make each target from all contrasts that a subject has beside it, or from every set of them in turn."""
-    noise: tuple[Weight, ...] = ()
+    noise: tuple[Positive, ...] = ()
     """Measure with noise in the sources too, of these shares of their mean (SynDiff's Fig. 6: 0.03 to 0.21)."""
     dice: str | None = None
     """A mask of the subjects (`seg`): Dice of a segmenter with the target acquired, synthetic and left out. Under
