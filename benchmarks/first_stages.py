@@ -27,7 +27,6 @@ from scansynth.data.coarse_phantoms import coarse_phantoms
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import from_network, read_image, to_network
 from scansynth.data.prepare import Preparation
-from scansynth.devices import Processes
 from scansynth.method import Progress
 from scansynth.methods.autoencoder import Autoencoder
 from scansynth.metrics.cases import Case, inside_the_brain
@@ -35,7 +34,8 @@ from scansynth.metrics.image_metrics import psnr
 from scansynth.recipes import find_recipe
 from scansynth.training.engine import Engine
 from scansynth.training.loop import step
-from scansynth.training.parts import make_method, make_parts
+from scansynth.training.parts import make_method
+from short_training import train_shortly
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T2w", "FLAIR")
@@ -79,19 +79,11 @@ def reconstruction(cohort: Cohort, factor: int, channels: int, seconds: float) -
     config = replace(find_recipe("autoencoder_small"), contrasts=CONTRASTS)
     settings = replace(config.settings, multipliers=LEVELS[factor], latent_channels=channels)
     config = replace(config, settings=settings)
-    method, samples = make_parts(config, cohort, Processes(CPU))
+    trained = train_shortly(config, cohort, seconds=seconds)
+    method = trained.method
     assert isinstance(method, Autoencoder)
-    training = config.training
-    engine = Engine(method, CPU, "float32", gradient_clip=training.gradient_clip, decay=training.decay)
-    method.train()
-    begun, done = time.process_time(), 0
-    while (used := time.process_time() - begun) < seconds:
-        items = [samples[done * training.batch_size + place] for place in range(training.batch_size)]
-        batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        step(engine, batch, config, done, Progress(done, 1, 0.0, share=used / seconds))
-        done += 1
     figures: dict[str, float] = {}
-    with engine.averaged_weights(), torch.no_grad():
+    with trained.engine.averaged_weights(), torch.no_grad():
         for contrast in CONTRASTS:
             found = [of_subject(method, read_image(cohort, subject, contrast)) for subject in cohort.subjects("test")]
             figures[contrast] = round(float(np.mean(found)), 2)
@@ -99,8 +91,8 @@ def reconstruction(cohort: Cohort, factor: int, channels: int, seconds: float) -
         "factor": factor,
         "latent channels": channels,
         "numbers of a slice's latent": channels * SIZE[0] * SIZE[1] // factor**2,
-        "steps": done,
-        "processor seconds a step": round(seconds / done, 4),
+        "steps": trained.steps,
+        "processor seconds a step": round(trained.seconds, 4),
         "PSNR inside the brain (dB)": figures,
         "mean (dB)": round(float(np.mean([*figures.values()])), 2),
     }

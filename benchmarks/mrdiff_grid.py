@@ -11,7 +11,6 @@ along either axis over the truth's.
 
 import argparse
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,12 @@ from scansynth.data.coarse_phantoms import coarse_phantoms
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import whole_subject
 from scansynth.data.prepare import Preparation
-from scansynth.devices import Processes
 from scansynth.diffusion.samplers import times
 from scansynth.diffusion.windows import SliceWindows
-from scansynth.method import Progress
 from scansynth.methods.mrdiff import MrDiff
 from scansynth.noise import Noise
 from scansynth.recipes import find_recipe
-from scansynth.training.engine import Engine
-from scansynth.training.loop import step
-from scansynth.training.parts import make_parts
+from short_training import train_shortly
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "PDw", "T2w")
@@ -66,20 +61,16 @@ def measured(cohort: Cohort, smooth: bool, seconds: float) -> dict[str, Any]:
     config = replace(find_recipe("mrdiff_small"), contrasts=CONTRASTS)
     settings = replace(config.settings, smooth_grid=smooth, targets=(TARGET,))
     config = replace(config, settings=settings, data=replace(config.data, defaults="common"))
-    method, samples = make_parts(config, cohort, Processes(CPU))
+    trained = train_shortly(config, cohort, seconds=seconds)
+    method = trained.method
     assert isinstance(method, MrDiff)
-    training = config.training
-    engine = Engine(method, CPU, "float32", gradient_clip=training.gradient_clip, decay=training.decay)
-    method.train()
-    begun, done = time.process_time(), 0
-    while (used := time.process_time() - begun) < seconds:
-        items = [samples[done * training.batch_size + place] for place in range(training.batch_size)]
-        batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        step(engine, batch, config, done, Progress(done, 1, 0.0, share=used / seconds))
-        done += 1
-    row: dict[str, Any] = {"smooth_grid": smooth, "steps": done, "processor seconds a step": round(seconds / done, 4)}
+    row: dict[str, Any] = {
+        "smooth_grid": smooth,
+        "steps": trained.steps,
+        "processor seconds a step": round(trained.seconds, 4),
+    }
     found: dict[str, list[dict[str, float]]] = {"mean": [], "DDIM": []}
-    with engine.averaged_weights(), torch.no_grad():
+    with trained.engine.averaged_weights(), torch.no_grad():
         for subject in cohort.subjects("test"):
             whole = whole_subject(cohort, subject, CONTRASTS)
             images = whole["images"][..., SLICES].clone()

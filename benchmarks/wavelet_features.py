@@ -8,7 +8,6 @@ the bands of the images, both from the same seeds and samples. The error is the 
 """
 
 import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,11 @@ from measuring import save
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import whole_subject
 from scansynth.data.patches import PatchDataset
-from scansynth.devices import Processes
-from scansynth.method import Progress
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 from scansynth.physics.wavelet import dwt, iwt
 from scansynth.recipes import find_recipe
-from scansynth.training.engine import Engine
-from scansynth.training.loop import step
-from scansynth.training.parts import make_parts
+from short_training import train_shortly
 
 CPU = torch.device("cpu")
 CONTRASTS = ("T1w", "T2w")
@@ -72,24 +67,19 @@ def trained(cohort: Cohort, bands: str, seed: int, steps: int) -> dict[str, Any]
     config = replace(
         config, contrasts=CONTRASTS, seed=seed, training=training, settings=replace(config.settings, patch=BOX)
     )
-    method, dataset = make_parts(config, cohort, Processes(CPU))
+    nets = None
     if bands == "of images":
         torch.manual_seed(seed)
         own = config.settings
         size: dict[str, Any] = {"channels": own.channels, "multipliers": own.multipliers, "attention_levels": ()}
-        method.nets = nn.ModuleDict({"unet": OnImages(3 * len(CONTRASTS), planes=2 * len(CONTRASTS), **size)})
-    engine = Engine(method, CPU, "float32", gradient_clip=training.gradient_clip)
-    begun = time.process_time()
-    for number in range(steps):
-        items = [dataset[number * BATCH + place] for place in range(BATCH)]
-        batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        step(engine, batch, config, number, Progress(number, steps, 0.0))
-    seconds = (time.process_time() - begun) / steps
+        nets = nn.ModuleDict({"unet": OnImages(3 * len(CONTRASTS), planes=2 * len(CONTRASTS), **size)})
+    found = train_shortly(config, cohort, steps=steps, nets=nets)
+    method = found.method
     method.eval()
     boxes = PatchDataset(cohort, CONTRASTS, "val", seed=0, size=BOX)
     whole = [whole_subject(cohort, subject, CONTRASTS)["images"] for subject in cohort.subjects("val")]
     return {
-        "bands": bands, "seed": seed, "processor_seconds_a_step": round(seconds, 3),
+        "bands": bands, "seed": seed, "processor_seconds_a_step": round(found.seconds, 3),
         "error_of_boxes": round(error(method, [boxes[number]["images"][None] for number in range(BOXES)]), 4),
         "error_of_volumes": round(error(method, whole), 4),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
