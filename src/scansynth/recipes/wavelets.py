@@ -11,13 +11,13 @@ from scansynth.methods.regression import RegressionConfig
 _LARGE: dict[str, Any] = {
     "patch": (160, 192, 160), "wavelets": 1, "channels": 64, "multipliers": (1, 2, 4, 4), "recompute": True,
 }  # fmt: skip
-_SMALL: dict[str, Any] = {"patch": (48, 48, 48), "wavelets": 1, "channels": 32, "multipliers": (1, 2, 2)}
+_SMALL: dict[str, Any] = {"patch": (32, 32, 32), "wavelets": 1, "channels": 32, "multipliers": (1, 2, 2)}
 _DDPM: dict[str, Any] = {
     "window_levels": (), "output": "x0", "steps": 1000, "variance": "fixed", "loss": "l2", "blocks": 1,
     "sampler": "dpm-solver", "spacing": "log-snr", "sampling_steps": 12,
 }  # fmt: skip
 GPU = Training(steps=50_000, batch_size=2, gradient_clip=1.0, decay="cosine")
-CPU = Training(steps=4000, batch_size=2, gradient_clip=1.0, decay="cosine", validate_every=1000)
+CPU = Training(steps=4000, batch_size=4, gradient_clip=1.0, decay="cosine", validate_every=1000)
 """Of several small boxes, as a step on one large one of one subject learns less than its time is worth."""
 
 
