@@ -113,7 +113,7 @@ def test_numbers_of_verbs_have_ranges(verb):
     [
         ("prepare -i x -o y --seed -1", "--seed -1: must lie in"),
         ("plan x --hours nan", "--hours nan: must be a finite number"),
-        ("evaluate --run a --cohort b -o c --noise 0.1 -1", "--noise -1.0: must be at least 0"),
+        ("evaluate --run a --cohort b -o c --noise 0.1 -1", "--noise -1.0: must be above 0"),
         ("train regression_small --cohort a --run b --settings.learning-rate nan", "learning_rate nan: must be"),
     ],
 )
