@@ -19,8 +19,8 @@ class WaveletUNet(UNet):
 
     A Haar transform is orthonormal and loses nothing: eight bands of half the size hold a volume, so that a whole one
     goes through at once (Friedrich et al., "WDM: 3D Wavelet Diffusion Models", DGM4MICCAI 2024, section 2.2; Phung et
-    al., "Wavelet Diffusion Models", CVPR 2023). There is no attention over all places: what it learns on boxes holds
-    for volumes of any size.
+    al., "Wavelet Diffusion Models", CVPR 2023). There is no attention over all places, so that what it learns on boxes
+    holds for volumes of any size; group norms alone see how much air there is.
 
     Settled: the bands are those of a few features that a convolution makes at full resolution, and what comes back is
     joined with these features by a residual block. What one contrast's voxel says of another's is simple in voxels, and

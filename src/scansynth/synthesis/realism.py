@@ -9,15 +9,20 @@ where their end is the best image of full realism (Freirich, Michaeli & Meir, "A
 Tradeoff in Wasserstein Space", NeurIPS 2021, theorem 2); a sample is a good one.
 """
 
+from typing import TypeVar
+
 import numpy as np
+from torch import Tensor
 
 from scansynth.errors import InputError
 from scansynth.method import Method
 
+Image = TypeVar("Image", np.ndarray, Tensor)
 
-def between(mean: np.ndarray, sample: np.ndarray, realism: float) -> np.ndarray:
-    """The image so far on the way from the mean to a sample, (X, Y, Z) float32."""
-    return mean + np.float32(realism) * (sample - mean)
+
+def between(mean: Image, sample: Image, realism: float) -> Image:
+    """The image so far on the way from the mean to a sample, float32 as they are."""
+    return mean + realism * (sample - mean)
 
 
 def is_between(realism: float) -> bool:

@@ -49,7 +49,7 @@ from scansynth.ranges import check_ranges
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
 from scansynth.synthesis.moments import Moments
-from scansynth.synthesis.realism import check_realism, is_between
+from scansynth.synthesis.realism import between, check_realism, is_between
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
 from scansynth.training.first_stage import FOLDER, FirstStage
@@ -407,7 +407,7 @@ class Run:
         made = (self.method.translate if realism else self.method.mean)(batch, target, windows, noise)
         if is_between(realism):
             mean = self.method.mean(batch, target, windows, noise).image.clamp(-1, 1)
-            made = replace(made, image=mean + realism * (made.image.clamp(-1, 1) - mean))
+            made = replace(made, image=between(mean, made.image.clamp(-1, 1), realism))
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")
 
