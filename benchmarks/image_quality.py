@@ -27,6 +27,7 @@ import torch
 from measuring import save
 from scansynth.config import RunConfig
 from scansynth.data.build_cohort import build_cohort
+from scansynth.data.build_tissue import TissueSettings
 from scansynth.data.cohort import Cohort
 from scansynth.data.layouts import find_subjects
 from scansynth.data.phantom import write_phantom_cohort
@@ -51,6 +52,7 @@ SPLIT = {"train": 24, "val": 5, "test": 24}
 SOURCE, TARGET = "T1w", "T2w"
 DRAWS, OFTEN = 4, 2
 """Draws of each of the first `OFTEN` test subjects; of the others one."""
+SHAPE, SPACING = (48, 64, 16), 3.3
 WARM_UP, TURNS = 2, 9
 CPU = torch.device("cpu")
 
@@ -95,16 +97,17 @@ def main() -> None:
 
 
 def phantoms(folder: Path) -> Cohort:
-    """53 phantoms at 2.5 mm, slabs of 64×80×16."""
+    """53 phantoms, slabs of 48×64×16 at 3.3 mm."""
     data = folder / "data"
     if not (data / "table.csv").exists():
         write_phantom_cohort(
-            data, sum(SPLIT.values()), (SOURCE, TARGET), layout="table", seed=0, shape=(64, 80, 16), spacing=2.5
+            data, sum(SPLIT.values()), (SOURCE, TARGET), layout="table", seed=0, shape=SHAPE, spacing=SPACING
         )
     listing = find_subjects(data / "table.csv")
     order = [split for split, count in SPLIT.items() for _ in range(count)]
     subjects = tuple(replace(one, split=split) for one, split in zip(listing.subjects, order, strict=True))
-    return build_cohort(replace(listing, subjects=subjects), folder / PHANTOMS, Preparation(size=(64, 80, 16)))
+    whole = replace(listing, subjects=subjects)
+    return build_cohort(whole, folder / PHANTOMS, Preparation(size=SHAPE), tissue=TissueSettings())
 
 
 def draw(recipe: str, seed: int, cohort: Cohort, place: Path, steps: int) -> None:

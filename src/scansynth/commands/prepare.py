@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from scansynth.commands.console import Input, Output, err, out, stage_bars
 from scansynth.commands.next_step import after_preparing
+from scansynth.data.contrasts import standard_name
+from scansynth.data.raw.settings import REGISTERED, Raw
 from scansynth.errors import InputError
 from scansynth.progress import named
 from scansynth.ranges import Seed
@@ -41,6 +45,11 @@ class Prepare:
     expert_tumour: bool = False
     """With --tissue segment: the mask seg in place of the segmented tumour. It was drawn with all contrasts in sight,
     the target's too, so that figures become too good."""
+    raw: bool = False
+    """Scans as they come: free them of bias fields and register each subject's to one of them. Look at
+    OUTPUT/registered: quality.tsv, and quality.png of each subject. Needs scansynth[itk]."""
+    together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
+    """With --raw: how."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
     seed: Seed = 0
@@ -61,12 +70,15 @@ class Prepare:
         from scansynth.data.build_tissue import TissueSettings
         from scansynth.data.census import take
         from scansynth.data.census_rules import check_accepted
-        from scansynth.data.contrasts import standard_name
         from scansynth.data.dry_run import dry_run
         from scansynth.data.layouts import chosen_contrasts, find_subjects
         from scansynth.data.prepare import Preparation, find_preparation
         from scansynth.files import check_place
 
+        if self.together != Raw() and not self.raw:
+            raise InputError("--reference, --bias and --brain go with --raw")
+        if self.raw and self.dry_run:
+            raise InputError("--raw registers first, which takes long: --dry-run without it shows scans as they come")
         if self.expert_tumour and self.tissue == "none":
             raise InputError("--expert-tumour is a setting of --tissue segment: give both or neither")
         check_accepted(self.accept)
@@ -77,6 +89,8 @@ class Prepare:
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
         listing = find_subjects(self.input)
+        if self.raw:
+            listing = self.registered(listing)
         contrasts = chosen_contrasts(listing, [standard_name(name) for name in self.contrasts] or None)
         with stage_bars() as report:
             census = take(
@@ -120,11 +134,40 @@ class Prepare:
                 tissue=TissueSettings(self.expert_tumour) if self.tissue == "segment" else None,
                 accept=self.accept,
                 census=census,
+                raw=self.together if self.raw else None,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
         told = f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}"
         seen = f"census: {self.output / 'census.tsv'}, all scans at a glance: {self.output / 'census.png'}"
         out.print(f"{told}\n{seen}\n{after_preparing(self.output)}", markup=False)
+
+    def registered(self, listing: Any) -> Any:
+        """The listing with its scans brought together."""
+        from scansynth.data.layouts import chosen_contrasts
+        from scansynth.data.raw.on_disk import register_listing
+
+        wanted = [standard_name(name) for name in self.contrasts]
+        contrasts = chosen_contrasts(listing, wanted or None)
+        kept = [
+            replace(one, scans={name: file for name, file in one.scans.items() if name in contrasts})
+            for one in listing.subjects
+        ]
+        listing = replace(listing, subjects=tuple(one for one in kept if one.scans))
+        with stage_bars() as report:
+            found = register_listing(
+                listing, self.output, self.together, overwrite=self.overwrite, report=named(report, "registering")
+            )
+        if found.bad and not self.skip_bad:
+            raise InputError(f"{len(found.bad)} subjects cannot be brought together: {'; '.join(found.bad)}; mend "
+                             "them, or leave them out with --skip-bad")  # fmt: skip
+        for line in found.bad:
+            err.print(f"warning: left out: {line}", markup=False)
+        for line in found.odd:
+            err.print(f"warning: look at the registration of {line}", markup=False)
+        out.print(
+            f"registered: {self.output / REGISTERED / 'quality.tsv'}, and quality.png of each subject", markup=False
+        )
+        return found.listing
 
     def show(self, foreseen: Any) -> None:
         """Show what would be done.

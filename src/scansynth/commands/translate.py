@@ -3,13 +3,14 @@
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
 import scansynth
 from scansynth.commands.console import Output, bars, err, out
 from scansynth.commands.next_step import after_translating
+from scansynth.data.raw.settings import Raw
 from scansynth.errors import InputError
 from scansynth.ranges import Count
 from scansynth.synthesis.sampling import Sampling
@@ -49,6 +50,11 @@ class Translate:
     tissue: Path | None = None
     """For one subject: your label image of its tissues (1 grey matter, 2 white matter, 3 CSF, 7 tumour) on the grid of
     the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
+    raw: bool = False
+    """Sources as they come, on grids of their own: register them to one of them, as those of the run's training were
+    brought together, or by the settings below. Needs scansynth[itk]."""
+    together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
+    """With --raw: how, where it is not as in the run's training."""
     dicom: Path | None = None
     """For one subject: also write the image as a DICOM series into this new folder, its deviation and intervals as
     Parametric Maps. Needs scansynth[dicom]."""
@@ -72,6 +78,8 @@ class Translate:
     def run(self) -> None:
         """Translate a subject or a folder."""
         sources = self.sources()
+        if self.together != Raw() and not self.raw:
+            raise InputError("--reference, --bias and --brain go with --raw")
         if (self.input is None) == (not sources):
             raise InputError("translate: give either source files (--t1w FILE …) or a folder (-i FOLDER)")
         if self.input is None:
@@ -104,6 +112,7 @@ class Translate:
         if self.dicom_source and not self.dicom:
             raise InputError("--dicom-source goes with --dicom FOLDER")
         from scansynth.synthesis.image import check_replaceable
+        from scansynth.synthesis.raw_sources import together_of, with_raw
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
@@ -113,15 +122,22 @@ class Translate:
             check_dicom(self.dicom, self.dicom_source)
         run = scansynth.load(self.run_folder, self.device, weights=self.weights)
         run.check_sampling(self.sampling)
+        how, together = self.brought(run), None
+        if how:
+            if self.tissue:
+                raise InputError("--tissue lies on the grid of sources that share one: leave out --raw")
+            together = together_of(sources, how)
         with bars() as move:
             synthesis = run.translate(
-                dict(sources),
+                dict(together.volumes if together else sources),
                 self.target,
                 sampling=self.sampling,
                 report=partial(move, "translating"),
                 tissue=self.tissue,
                 accept=self.accept,
             )
+        if how and together:
+            synthesis = with_raw(synthesis, together, how)
         if self.dicom:  # first: it may refuse
             from scansynth.synthesis.writers.dicom import write_dicom
 
@@ -132,6 +148,12 @@ class Translate:
             out.print(f"{self.dicom}", markup=False)
         out.print("Synthetic, for research: not a scan.")
         out.print(after_translating(self.run_folder), markup=False)
+
+    def brought(self, run: Any) -> Raw | None:
+        """How sources are brought together; None where they share a grid."""
+        from scansynth.synthesis.raw_sources import choose_raw
+
+        return choose_raw(run, None if self.together == Raw() else self.together) if self.raw else None
 
     def many(self, folder: Path) -> None:
         """A cohort."""
@@ -158,6 +180,7 @@ class Translate:
                 report=partial(move, "translating"),
                 processes=processes,
                 accept=self.accept,
+                raw=self.brought(run),
             )
         for entry in entries if processes.first else ():
             out.file.write("\t".join(astuple(entry)) + "\n")  # the console would make spaces of the tabs

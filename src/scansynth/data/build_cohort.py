@@ -29,6 +29,7 @@ from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.kept_values import known_values, place_in
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
+from scansynth.data.raw.settings import REGISTERED, Raw
 from scansynth.data.readers import reading
 from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
 from scansynth.data.survey import survey
@@ -59,6 +60,7 @@ def build_cohort(
     tissue: TissueSettings | None = None,
     accept: Sequence[str] = (),
     census: Census | None = None,
+    raw: Raw | None = None,
 ) -> Cohort:
     """Prepare a cohort, or go on with one that was interrupted.
 
@@ -76,6 +78,7 @@ def build_cohort(
         tissue: how tissue densities are made of each scan; None makes none.
         accept: names of rules (`census_rules.RULES`) that may be broken.
         census: of these scans, where it is taken already; else it is taken here.
+        raw: how the scans were brought together before (`raw/on_disk.py`); written down.
 
     Raises:
         InputError: for contrasts that nobody has, bad scans, scans that break a rule, unfit splits, or a folder that
@@ -155,6 +158,7 @@ def build_cohort(
         "subjects": entries,
         "census": _usual(census, splits, contrasts),
         "accepted": list(accept),
+        **({"raw": asdict(raw.told)} if raw else {}),
     }
     index["fingerprint"] = _fingerprint(index)
     write_text(folder / "cohort.json", _json(sealed(index)))
@@ -351,7 +355,7 @@ def _usual(census: Census, splits: Mapping[str, str], contrasts: Sequence[str]) 
 
 def check_folder(folder: Path) -> None:
     """Raise InputError if a folder holds something that is no cohort: said before thousands of scans are read."""
-    ours = (folder / "preparation.json").is_file()
+    ours = (folder / "preparation.json").is_file() or (folder / REGISTERED).is_dir()
     if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
 

@@ -4,18 +4,15 @@
 what cannot be right.
 """
 
-import hashlib
 import json
 import logging
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from scansynth.data.kept_values import place_in
+from scansynth.data.ahead import in_order
+from scansynth.data.kept_values import file_key, place_in
 from scansynth.data.layouts import Listing, Subject
 from scansynth.data.readers import reading
 from scansynth.data.scan_facts import VERSION, ScanFacts, facts_of
@@ -33,8 +30,6 @@ MOST_LINES = 80
 """Scans that a screen shows."""
 MOST_MB = 2000
 """Size of the file that the lines are kept in: about 15 kB a scan."""
-MOST_WORKERS = 4
-"""Threads that read scans."""
 
 HIDDEN = ("path", "affine", "profiles", "picture")
 """What `census.tsv` does not show, or not in its place."""
@@ -85,7 +80,7 @@ def take(
     room = KEPT_GB * 2**30 if keep else 0.0
     subjects = [one for one in listing.subjects if any(name in one.scans for name in contrasts)]
     total, done = sum(name in one.scans for one in subjects for name in contrasts), 0
-    for subject, found in _side_by_side(lambda one: _looked_at(one, contrasts, before), subjects):
+    for subject, found in in_order(lambda one: _looked_at(one, contrasts, before), subjects):
         for contrast, (facts, volume, key, why) in found.items():
             label = f"{subject.name} {contrast}"
             if facts is None:
@@ -109,7 +104,7 @@ _Looked = tuple[ScanFacts | None, Volume | None, list[Any], str]
 def _looked_at(subject: Subject, contrasts: Sequence[str], before: Mapping[str, Any]) -> dict[str, _Looked]:
     """A subject's scans by contrast; what an earlier census knows is not read again."""
     wanted = [name for name in contrasts if name in subject.scans]
-    key = [VERSION, *(_file_key(subject.scans[name]) for name in wanted)]
+    key = [VERSION, *(file_key(subject.scans[name]) for name in wanted)]
     found: dict[str, _Looked] = {}
     first: Volume | None = None
     for contrast in wanted:
@@ -128,22 +123,6 @@ def _looked_at(subject: Subject, contrasts: Sequence[str], before: Mapping[str, 
         found[contrast] = facts, volume, key, ""
         first = first or volume
     return found
-
-
-def _side_by_side(
-    look: Callable[[Subject], dict[str, _Looked]], subjects: Sequence[Subject]
-) -> Iterator[tuple[Subject, dict[str, _Looked]]]:
-    """Subjects in order with what was found, some looked at ahead by threads."""
-    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[Subject, Future[dict[str, _Looked]]]] = deque()
-        for subject in subjects:
-            ahead.append((subject, pool.submit(look, subject)))
-            if len(ahead) > 2 * workers:
-                one, future = ahead.popleft()
-                yield one, future.result()
-        for one, future in ahead:
-            yield one, future.result()
 
 
 def table(census: Census, odd: Mapping[tuple[str, str], str], cuts: Mapping[tuple[str, str], float]) -> str:
@@ -200,19 +179,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     return str(value)
-
-
-def _file_key(path: Path) -> list[Any]:
-    try:
-        status = path.stat()
-    except OSError:
-        return [_hash(path)]
-    return [_hash(path.resolve()), status.st_size, status.st_mtime_ns]
-
-
-def _hash(path: Path) -> str:
-    """What tells paths apart and names no folder."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _read(known: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from scansynth.data.census_checks import Usual
 from scansynth.data.crops import Crop, Extent, crop_of, inside
 from scansynth.data.intensity import ContrastStatistics, Scaling
 from scansynth.data.prepare import Preparation
+from scansynth.data.raw.settings import Raw
 from scansynth.data.splits import SPLITS
 from scansynth.data.tissue import OWN_MASK, from_labels
 from scansynth.errors import InputError, shown
@@ -97,6 +98,7 @@ class _Index(TypedDict):
     subjects: dict[str, _SubjectEntry]
     census: NotRequired[dict[str, Usual]]
     accepted: NotRequired[list[str]]
+    raw: NotRequired[Raw]
     fingerprint: str
 
 
@@ -155,6 +157,11 @@ class Cohort:
     def usual(self) -> dict[str, Usual]:
         """What the training scans of each contrast are like."""
         return {name: Usual.read(values) for name, values in self.index.get("census", {}).items()}
+
+    @cached_property
+    def raw(self) -> Raw | None:
+        """How the scans were brought together before they were prepared, if they were."""
+        return Raw(**self.index["raw"]) if "raw" in self.index else None
 
     def subjects(self, split: str | None = None) -> list[str]:
         """Names of the subjects of a split (train, val, test), or of all."""

@@ -87,7 +87,7 @@ def dry_run(
         warnings.insert(
             0,
             f"contrasts of {len(unregistered)} subjects lie on different grids ({names}): for unpaired training only; "
-            "for any other register and resample each one's scans onto one of them",
+            "for any other --raw registers each one's scans to one of them",
         )
     unreadable = [why for _, _, why in census.unreadable]
     unreadable += _beside(listing, census, contrasts) if beside else []

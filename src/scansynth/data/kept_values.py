@@ -3,6 +3,7 @@
 Any text may name a patient, in whichever field it stands; so may the folders above the data.
 """
 
+import hashlib
 import logging
 import math
 import os
@@ -58,3 +59,16 @@ def place_in(file: Path | str, root: Path) -> str:
         return Path(file).as_posix()
     place = Path(os.path.abspath(file))
     return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
+
+
+def file_key(path: Path) -> list[str | int]:
+    """What tells whether a file is still the same one, and names no folder; of a missing one its path alone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [_hash(path)]
+    return [_hash(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

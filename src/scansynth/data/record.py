@@ -12,6 +12,7 @@ from scansynth.data.cohort import Cohort, StoredPreparation, read_settings
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.labels import Label, fit_labels
 from scansynth.data.prepare import Preparation
+from scansynth.data.raw.settings import Raw
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.ranges import Finite, Positive
@@ -34,6 +35,7 @@ class _Stored(TypedDict):
     fingerprint: str
     labels: NotRequired[list[_Label]]
     usual: NotRequired[dict[str, Usual]]
+    raw: NotRequired[Raw | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class PreparationRecord:
     """Of the run, in their order: what its training subjects have of each; no subject's own."""
     usual: dict[str, Usual] = field(default_factory=dict)
     """By contrast, what the training scans are like: sources of a translation are held against it."""
+    raw: Raw | None = None
+    """How the scans were brought together before they were prepared, if they were: so are sources as they come."""
 
     @classmethod
     def of(cls, cohort: Cohort, contrasts: Sequence[str], labels: Sequence[str] = ()) -> "PreparationRecord":
@@ -66,6 +70,7 @@ class PreparationRecord:
             fingerprint=cohort.fingerprint,
             labels=fit_labels(cohort, labels, contrasts),
             usual={name: one for name, one in cohort.usual.items() if name in contrasts},
+            raw=cohort.raw,
         )
 
     def write(self, run: Path) -> None:
@@ -94,6 +99,7 @@ class PreparationRecord:
                 Label(**{**label, "classes": tuple(label["classes"])}) for label in values.get("labels", ())
             ),
             usual={name: Usual.read(found) for name, found in values.get("usual", {}).items()},
+            raw=Raw(**values["raw"]) if values.get("raw") else None,
         )
 
     def check_same(self, cohort: Cohort, run: Path) -> None:

@@ -192,4 +192,4 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
         how = ""
         if first.array.shape == other.array.shape:
             how = f" (same shape, up to {largest_shift(first.space, other.space):.3g} mm apart)"
-        raise InputError(f"{texts[0]} and {texts[1]} lie on different grids{how}: register and resample them first")
+        raise InputError(f"{texts[0]} and {texts[1]} lie on different grids{how}: register them first, as --raw does")

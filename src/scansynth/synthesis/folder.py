@@ -14,6 +14,7 @@ import torch
 
 from scansynth.data.census_rules import NOT_TAKEN
 from scansynth.data.layouts import Listing
+from scansynth.data.raw.settings import Raw
 from scansynth.data.subject import Subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
@@ -22,6 +23,7 @@ from scansynth.progress import Parts, Report
 from scansynth.synthesis.contrast_table import NAME, Entry, Image, Named, list_contrasts, write_table
 from scansynth.synthesis.image import Synthesis
 from scansynth.synthesis.locking import LOCK, locked
+from scansynth.synthesis.raw_sources import together_of, with_raw
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.synthesis.what_to_make import Wanted, find_work, sources_of
@@ -49,6 +51,7 @@ def translate_cohort(
     processes: Processes | None = None,
     accept: Sequence[str] = (),
     lock: str = LOCK,
+    raw: Raw | None = None,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -70,6 +73,7 @@ def translate_cohort(
         accept: as in `Run.translate`; `not-taken` lets `missing` make what a file that was not taken may be.
         lock: name of the lock in the folder. Commands that have each their own subjects may work side by side with
             names of their own, and take turns where they write for all.
+        raw: how a subject's sources are brought onto one grid first; None: they lie on one.
 
     Returns:
         What is listed in `contrasts.tsv`.
@@ -86,6 +90,7 @@ def translate_cohort(
         overwrite=overwrite,
         accept=tuple(accept),
         sampling=sampling,
+        raw=raw,
     )
     shape = [side or USUAL_SIDE for side in run.record.settings.size]
     calls = sampling.samples * run.calls(shape, sampling.at_once, realism=run.realism_of(sampling))
@@ -132,8 +137,9 @@ def _translated(
 ) -> Synthesis:
     """One image of a folder, whose sidecar names its sources by their places in the data."""
     sources = sources_of(run, subject, name)
+    together = together_of(sources, wanted.raw) if wanted.raw else None
     synthesis = run.translate(
-        dict(sources),
+        dict(together.volumes if together else sources),
         name,
         sampling=wanted.sampling,
         subject=subject.name,
@@ -141,6 +147,8 @@ def _translated(
         tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
         accept=wanted.accept,
     )
+    if wanted.raw and together:
+        synthesis = with_raw(synthesis, together, wanted.raw)
     told = {**synthesis.provenance, "sources": {key: place_of(file, listing.root) for key, file in sources.items()}}
     if link:
         told |= sidecar_fields(told, sources, listing.root, link)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from scansynth.data.census_rules import NOT_TAKEN, check_accepted
 from scansynth.data.layouts import Listing, told
+from scansynth.data.raw.settings import Raw
 from scansynth.data.subject import Subject
 from scansynth.errors import InputError
 from scansynth.synthesis.contrast_table import NAME, Image, check_table
 from scansynth.synthesis.image import check_replaceable, is_made
+from scansynth.synthesis.raw_sources import KEY
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.synthesis.writers import bids
@@ -22,7 +24,7 @@ from scansynth.synthesis.writers.bids import output_path
 
 log = logging.getLogger(__name__)
 
-OTHERS = "from another run, seed or number of samples, or with other --maps"
+OTHERS = "from another run, seed or number of samples, with other --maps, or from sources brought together otherwise"
 SHOWN = 3
 """Examples that a message names."""
 
@@ -41,10 +43,13 @@ class Wanted:
     """Rules whose warning or refusal is known and accepted."""
     sampling: Sampling
     """As in `Run.translate`."""
+    raw: Raw | None = None
+    """How sources are brought together, where they are taken as they come."""
 
     def drawn(self, run: Run) -> dict[str, object]:
         """What of a sidecar tells one translation from another."""
-        return {"weights": dict(run.weights), **self.sampling.told}
+        together = {KEY: self.raw.key if self.raw else None}
+        return {"weights": dict(run.weights), **self.sampling.told, **together}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,203 @@
+"""A data folder's scans brought together on disk, for `prepare`: what is made is kept, so a stopped command goes on.
+
+registered/settings.json                   how: of another `how` nothing is taken over
+registered/quality.tsv                     a line a registered scan: figures, what is odd
+registered/<subject>/<contrast>.nii.gz     on the grid of the reference
+registered/<subject>/<mask>.nii.gz         labels, by the motion of the scan that they lie on; `brain`, where it was cut
+registered/<subject>/quality.png           checkerboards with the reference in three planes, the brain's outline
+registered/<subject>/together.json         motions (mm → mm) and figures; written last
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from scansynth.data.ahead import in_order
+from scansynth.data.kept_values import file_key, place_in
+from scansynth.data.layouts import Listing
+from scansynth.data.raw.quality import picture
+from scansynth.data.raw.registration import moved
+from scansynth.data.raw.settings import REGISTERED, Raw
+from scansynth.data.raw.together import Placed, Together, bring_together, together_odd
+from scansynth.data.readers import read_labels, reading
+from scansynth.data.subject import Subject
+from scansynth.data.volume import Volume, same_grid
+from scansynth.errors import InputError
+from scansynth.files import write_text
+from scansynth.progress import Event, Report
+from scansynth.records import read_json, sealed
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Goes up when what is written is computed otherwise."""
+MARK = "registered by scansynth"
+
+
+class _Kept(TypedDict):
+    """`together.json`."""
+
+    key: str
+    reference: str
+    sources: dict[str, str]
+    placed: dict[str, Placed]
+    masks: list[str]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A listing whose scans were brought together, and what is to be looked at."""
+
+    listing: Listing
+    odd: tuple[str, ...]
+    """A line a scan."""
+    bad: tuple[str, ...]
+    """Subjects left out, and why."""
+
+
+def register_listing(
+    listing: Listing, folder: Path, how: Raw, *, overwrite: bool = False, report: Report | None = None
+) -> Registered:
+    """Bring the scans of each subject onto one grid, side by side over subjects.
+
+    Args:
+        listing: the subjects.
+        folder: of the cohort, in which `registered` is made.
+        how: they are brought together.
+        overwrite: throw away what was brought together otherwise.
+        report: told of each subject.
+
+    Returns:
+        The subjects with their registered scans and masks; sidecars, splits and labels are as they were. A subject one
+        of whose scans cannot be read, or whose brain is not found, is left out and named.
+
+    Raises:
+        InputError: for settings that cannot be meant, SimpleITK that is missing, or a folder of other settings.
+    """
+    from scansynth.data.raw.itk_images import itk
+
+    how.check()
+    itk()
+    place = folder / REGISTERED
+    settings = place / "settings.json"
+    wanted = {"version": VERSION, **asdict(how.told), "key": how.key}
+    if settings.is_file() and read_json(settings, dict[str, Any], f"delete {place}") != wanted:
+        if not overwrite:
+            raise InputError(
+                f"{place}: scans were brought together otherwise (settings.json): another -o, or overwrite"
+            )
+        shutil.rmtree(place)
+    write_text(settings, json.dumps(wanted))
+    subjects, kept, bad = [], {}, []
+    for done, (subject, found) in enumerate(
+        in_order(lambda one: _one(one, listing.root, place, how), listing.subjects)
+    ):
+        if isinstance(found, str):
+            bad.append(f"{subject.name}: {found}")
+        else:
+            subjects.append(_moved_to(subject, place, found))
+            kept[subject.name] = found
+        if report:
+            report(Event(done + 1, len(listing.subjects), subject.name))
+    placed = {name: one["placed"] for name, one in kept.items()}
+    odd = together_odd(placed)
+    write_text(place / "quality.tsv", _table(kept, odd))
+    lines = tuple(f"{name} {contrast}: {'; '.join(texts)}" for (name, contrast), texts in odd.items())
+    return Registered(replace(listing, root=place, subjects=tuple(subjects)), lines, tuple(bad))
+
+
+def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
+    """Bring a subject's scans together, unless that is done; why not, where it cannot be."""
+    here, files = place / subject.name, [*subject.scans.values(), *subject.masks.values()]
+    key = json.dumps([VERSION, how.key, [file_key(file) for file in files]])
+    record = here / "together.json"
+    try:
+        if record.is_file():
+            kept = _read(record)
+            names = [*kept["sources"], *kept["masks"]]
+            if kept["key"] == key and all((here / f"{name}.nii.gz").is_file() for name in names):
+                return kept
+        volumes = {}
+        for contrast, path in subject.scans.items():
+            with reading(path):
+                volumes[contrast] = Volume.read(path)
+        together = bring_together(volumes, how)
+        masks = _masks(subject, volumes, together)
+    except InputError as error:
+        return str(error)
+    record.unlink(missing_ok=True)
+    like = together.volumes[together.reference]
+    for contrast, volume in together.volumes.items():
+        like.write_array(here / f"{contrast}.nii.gz", volume.array, MARK)
+    if together.brain is not None:
+        masks["brain"] = together.brain
+    for name, mask in masks.items():
+        like.write_array(here / f"{name}.nii.gz", mask.astype(np.float32), MARK)
+    picture(together, subject.name).save(here / "quality.png")
+    kept = _Kept(
+        key=key,
+        reference=together.reference,
+        sources={contrast: place_in(file, root) for contrast, file in subject.scans.items()},
+        placed=together.placed,
+        masks=list(masks),
+    )
+    stored = {**kept, "placed": {contrast: asdict(one) for contrast, one in together.placed.items()}}
+    write_text(record, json.dumps(sealed(stored), indent=1))
+    return kept
+
+
+def _masks(subject: Subject, volumes: Mapping[str, Volume], together: Together) -> dict[str, np.ndarray]:
+    """The subject's label images on the reference's grid, each moved as the scan that it lies on.
+
+    Raises:
+        InputError: if one lies on no scan's grid.
+    """
+    found = {}
+    like = together.volumes[together.reference]
+    for name, path in subject.masks.items():
+        labels, affine = read_labels(path)
+        owners = [key for key in volumes if same_grid(volumes[key].space, (labels.shape, affine))]
+        if not owners:
+            raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
+        if together.reference in owners:
+            found[name] = labels
+            continue
+        matrix = np.asarray(together.placed[owners[0]].matrix)
+        found[name] = moved(Volume.of(labels, affine), matrix, like, 0.0, order=0)
+    return found
+
+
+def _moved_to(subject: Subject, place: Path, kept: _Kept) -> Subject:
+    """The subject with what was made of its scans."""
+    here = place / subject.name
+    return replace(
+        subject,
+        scans={contrast: here / f"{contrast}.nii.gz" for contrast in subject.scans},
+        masks={name: here / f"{name}.nii.gz" for name in kept["masks"] if name in subject.masks},
+    )
+
+
+def _read(record: Path) -> _Kept:
+    kept: Any = read_json(record, _Kept, "delete it, and the scans are registered again")
+    kept["placed"] = {contrast: Placed(**values) for contrast, values in kept["placed"].items()}
+    return kept
+
+
+def _table(kept: Mapping[str, _Kept], odd: Mapping[tuple[str, str], list[str]]) -> str:
+    """`quality.tsv`."""
+    lines = ["subject\tcontrast\treference\tdegrees\tmm\tinformation\tbefore\tstarts_apart_mm\tcovered\todd\tsource"]
+    for subject, one in kept.items():
+        for contrast, placed in one["placed"].items():
+            cells = [
+                subject, contrast, one["reference"], f"{placed.degrees:.2f}", f"{placed.millimetres:.2f}",
+                f"{placed.information:.3f}", f"{placed.before:.3f}", f"{placed.apart:.2f}", f"{placed.covered:.3f}",
+                "; ".join(odd.get((subject, contrast), [])), one["sources"][contrast],
+            ]  # fmt: skip
+            lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,48 @@
+"""How scans as they come are brought together."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from scansynth.errors import InputError
+
+KEEP, ROUGH, PROGRAM = "keep", "rough", "program"
+"""Ways to find a brain; the last stands in records for a program of the user's, which is never taken from them."""
+REGISTERED = "registered"
+"""Folder of a cohort that holds scans which were brought together (`on_disk.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """How scans as they come are brought together."""
+
+    reference: str | None = None
+    """The contrast whose grid a subject's others are brought onto, and their syntheses lie on; where none is named or
+    the subject has none, the scan of the thinnest slices."""
+    bias: Literal["n4", "none"] = "n4"
+    """Bias fields: divided out by N4, or left."""
+    brain: str = KEEP
+    """keep whole heads, or cut out the brain: by a rough mask without weights (rough; look at it), or by a program of
+    yours, 'COMMAND {input} {output}', as 'mri_synthstrip -i {input} -m {output}'."""
+
+    def check(self) -> None:
+        """Raise InputError for a brain that cannot be found so."""
+        if self.brain == PROGRAM:
+            raise InputError(
+                "the run was trained on brains that a program cut out: name yours, --brain 'COMMAND {input} {output}'"
+            )
+        if self.brain not in (KEEP, ROUGH) and not ("{input}" in self.brain and "{output}" in self.brain):
+            raise InputError(
+                f"--brain {self.brain}: write keep, rough, or a command that reads {{input}} and writes a mask to "
+                "{output}, as 'mri_synthstrip -i {input} -m {output}'"
+            )
+
+    @property
+    def told(self) -> "Raw":
+        """What records say: a program is a program there. Its command names folders, and would be a stranger's."""
+        return self if self.brain in (KEEP, ROUGH) else replace(self, brain=PROGRAM)
+
+    @property
+    def key(self) -> str:
+        """What tells one way from another."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
