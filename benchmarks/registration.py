@@ -46,9 +46,10 @@ def main() -> None:
     for number, subject in enumerate(subjects, 1):
         rows += registered(f"test-{number}", {name: Volume.read(file) for name, file in subject.scans.items()}, rng)
     masks = [masked(100 + number, contrast) for number in range(asked.subjects) for contrast in ("T1w", "FLAIR", "T2w")]
+    kinds = {kind: [row for row in rows if row["subject"].startswith(kind)] for kind in ("phantom", "test")}
     save(asked.output, {
         "planted": {"degrees": DEGREES, "mm": MILLIMETRES, "voxels_mm": SPACING},
-        "summary": {kind: summary([row for row in rows if row["subject"].startswith(kind)]) for kind in ("phantom", "test")},
+        "summary": {kind: summary(found) for kind, found in kinds.items()},
         "registrations": rows, "rough_masks": masks,
     })  # fmt: skip
 

@@ -313,7 +313,7 @@ def test_different_grids_are_named(tmp_path):
         check_same_grid({"T1w": t1w, "again": t1w, "T2w": t2w})
     assert str(caught.value) == (
         f"T1w ({tmp_path / 't1.nii'}: 4×5×6, 1×1×1 mm) and T2w ({tmp_path / 't2.nii'}: 8×5×3, 0.5×1×2.25 mm) "
-        "lie on different grids: register and resample them first"
+        "lie on different grids: register them first, as --raw does"
     )
     shifted = np.eye(4)
     shifted[:3, 3] = 3, 4, 0

@@ -22,7 +22,7 @@ class _Measured:
     run_folders: Annotated[tuple[Path, ...], arg(name="run")]
     """One run or several."""
     cohort: Path
-    """The prepared cohort that all were trained on."""
+    """The prepared cohort that all were trained on, or one that was prepared like it (`prepare --like`)."""
     output: Output
     """Folder of tables, plots, pictures and the report."""
     split: str = "test"
@@ -177,9 +177,11 @@ class Evaluate(_Measured):
                 acceleration=found.acceleration,
                 syntheses=found.syntheses,
                 further=further,
-                notes=notes,
+                notes=[*found.notes, *notes],
             )
         out.print((self.output / "table.md").read_text(), markup=False)
+        if found.sites:
+            out.print((self.output / "sites.md").read_text(), markup=False)
         if dice:
             out.print((self.output / "dice.md").read_text(), markup=False)
         if self.noise:
@@ -277,6 +279,7 @@ class Compare(_Measured):
             reference=self.reference,
             costs=found.costs,
             acceleration=found.acceleration,
+            notes=found.notes,
         )
         write_comparison(by_subject, self.output)
         out.print(markdown(by_subject), markup=False)
@@ -290,6 +293,7 @@ class Compare(_Measured):
                 costs=costs,
                 acceleration=acceleration,
                 unit="slice",
+                notes=found.notes,
             )
             write_comparison(by_slice, self.output)
             out.print(markdown(by_slice), markup=False)

@@ -50,6 +50,9 @@ class Prepare:
     OUTPUT/registered: quality.tsv, and quality.png of each subject. Needs scansynth[itk]."""
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """With --raw: how."""
+    like: Path | None = None
+    """A trained run: prepare these scans as its cohort was, with its training statistics, to test it on people it never
+    saw (`evaluate` says that it is an external test). All of them test. With --raw, also brought together like them."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
     seed: Seed = 0
@@ -71,7 +74,7 @@ class Prepare:
         from scansynth.data.census import take
         from scansynth.data.census_rules import check_accepted
         from scansynth.data.dry_run import dry_run
-        from scansynth.data.layouts import chosen_contrasts, find_subjects
+        from scansynth.data.layouts import find_subjects
         from scansynth.data.prepare import Preparation, find_preparation
         from scansynth.files import check_place
 
@@ -85,13 +88,16 @@ class Prepare:
         if not self.dry_run:
             check_place(self.output)
             check_folder(self.output)
+        like = self.record()
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
+        settings = like.settings if like else settings
         listing = find_subjects(self.input)
-        if self.raw:
-            listing = self.registered(listing)
-        contrasts = chosen_contrasts(listing, [standard_name(name) for name in self.contrasts] or None)
+        how = self.brought(like)
+        if how:
+            listing = self.registered(listing, how, like)
+        contrasts = self.chosen(listing, like)
         with stage_bars() as report:
             census = take(
                 listing, contrasts, known=self.output / CENSUS, keep=not self.dry_run,
@@ -104,10 +110,11 @@ class Prepare:
             contrasts=contrasts,
             fractions=self.fractions,
             seed=self.seed,
-            fit=not (self.recipe or self.size),
+            fit=not (self.recipe or self.size or like),
             tissue=self.tissue == "segment",
             accept=self.accept,
             beside=self.dry_run,
+            like=like,
         )
         if self.dry_run:
             self.show(foreseen)
@@ -134,20 +141,51 @@ class Prepare:
                 tissue=TissueSettings(self.expert_tumour) if self.tissue == "segment" else None,
                 accept=self.accept,
                 census=census,
-                raw=self.together if self.raw else None,
+                raw=how,
+                like=like,
             )
         counts = ", ".join(f"{len(cohort.subjects(split))} {split}" for split in ("train", "val", "test"))
         told = f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}"
         seen = f"census: {self.output / 'census.tsv'}, all scans at a glance: {self.output / 'census.png'}"
         out.print(f"{told}\n{seen}\n{after_preparing(self.output)}", markup=False)
 
-    def registered(self, listing: Any) -> Any:
-        """The listing with its scans brought together."""
+    def record(self) -> Any:
+        """What the run keeps that these scans are to test; None without one."""
+        from scansynth.data.record import PreparationRecord
+
+        if self.like is None:
+            return None
+        if self.recipe or self.spacing or self.size or self.intensity or self.fractions != (0.7, 0.1, 0.2):
+            raise InputError("--like prepares as the run's cohort was: leave --recipe, --spacing, --size, --intensity "
+                             "and --fractions out")  # fmt: skip
+        return PreparationRecord.read(self.like)
+
+    def brought(self, like: Any) -> Raw | None:
+        """How scans are brought together; None where they are taken as they lie."""
+        if not self.raw:
+            return None
+        how = like.raw if like and like.raw and self.together == Raw() else self.together
+        how.check()
+        return how
+
+    def chosen(self, listing: Any, like: Any) -> tuple[str, ...]:
+        """The contrasts that are prepared: those named, else all that are found, or of them those that a run knows."""
         from scansynth.data.layouts import chosen_contrasts
+
+        named = [standard_name(name) for name in self.contrasts]
+        if like:
+            if strangers := [name for name in named if name not in like.statistics]:
+                raise InputError(f"{self.like}: the run knows {', '.join(like.statistics)}, not {strangers[0]}")
+            named = named or [name for name in listing.contrasts if name in like.statistics]
+            if not named:
+                raise InputError(f"{self.input}: the run knows {', '.join(like.statistics)}, and no scan is of them")
+        return chosen_contrasts(listing, named or None)
+
+    def registered(self, listing: Any, how: Raw, like: Any) -> Any:
+        """The listing with its scans brought together."""
         from scansynth.data.raw.on_disk import register_listing
 
-        wanted = [standard_name(name) for name in self.contrasts]
-        contrasts = chosen_contrasts(listing, wanted or None)
+        contrasts = self.chosen(listing, like)
         kept = [
             replace(one, scans={name: file for name, file in one.scans.items() if name in contrasts})
             for one in listing.subjects
@@ -155,7 +193,7 @@ class Prepare:
         listing = replace(listing, subjects=tuple(one for one in kept if one.scans))
         with stage_bars() as report:
             found = register_listing(
-                listing, self.output, self.together, overwrite=self.overwrite, report=named(report, "registering")
+                listing, self.output, how, overwrite=self.overwrite, report=named(report, "registering")
             )
         if found.bad and not self.skip_bad:
             raise InputError(f"{len(found.bad)} subjects cannot be brought together: {'; '.join(found.bad)}; mend "

@@ -31,7 +31,9 @@ from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
 from scansynth.data.raw.settings import REGISTERED, Raw
 from scansynth.data.readers import reading
+from scansynth.data.record import PreparationRecord
 from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
+from scansynth.data.subject_ids import some_of
 from scansynth.data.survey import survey
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
@@ -61,6 +63,7 @@ def build_cohort(
     accept: Sequence[str] = (),
     census: Census | None = None,
     raw: Raw | None = None,
+    like: PreparationRecord | None = None,
 ) -> Cohort:
     """Prepare a cohort, or go on with one that was interrupted.
 
@@ -79,6 +82,8 @@ def build_cohort(
         accept: names of rules (`census_rules.RULES`) that may be broken.
         census: of these scans, where it is taken already; else it is taken here.
         raw: how the scans were brought together before (`raw/on_disk.py`); written down.
+        like: of a run, whose settings and training statistics these scans are prepared with, to test it on; all of them
+            test then, whatever the data states.
 
     Raises:
         InputError: for contrasts that nobody has, bad scans, scans that break a rule, unfit splits, or a folder that
@@ -91,14 +96,18 @@ def build_cohort(
     table = acquisitions or {}
     if strangers := sorted({name for name, _ in table if name} - {subject.name for subject in subjects}):
         raise InputError(f"the table of acquisitions names {strangers[0]}, of whom there is no scan")
-    splits = choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
-    if untrained := without_training({subject.name: subject.scans for subject in subjects}, splits, contrasts):
+    splits = split_of(subjects, fractions, seed, like=like)
+    if not like and (
+        untrained := without_training({subject.name: subject.scans for subject in subjects}, splits, contrasts)
+    ):
         raise InputError(untrained[0])
     check_folder(folder)
     _check_settings(folder, settings, overwrite=overwrite)
     census = census or take(listing, contrasts, known=folder / CENSUS, keep=True)
-    found = survey(census, settings, splits, tissue=tissue is not None)
+    found = survey(census, settings, splits, tissue=tissue is not None, usual=like.usual if like else {})
     found.refuse(accept)
+    if like:
+        _check_unseen(census, like)
     _claim(folder, settings)
     census.write(folder / CENSUS)
     found.write(folder)
@@ -153,12 +162,14 @@ def build_cohort(
         "format": FORMAT,
         "contrasts": list(contrasts),
         "settings": asdict(settings),
-        "statistics": _statistics(entries, splits, contrasts, settings.intensity),
+        "statistics": _statistics(entries, splits, contrasts, settings.intensity, like=like),
         "splits": splits,
         "subjects": entries,
         "census": _usual(census, splits, contrasts),
         "accepted": list(accept),
+        "voxels": sorted({scan.digest for scan in census.scans if splits.get(scan.subject) in ("train", "val")}),
         **({"raw": asdict(raw.told)} if raw else {}),
+        **({"like": like.fingerprint} if like else {}),
     }
     index["fingerprint"] = _fingerprint(index)
     write_text(folder / "cohort.json", _json(sealed(index)))
@@ -326,8 +337,41 @@ def _grids(volumes: Mapping[str, Volume], settings: Preparation) -> dict[str, Gr
     return grids
 
 
-def _statistics(entries: Mapping[str, Any], splits: Mapping[str, str], contrasts: Sequence[str], intensity: str):
-    """Training statistics by contrast, from the records."""
+def split_of(
+    subjects: Sequence[Subject], fractions: tuple[float, float, float], seed: int, *, like: PreparationRecord | None
+) -> dict[str, str]:
+    """Split of each subject; all test where they are prepared like a run's (errors of `choose_splits`)."""
+    if like:
+        return {subject.name: "test" for subject in subjects}
+    return choose_splits({subject.name: subject.split for subject in subjects}, fractions, seed)
+
+
+def _check_unseen(census: Census, like: PreparationRecord) -> None:
+    """Raise InputError if scans are to test a run that trained or validated on them, under whatever name."""
+    seen = [f"{scan.subject} {scan.contrast}" for scan in census.scans if scan.digest in like.seen]
+    if seen:
+        raise InputError(
+            f"the voxels of {some_of(seen)} are those of scans that trained or validated the run, and figures would be "
+            "too good: leave these people out"
+        )
+    if named := sorted({scan.subject for scan in census.scans if like.splits.get(scan.subject) in ("train", "val")}):
+        logger.warning(
+            "%s: people of that name trained or validated the run; if it is they, this is no external test",
+            some_of(named),
+        )
+
+
+def _statistics(
+    entries: Mapping[str, Any],
+    splits: Mapping[str, str],
+    contrasts: Sequence[str],
+    intensity: str,
+    *,
+    like: PreparationRecord | None,
+) -> dict[str, Any]:
+    """Training statistics by contrast: from the records, or those of a run."""
+    if like:
+        return {contrast: asdict(like.statistics[contrast]) for contrast in contrasts}
     if untrained := without_training({name: entry["scans"] for name, entry in entries.items()}, splits, contrasts):
         raise InputError(untrained[0])  # bad scans that were left out were all that there was
     statistics = {}

@@ -99,6 +99,8 @@ class _Index(TypedDict):
     census: NotRequired[dict[str, Usual]]
     accepted: NotRequired[list[str]]
     raw: NotRequired[Raw]
+    like: NotRequired[str]
+    voxels: NotRequired[list[str]]
     fingerprint: str
 
 
@@ -157,6 +159,16 @@ class Cohort:
     def usual(self) -> dict[str, Usual]:
         """What the training scans of each contrast are like."""
         return {name: Usual.read(values) for name, values in self.index.get("census", {}).items()}
+
+    @property
+    def like(self) -> str | None:
+        """The fingerprint of the cohort whose settings and statistics this one was prepared with, to test runs on."""
+        return self.index.get("like")
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Hashes of the voxels of the scans that train or validate; of cohorts of older versions none."""
+        return tuple(self.index.get("voxels", ()))
 
     @cached_property
     def raw(self) -> Raw | None:

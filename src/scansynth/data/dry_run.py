@@ -12,6 +12,7 @@ from scansynth.data.census import Census, take
 from scansynth.data.census_rules import refusals
 from scansynth.data.layouts import Listing, chosen_contrasts, describe, told
 from scansynth.data.prepare import Preparation, check_labels, prepared_axis
+from scansynth.data.record import PreparationRecord
 from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import FRACTIONS, check_own_files, foresee, without_training
 from scansynth.data.survey import Survey, one_grid, survey
@@ -53,6 +54,7 @@ def dry_run(
     tissue: bool = False,
     accept: Sequence[str] = (),
     beside: bool = True,
+    like: PreparationRecord | None = None,
 ) -> DryRun:
     """Foresee what `build_cohort` would do, by the same reader and the same rules. Nothing is written.
 
@@ -67,14 +69,16 @@ def dry_run(
         tissue: whether tissue would be segmented.
         accept: names of rules that may be broken.
         beside: whether sidecars and masks are read, too; preparing itself reads them next.
+        like: of a run that the scans are to test (`build_cohort`).
 
     Raises:
         InputError: for contrasts that nobody has.
     """
     contrasts = chosen_contrasts(listing, contrasts)
     census = census or take(listing, contrasts)
-    splits, counted, warnings, problems = _splits(listing, contrasts, fractions, seed)
-    found = survey(census, settings, splits, fit=fit and bool(census.scans), tissue=tissue)
+    splits, counted, warnings, problems = _splits(listing, contrasts, fractions, seed, like=like)
+    usual = like.usual if like else {}
+    found = survey(census, settings, splits, fit=fit and bool(census.scans), tissue=tissue, usual=usual)
     box = ""
     if fit and census.scans:
         box = f"box: {_times([side for side in found.settings.size if side])} voxels in the plane hold the largest head"
@@ -151,12 +155,19 @@ def _grid(scan: ScanFacts, settings: Preparation) -> str:
 
 
 def _splits(
-    listing: Listing, contrasts: Sequence[str], fractions: tuple[float, float, float], seed: int
+    listing: Listing,
+    contrasts: Sequence[str],
+    fractions: tuple[float, float, float],
+    seed: int,
+    *,
+    like: PreparationRecord | None,
 ) -> tuple[dict[str, str], str, list[str], list[str]]:
     """Splits, their numbers, warnings, and problems, of the subjects that have one of the contrasts."""
     subjects = [subject for subject in listing.subjects if any(name in subject.scans for name in contrasts)]
     try:
         check_own_files(subjects)
+        if like:
+            return {one.name: "test" for one in subjects}, f"splits: {len(subjects)} test (prepared like a run)", [], []
         found = foresee({subject.name: subject.split for subject in subjects}, fractions, seed)
     except InputError as error:
         return {}, "", [], [str(error)]

@@ -36,6 +36,7 @@ class _Stored(TypedDict):
     labels: NotRequired[list[_Label]]
     usual: NotRequired[dict[str, Usual]]
     raw: NotRequired[Raw | None]
+    seen: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class PreparationRecord:
     """By contrast, what the training scans are like: sources of a translation are held against it."""
     raw: Raw | None = None
     """How the scans were brought together before they were prepared, if they were: so are sources as they come."""
+    seen: tuple[str, ...] = ()
+    """Hashes of the voxels of the scans that trained or validated: they are no external test."""
 
     @classmethod
     def of(cls, cohort: Cohort, contrasts: Sequence[str], labels: Sequence[str] = ()) -> "PreparationRecord":
@@ -71,6 +74,7 @@ class PreparationRecord:
             labels=fit_labels(cohort, labels, contrasts),
             usual={name: one for name, one in cohort.usual.items() if name in contrasts},
             raw=cohort.raw,
+            seen=cohort.seen,
         )
 
     def write(self, run: Path) -> None:
@@ -100,7 +104,19 @@ class PreparationRecord:
             ),
             usual={name: Usual.read(found) for name, found in values.get("usual", {}).items()},
             raw=Raw(**values["raw"]) if values.get("raw") else None,
+            seen=tuple(values.get("seen", ())),
         )
+
+    def check_measurable(self, cohort: Cohort, run: Path) -> None:
+        """Raise InputError for a cohort that is neither the run's nor prepared like it (`prepare --like`)."""
+        if cohort.like is None:
+            self.check_same(cohort, run)
+        elif cohort.like != self.fingerprint:
+            raise InputError(
+                f"{cohort.folder}: prepared like another run than {run}: `prepare --like {run}` into another folder"
+            )
+        elif missing := sorted(set(cohort.contrasts) - self.statistics.keys()):
+            raise InputError(f"{cohort.folder}: {run} does not know its {', '.join(missing)}")
 
     def check_same(self, cohort: Cohort, run: Path) -> None:
         """Raise InputError if another cohort is given than the run was trained on."""
@@ -125,7 +141,8 @@ class PreparationRecord:
             )
         raise InputError(
             f"{cohort.folder}: not the cohort that {run} was trained on: they differ in "
-            f"{'; '.join(differ) or 'scans or training statistics'}. Give that one, or train another run"
+            f"{'; '.join(differ) or 'scans or training statistics'}. Give that one, train another run, or, to "
+            f"test this one on other people, prepare them with --like {run}"
         )
 
 

@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from scansynth.data.census import Census, screen, table
-from scansynth.data.census_checks import Others
+from scansynth.data.census_checks import Others, Usual
 from scansynth.data.census_rules import Finding, judge, refuse, told
 from scansynth.data.prepare import Preparation, prepared_axis
 from scansynth.data.scan_facts import SIDE, ScanFacts
@@ -66,7 +67,13 @@ class Survey:
 
 
 def survey(
-    census: Census, settings: Preparation, splits: Mapping[str, str], *, fit: bool = False, tissue: bool = False
+    census: Census,
+    settings: Preparation,
+    splits: Mapping[str, str],
+    *,
+    fit: bool = False,
+    tissue: bool = False,
+    usual: Mapping[str, Usual] = MappingProxyType({}),
 ) -> Survey:
     """Hold a census against the rules.
 
@@ -76,6 +83,7 @@ def survey(
         splits: subject → train, val or test.
         fit: whether the size is chosen so that the box holds all heads; else it is the settings'.
         tissue: whether tissue is segmented.
+        usual: what the training scans of a run are like, by contrast, if they are prepared to test it.
     """
     groups = one_grid(census.scans)
     if fit:
@@ -85,7 +93,9 @@ def survey(
         axes = axes_of(group, settings)
         for scan in group:
             cuts[scan.subject, scan.contrast] = scan.cut(*zip(*axes, strict=True))
-    findings = judge(Others(scans=census.scans, splits=splits, cuts=cuts, tissue=tissue)) if census.scans else []
+    findings = (
+        judge(Others(scans=census.scans, splits=splits, cuts=cuts, tissue=tissue, usual=usual)) if census.scans else []
+    )
     return Survey(census, settings, cuts, findings)
 
 

@@ -143,6 +143,7 @@ def compare(
     costs: Mapping[str, Cost] | None = None,
     acceleration: Acceleration = (),
     unit: TestUnit = "subject",
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Hold methods against each other.
 
@@ -155,6 +156,7 @@ def compare(
         costs: by label of the results.
         acceleration: at which all methods were measured.
         unit: of the tests; `slice` only where a protocol measures slices, and with a warning.
+        notes: what else the reader must know, each a sentence.
 
     Raises:
         InputError: for results of several protocols or different subjects, slices that are passed as subjects, a
@@ -172,7 +174,7 @@ def compare(
         known.setdefault(label, Arm(label, (label,), trained=label != COPIED_SOURCE))
     if reference is not None and reference not in {*labels_of(results), *(arm.label for arm in arms)}:
         raise InputError(f"reference {reference!r} is not compared; choose from {', '.join(labels_of(results))}")
-    rows, references, left_out = [], {}, missing_notes(results, definition)
+    rows, references, left_out = [], {}, [*notes, *missing_notes(results, definition)]
     order = list(dict.fromkeys((known[row.label], row.direction) for row in summarise(results)))
     # A direction is what is made: methods that take more sources stand beside the others.
     for target in dict.fromkeys(result.target for result in results):

@@ -1,7 +1,7 @@
 """Runs on a prepared cohort's split: synthesis against truth, under a protocol. Files of it: `write.py`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -67,6 +67,16 @@ class Evaluation:
     """Whether means given the sources were measured, not draws."""
     realism: float = 1.0
     """How far from the mean to a draw the syntheses lie, of runs that have both."""
+    external: bool = False
+    """Whether the cohort is another one than the runs were trained on, prepared like it."""
+    sites: Mapping[str, str] = field(default_factory=dict)
+    """Subject → where it was scanned, of those of whom that is known (`participants.tsv`)."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of any of its tables must know, each a sentence."""
+        people = len({result.subject for result in self.results})
+        return [EXTERNAL.format(people)] if self.external else []
 
     def of(self, kind: type[Kind]) -> Kind:
         """The figures of a kind; empty ones where it was not taken."""
@@ -144,7 +154,8 @@ def evaluate(
     `write_evaluation` writes.
 
     Args:
-        runs: trained on this cohort; named by their folders.
+        runs: trained on this cohort, or on the one that it was prepared like (an external test); named by their
+            folders.
         cohort: the prepared cohort.
         split: which subjects.
         protocol: how to measure: a name, or a protocol with a further figure (`Protocol.with_metric`).
@@ -230,8 +241,29 @@ def evaluate(
         samples=samples,
         mean=mean,
         realism=realism,
+        external=cohort.like is not None,
+        sites=sites_of(cohort, [result.subject for result in results]),
     )
 
+
+EXTERNAL = (
+    "External test: {} subjects of another cohort than the runs were trained on, prepared with the runs' settings and "
+    "training statistics."
+)
+
+
+def sites_of(cohort: Cohort, subjects: Sequence[str]) -> dict[str, str]:
+    """Subject → site, by the column of `participants.tsv` that says it; empty unless there are two sites or more."""
+    found = {}
+    for subject in subjects:
+        labels = {name.lower(): text for name, text in cohort.labels(subject).items()}
+        if site := next((labels[name] for name in SITES if name in labels), None):
+            found[subject] = site
+    return found if len(set(found.values())) > 1 else {}
+
+
+SITES = ("site", "site_id", "centre", "center", "institution", "scanner")
+"""Columns of `participants.tsv` that say where a subject was scanned, the first that there is."""
 
 BOTH = (None, 0)
 """The mean and a draw, between which an image lies."""

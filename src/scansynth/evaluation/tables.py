@@ -141,7 +141,7 @@ def write_tables(
         acceleration: at which all results were measured.
         syntheses: what they are, in words.
         further: columns beside the protocol's own, in `table.md`.
-        notes: what else the reader of `table.md` must know, each a sentence.
+        notes: what else the reader must know, each a sentence; in `table.md` and `table.json`.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -156,7 +156,36 @@ def write_tables(
     write_text(folder / "table.csv", csv_text(_subject_records(results, acceleration)))
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
-    write_text(folder / "table.json", _json(results, summaries, definition, acceleration, syntheses))
+    write_text(folder / "table.json", _json(results, summaries, definition, acceleration, syntheses, notes))
+
+
+def write_sites(results: Sequence[Result], folder: Path, protocol: str | Protocol, sites: Mapping[str, str]) -> None:
+    """Write `sites.md` and `sites.csv`: a row a site, run and direction.
+
+    Args:
+        results: of all subjects; those whose site is not known are left out, and counted.
+        folder: where to.
+        protocol: that all were measured with, or its name.
+        sites: subject → site.
+    """
+    definition = find_protocol(protocol)
+    headings = ["site", "method", "direction", "subjects", *map(definition.heading, definition.columns)]
+    lines = [f"| {' | '.join(headings)} |", f"| --- | --- | --- |{' ---: |' * (len(headings) - 3)}"]
+    records: list[dict[str, object]] = []
+    for site in sorted(set(sites.values())):
+        for row in summarise([result for result in results if sites.get(result.subject) == site]):
+            cells = [*(cell.replace("|", "/") for cell in (site, row.label, row.direction)), str(row.n_subjects)]
+            figures = [spread_text(row.subjects[name], metric.digits) for name, metric in definition.columns.items()]
+            lines.append(
+                f"| {' | '.join([*(cell.replace('|', '/') for cell in cells), str(row.n_subjects), *figures])} |"
+            )
+            means = {name: row.subjects[name].mean for name in definition.columns}
+            records.append({"site": site, "label": row.label, "direction": row.direction,
+                            "n_subjects": row.n_subjects, **means})  # fmt: skip
+    if unknown := {result.subject for result in results} - sites.keys():
+        lines += ["", f"Not known of {counted(sorted(unknown))}, who are left out."]
+    write_text(folder / "sites.md", "\n".join(lines) + "\n")
+    write_text(folder / "sites.csv", csv_text(records))
 
 
 def check_results(results: Sequence[Result], protocol: Protocol) -> None:
@@ -368,6 +397,7 @@ def _json(
     protocol: Protocol,
     acceleration: Acceleration,
     syntheses: str,
+    notes: Sequence[str],
 ) -> str:
     rows = [
         {
@@ -385,6 +415,7 @@ def _json(
         for record in _subject_records(results, acceleration)
     ]
     content = {"protocol": protocol.description(), "acceleration": accelerated(acceleration), "syntheses": syntheses}
+    content["notes"] = list(notes)
     content |= {"rows": rows, "subjects": subjects}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

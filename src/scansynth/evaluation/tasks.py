@@ -78,7 +78,7 @@ def choose_work(
     """Every target of every subject of a split that a run makes, and that has a source beside it.
 
     Args:
-        runs: trained on this cohort.
+        runs: trained on this cohort, or on the one that it was prepared like.
         cohort: the prepared cohort.
         split: which subjects.
         protocol: how to measure.
@@ -95,7 +95,7 @@ def choose_work(
     if len(set(made)) < len(made):
         raise InputError(f"runs of one name ({', '.join(labels)}) cannot stand in one table; rename a run folder")
     for run in runs:
-        run.record.check_same(cohort, run.folder)
+        run.record.check_measurable(cohort, run.folder)
     contrasts = tuple(dict.fromkeys(name for run in runs for name in run.config.contrasts))
     acceleration = common_acceleration(runs)
     targets = {run.folder: (run.choose_target(target, {}),) if target else run.method.targets for run in runs}

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from scansynth.evaluation.evaluate import Evaluation
 from scansynth.evaluation.shown import Shown
-from scansynth.evaluation.tables import Result, write_tables
+from scansynth.evaluation.tables import Result, write_sites, write_tables
 from scansynth.metrics.montage import montage
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write an evaluation's figures and pictures.
 
-    Always `table.md`, `table.csv`, `slices.csv` (under protocols of slices) and `table.json`; of the subjects that are
+    Always `table.md`, `table.csv`, `slices.csv` (under protocols of slices) and `table.json`; where subjects are of
+    several sites `sites.md` and `sites.csv`; of the subjects that are
     shown `montage_<run>_<subject>_<target>.png`; and what each kind of figure writes, where there are some: jumps
     between slices as `coherence.md` and `.csv`, of regions `regions.md` and `regions.csv`, of several samples
     `uncertainty.csv` and `sparsification.png`, under a protocol with MS-SSIM also `consistency.md`, `.csv` and `.png`,
@@ -29,7 +30,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         evaluation.protocol,
         acceleration=evaluation.acceleration,
         syntheses=evaluation.syntheses,
+        notes=evaluation.notes,
     )
+    if evaluation.sites:
+        write_sites(evaluation.results, folder, evaluation.protocol, evaluation.sites)
     for figures in evaluation.figures:
         if not figures.empty:
             figures.write(folder, acceleration=evaluation.acceleration)

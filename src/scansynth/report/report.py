@@ -57,7 +57,7 @@ def write_report(
         largest: characters that embedded volumes may take; subjects beyond them are in the montages only.
         noise: whether the folder has `noise.png` of this evaluation.
         dice: what a segmenter found.
-        notes: what else the reader of the figures must know, each a sentence.
+        notes: what else the reader must know beside `evaluation.notes`, each a sentence.
 
     Returns:
         The file.
@@ -80,7 +80,7 @@ def write_report(
         targets=targets,
         runs=[_described(name, run) for name, run in _named(runs).items()],
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
-        table_notes=notes,
+        table_notes=[*evaluation.notes, *notes],
         differences=difference_table(comparison) if comparison else None,
         trainings=training_table(comparison) if comparison else None,
         subject_tables=subject_tables(evaluation.results, protocol),
