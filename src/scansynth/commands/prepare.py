@@ -20,9 +20,12 @@ class Prepare:
     """Prepare a folder or table of scans once, for training and evaluation."""
 
     input: Input
-    """Folder (BIDS, BraTS, IXI) or CSV/TSV table of subject, contrast, path and split."""
+    """Folder (BIDS, BraTS, IXI, nnU-Net) or CSV/TSV table of subject, contrast, path and split."""
     output: Output
     """Folder of the prepared cohort."""
+    pattern: str | None = None
+    """How files are named, from the data folder on, where no layout that is known names them so:
+    '{subject}/{contrast}.nii.gz', '{subject}_{session}_*_{contrast}.nii'."""
     contrasts: tuple[str, ...] = ()
     """Which contrasts; empty for all that are found."""
     recipe: str | None = None
@@ -93,7 +96,7 @@ class Prepare:
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
         settings = like.settings if like else settings
-        listing = find_subjects(self.input)
+        listing = find_subjects(self.input, self.pattern)
         how = self.brought(like)
         if how:
             listing = self.registered(listing, how, like)

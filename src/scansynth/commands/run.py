@@ -15,9 +15,12 @@ class Pipeline:
     """Do all of it: look, prepare, choose, train, measure, make what is missing, and report on one page."""
 
     input: Input
-    """Folder (BIDS, BraTS, IXI) or CSV/TSV table of subject, contrast, path and split."""
+    """Folder (BIDS, BraTS, IXI, nnU-Net) or CSV/TSV table of subject, contrast, path and split."""
     output: Output
     """Folder to write into; stopped, the same command goes on in it."""
+    pattern: str | None = None
+    """How files are named, from the data folder on, where no layout that is known names them so:
+    '{subject}/{contrast}.nii.gz', '{subject}_{session}_*_{contrast}.nii'."""
     target: Annotated[UseAppendAction[tuple[str, ...]], arg()] = ()
     """Contrast to make; may be given several times; `all` for every one."""
     hours: Positive = 1.0
@@ -44,7 +47,7 @@ class Pipeline:
         from scansynth.planning.pipeline import begun, carry_out, recall, remember
         from scansynth.planning.proposal import asked_of, plan_yaml, propose
 
-        listing = find_subjects(self.input)
+        listing = find_subjects(self.input, self.pattern)
         for line in told(listing):
             err.print(f"warning: {line}", markup=False)
         if not self.target:
@@ -61,6 +64,7 @@ class Pipeline:
             skip_bad=self.skip_bad,
             fractions=self.fractions,
             accept=self.accept,
+            pattern=self.pattern,
         )
         with stage_bars() as report:
             if begun(self.output, asked):

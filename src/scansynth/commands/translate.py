@@ -27,6 +27,9 @@ class Translate:
     """File (.nii.gz) for one subject, folder for many."""
     input: Annotated[Path | None, arg(aliases=["-i"])] = None
     """Folder or table of many subjects."""
+    pattern: str | None = None
+    """With -i: how files are named, from the data folder on, where no layout that is known names them so:
+    '{subject}/{contrast}.nii.gz', '{subject}_{session}_*_{contrast}.nii'."""
     target: str | None = None
     """Contrast to make; may be left out where only one is missing."""
     t1w: Path | None = None
@@ -107,6 +110,8 @@ class Translate:
 
     def one(self, sources: dict[str, Path]) -> None:
         """One subject's files."""
+        if self.pattern:
+            raise InputError("--pattern goes with a folder (-i)")
         if self.missing or self.devices > 1 or self.nodes > 1:
             raise InputError("--missing, --devices and --nodes go with a folder (-i)")
         if self.dicom_source and not self.dicom:
@@ -167,7 +172,7 @@ class Translate:
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
-                listing = find_subjects(folder)
+                listing = find_subjects(folder, self.pattern)
                 run = scansynth.load(self.run_folder, str(processes.device), weights=self.weights)
             entries = translate_cohort(
                 run,

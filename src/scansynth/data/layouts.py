@@ -1,12 +1,15 @@
 """Layouts: which scans of which subjects stand in a folder or a table.
 
-Four layouts are found by themselves; names are known in any case, and contrasts by the names in `contrasts.py`:
+Five layouts are found by themselves; names are known in any case, and contrasts by the names in `contrasts.py`:
 
 * BIDS: `sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz`; a session is a subject entry of its own.
 * BraTS: a folder a subject, at most one level down (HGG, LGG); 2018 to 2021 names `<subject>_t1.nii.gz`, 2023 names
   `<subject>-t1n.nii.gz`.
 * IXI: `IXI012-HH-1211-T1.nii.gz`, flat or in subfolders.
+* nnU-Net: `dataset.json`, which names the channels, `imagesTr/CASE_0000.nii.gz` and `labelsTr/CASE.nii.gz` (`seg`).
 * a table, `.csv` or `.tsv`, with columns subject, contrast, path and, optionally, split.
+
+Any other by a pattern that the user states (`pattern_layout.py`): `{subject}/{contrast}.nii.gz`.
 
 A tissue mask of the user's own, with BIDS' standard labels, is `sub-01[_ses-1]_dseg.nii.gz` beside the scans (BIDS),
 `<subject>_tissue.nii.gz` (BraTS) or a row of contrast `tissue` (table).
@@ -32,8 +35,10 @@ from pathlib import Path
 from scansynth.data.contrasts import STANDARD
 from scansynth.data.folder_layouts import Found, bids, brats, ixi
 from scansynth.data.image_files import Folder, walk
-from scansynth.data.not_taken import PATTERNS, NotTaken, find_not_taken
+from scansynth.data.nnunet_layout import nnunet
+from scansynth.data.not_taken import PATTERN, PATTERNS, NotTaken, find_not_taken
 from scansynth.data.participants import read_participants
+from scansynth.data.pattern_layout import EXAMPLE, by_pattern
 from scansynth.data.splits import SPLITS
 from scansynth.data.stated_splits import assign_splits, stated_splits
 from scansynth.data.subject import Subject
@@ -45,7 +50,8 @@ logger = logging.getLogger(__name__)
 
 EXAMPLES = 3
 """Files that are named for each reason why some were not taken."""
-_LOOKED_FOR = f"BIDS ({PATTERNS['BIDS']}, not desc-…), BraTS ({PATTERNS['BraTS']}) and IXI ({PATTERNS['IXI']})"
+_LOOKED_FOR = f"BIDS ({PATTERNS['BIDS']}, not desc-…), BraTS ({PATTERNS['BraTS']}), IXI ({PATTERNS['IXI']}) "
+_LOOKED_FOR += f"and nnU-Net ({PATTERNS['nnU-Net']})"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Listing:
     """What was found."""
 
     layout: str
-    """`BIDS`, `BraTS`, `IXI` or `table`."""
+    """`BIDS`, `BraTS`, `IXI`, `nnU-Net`, `pattern` or `table`."""
     root: Path
     """The data folder; for a table the folder that it stands in."""
     subjects: tuple[Subject, ...]
@@ -85,8 +91,12 @@ class Listing:
         return found
 
 
-def find_subjects(path: str | Path) -> Listing:
+def find_subjects(path: str | Path, pattern: str | None = None) -> Listing:
     """List the subjects of a data folder or a table.
+
+    Args:
+        path: of the folder or the table.
+        pattern: how the folder's files are named, where no layout that is known names them so.
 
     Splits come from `splits.json` in the folder (`{"train": [names], "val": […], "test": […]}`; a BIDS subject
     stands for all its sessions), from the column `split` of a BIDS `participants.tsv`, from folders `train`, `val` and
@@ -103,17 +113,19 @@ def find_subjects(path: str | Path) -> Listing:
     labels: dict[str, dict[str, str]] = {}
     not_taken: tuple[NotTaken, ...] = ()
     if root.is_file():
+        if pattern:
+            raise InputError(f"{path} is a table, which names its files: leave --pattern out")
         layout, source, root = "table", root, root.parent
         subjects, pairs = read_table(source)
         splits = assign_splits(_ids(subjects), pairs, source)
     else:
         tree = walk(root)
-        layout, found = _search(tree)
+        layout, found, pairs = _search(tree, pattern)
         subjects, ids = found.subjects, _ids(found.subjects)
         participants = read_participants(root, ids)
-        splits = stated_splits(root, subjects, ids, participants)
+        splits = stated_splits(root, subjects, ids, participants) or assign_splits(ids, pairs, root)
         labels = participants.labels if participants else {}
-        not_taken = find_not_taken(tree, layout, subjects, found.left)
+        not_taken = find_not_taken(tree, layout, subjects, found.left, form=pattern)
     subjects = [
         replace(subject, split=splits.get(subject.name), labels=labels.get(subject.name, {})) for subject in subjects
     ]
@@ -195,19 +207,27 @@ def _ids(subjects: Iterable[Subject]) -> SubjectIds:
     return SubjectIds(subject.name for subject in subjects)
 
 
-def _search(tree: Folder) -> tuple[str, Found]:
-    """The layout that a folder has, and what is found by it."""
-    found = {"BIDS": bids(tree)}
-    found |= {"BraTS": brats(tree, but_bids=bool(found["BIDS"].subjects)), "IXI": ixi(tree)}
+def _search(tree: Folder, pattern: str | None) -> tuple[str, Found, list[tuple[str, str]]]:
+    """The layout that a folder has, what is found by it, and the splits that go by its folders."""
+    pairs: list[tuple[str, str]] = []
+    if pattern:
+        found = {PATTERN: by_pattern(tree, pattern)}
+    else:
+        found = {"BIDS": bids(tree)}
+        found |= {"BraTS": brats(tree, but_bids=bool(found["BIDS"].subjects)), "IXI": ixi(tree)}
+        found["nnU-Net"], pairs = nnunet(tree)
     found = {layout: one for layout, one in found.items() if one.subjects}
     if not found:
         what = "is empty" if not any(tree.path.iterdir()) else "holds no known layout"
-        raise InputError(f"{tree.path} {what}: looked for {_LOOKED_FOR}; for other names give a .csv or .tsv table "
-                         f"with columns {', '.join(COLUMNS)}{_seen(tree)}")  # fmt: skip
+        looked = f"--pattern {pattern}" if pattern else _LOOKED_FOR
+        raise InputError(
+            f"{tree.path} {what}: looked for {looked}; for other names give a --pattern, as '{EXAMPLE}', or a .csv or "
+            f".tsv table with columns {', '.join(COLUMNS)}{_seen(tree)}"
+        )
     if len(found) > 1:
         raise InputError(f"{tree.path} mixes the layouts {' and '.join(found)}: give the folder of one of them")
     ((layout, one),) = found.items()
-    return layout, one
+    return layout, one, pairs
 
 
 def _seen(tree: Folder) -> str:

@@ -20,13 +20,16 @@ PATTERNS = {
     "BIDS": "sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz",
     "BraTS": "X/X_t1.nii.gz or X/X-t1n.nii.gz",
     "IXI": "IXI012-HH-1211-T1.nii.gz",
+    "nnU-Net": "imagesTr/CASE_0000.nii.gz, channels named in dataset.json",
 }
 """Layout → how its files are named."""
+PATTERN = "pattern"
+"""The layout that a user's pattern states."""
 
 HIDDEN = "hidden, as files are that macOS writes beside others: nothing to do"
 SYNTHETIC = "made by scansynth: never read as a scan"
 DERIVATIVE = f"derivative (desc-…, or below a folder derivatives), not acquired: to use it, rename or move it, {_TABLE}"
-MASK = "mask or segmentation: read are _seg and _tissue (BraTS) and _dseg (BIDS), each beside a scan of its subject"
+MASK = "mask or segmentation: read are _seg and _tissue (BraTS), _dseg (BIDS) and labelsTr (nnU-Net), beside a scan"
 PART = "phase, real or imaginary part: only the magnitude is read"
 INVERSION = "single inversion of an MP2RAGE: its UNIT1 image is read, as T1w"
 LOCALIZER = "localizer: no scan to work on"
@@ -78,7 +81,7 @@ class NotTaken:
 
 
 def find_not_taken(
-    root: Folder, layout: str, subjects: Iterable[Subject], known: Iterable[NotTaken]
+    root: Folder, layout: str, subjects: Iterable[Subject], known: Iterable[NotTaken], *, form: str | None = None
 ) -> tuple[NotTaken, ...]:
     """All image files of a folder that are no subject's, by path.
 
@@ -87,9 +90,10 @@ def find_not_taken(
         layout: that it has.
         subjects: found in it.
         known: what was not taken for a reason that its layout knows.
+        form: how its files are named; None: as the layout's are.
     """
     subjects = list(subjects)
-    judge = _Judge(root.path, layout, SubjectIds(subject.name for subject in subjects))
+    judge = _Judge(root.path, layout, SubjectIds(subject.name for subject in subjects), form or PATTERNS[layout])
     found = {one.path: one for one in known}
     taken = {file for subject in subjects for file in (*subject.scans.values(), *subject.masks.values())}
     folders = list(root.all())
@@ -114,6 +118,8 @@ class _Judge:
     root: Path
     layout: str
     ids: SubjectIds
+    form: str
+    """How files of the layout are named."""
 
     def file(self, file: Path, *, twin: bool) -> NotTaken:
         """An image file, maybe a twin of one that is read."""
@@ -157,7 +163,7 @@ class _Judge:
     def _name(self, contrasts: tuple[str, ...]) -> str:
         """What is wrong with a name that says these contrasts."""
         if len(contrasts) == 1:
-            return f"name or place unlike {self.layout} ({PATTERNS[self.layout]}): rename or move it, {_TABLE}"
+            return f"name or place unlike {self.layout} ({self.form}): rename or move it, {_TABLE}"
         return AMBIGUOUS if contrasts else UNNAMED
 
     def _contrasts(self, folders: tuple[str, ...], rest: str) -> tuple[str, ...]:

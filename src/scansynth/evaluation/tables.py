@@ -156,7 +156,9 @@ def write_tables(
     write_text(folder / "table.csv", csv_text(_subject_records(results, acceleration)))
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
-    write_text(folder / "table.json", _json(results, summaries, definition, acceleration, syntheses, notes))
+    write_text(
+        folder / "table.json", _json(results, summaries, definition, acceleration, syntheses=syntheses, notes=notes)
+    )
 
 
 def write_sites(results: Sequence[Result], folder: Path, protocol: str | Protocol, sites: Mapping[str, str]) -> None:
@@ -396,6 +398,7 @@ def _json(
     summaries: Sequence[Summary],
     protocol: Protocol,
     acceleration: Acceleration,
+    *,
     syntheses: str,
     notes: Sequence[str],
 ) -> str:

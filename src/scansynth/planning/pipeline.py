@@ -93,7 +93,7 @@ def begun(out: Path, asked: Asked) -> bool:
             raise InputError(f"{out}: not empty, and not a folder of `scansynth run`; choose another -o")
         return False
     before, now = _remembered(out)["asked"], json.loads(json.dumps(asdict(asked)))
-    before.setdefault("accept", [])  # older folders do not know it
+    before = {"accept": [], "pattern": None} | before  # older folders do not know them
     if before != now:
         differ = [
             f"{name} {shown(before.get(name))} there, {shown(now[name])} now"

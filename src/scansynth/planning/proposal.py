@@ -45,6 +45,8 @@ class Asked:
     """Of train, val and test, where the data gives no split."""
     accept: tuple[str, ...] = ()
     """Rules of the census that may be broken."""
+    pattern: str | None = None
+    """How files are named, where no layout that is known names them so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +201,7 @@ def asked_of(
     skip_bad: bool,
     fractions: tuple[float, float, float],
     accept: Sequence[str] = (),
+    pattern: str | None = None,
 ) -> Asked:
     """What was asked, in standard names; `all` stands for every contrast."""
     names = () if "all" in targets else tuple(dict.fromkeys(standard_name(name) for name in targets))
@@ -210,6 +213,7 @@ def asked_of(
         skip_bad=skip_bad,
         fractions=fractions,
         accept=check_accepted(accept),
+        pattern=pattern,
     )
 
 

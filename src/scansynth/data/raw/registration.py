@@ -31,7 +31,7 @@ SAMPLED = 0.3
 """Share of the voxels of the finest level that are looked at."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Registration:
     """How a moving scan lies beside a fixed one."""
 
