@@ -50,12 +50,15 @@ class Prepare:
     the target's too, so that figures become too good."""
     raw: bool = False
     """Scans as they come: free them of bias fields and register each subject's to one of them. Look at
-    OUTPUT/registered: quality.tsv, and quality.png of each subject. Needs scansynth[itk]."""
+    OUTPUT/registered: quality.tsv, and quality.png of each subject. Needs scansynth[raw]."""
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """With --raw: how."""
     like: Path | None = None
     """A trained run: prepare these scans as its cohort was, with its training statistics, to test it on people it never
     saw (`evaluate` says that it is an external test). All of them test. With --raw, also brought together like them."""
+    series: Path | None = None
+    """With --raw and a folder of DICOM, a folder a subject: CSV/TSV table of subject, series and contrast (none: leave
+    out), where scanners do not say clearly which series is which."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, val and test, drawn by subject where the data gives no split."""
     seed: Seed = 0
@@ -77,7 +80,6 @@ class Prepare:
         from scansynth.data.census import take
         from scansynth.data.census_rules import check_accepted
         from scansynth.data.dry_run import dry_run
-        from scansynth.data.layouts import find_subjects
         from scansynth.data.prepare import Preparation, find_preparation
         from scansynth.files import check_place
 
@@ -96,7 +98,7 @@ class Prepare:
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
         settings = like.settings if like else settings
-        listing = find_subjects(self.input, self.pattern)
+        listing = self.found()
         how = self.brought(like)
         if how:
             listing = self.registered(listing, how, like)
@@ -151,6 +153,20 @@ class Prepare:
         told = f"{self.output}: {len(cohort.subjects())} subjects ({counts}), {', '.join(cohort.contrasts)}"
         seen = f"census: {self.output / 'census.tsv'}, all scans at a glance: {self.output / 'census.png'}"
         out.print(f"{told}\n{seen}\n{after_preparing(self.output)}", markup=False)
+
+    def found(self) -> Any:
+        """The subjects, DICOM converted."""
+        from scansynth.data.layouts import find_subjects
+        from scansynth.data.raw.dicom_series import convert, is_dicom
+
+        if self.raw and is_dicom(self.input):
+            if self.pattern:
+                raise InputError("--pattern is of files that are no DICOM: leave it out")
+            with stage_bars() as report:
+                return convert(self.input, self.output, table=self.series, report=named(report, "converting"))
+        if self.series:
+            raise InputError("--series goes with --raw and a folder of DICOM")
+        return find_subjects(self.input, self.pattern)
 
     def record(self) -> Any:
         """What the run keeps that these scans are to test; None without one."""

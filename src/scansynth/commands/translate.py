@@ -55,7 +55,7 @@ class Translate:
     the sources, for a run that wants tissue (cola_diff). Without it each source is segmented. With -i it is found."""
     raw: bool = False
     """Sources as they come, on grids of their own: register them to one of them, as those of the run's training were
-    brought together, or by the settings below. Needs scansynth[itk]."""
+    brought together, or by the settings below. Needs scansynth[raw]."""
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """With --raw: how, where it is not as in the run's training."""
     dicom: Path | None = None

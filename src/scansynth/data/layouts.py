@@ -35,6 +35,7 @@ from pathlib import Path
 from scansynth.data.contrasts import STANDARD
 from scansynth.data.folder_layouts import Found, bids, brats, ixi
 from scansynth.data.image_files import Folder, walk
+from scansynth.data.kept_values import place_in
 from scansynth.data.nnunet_layout import nnunet
 from scansynth.data.not_taken import PATTERN, PATTERNS, NotTaken, find_not_taken
 from scansynth.data.participants import read_participants
@@ -173,7 +174,7 @@ def told(listing: Listing) -> list[str]:
     """
     reasons: dict[tuple[bool, str], list[str]] = {}
     for one in listing.not_taken:
-        reasons.setdefault((not one.scan, one.why), []).append(str(one.path.relative_to(listing.root)))
+        reasons.setdefault((not one.scan, one.why), []).append(place_in(one.path, listing.root))
     if not reasons:
         return []
     scans = sum(one.scan for one in listing.not_taken)

@@ -53,9 +53,9 @@ _IXI_NAME = re.compile(r"IXI\d+-[A-Za-z]+-\d+(?=-)", re.IGNORECASE)
 _MASKS = re.compile(r"masks?|\w*mask|\w*seg|segmentations?|labels?|rois?|aparc|parc(ellation)?|wmparc|ribbon|gt")
 _TISSUES = re.compile(r"lesions?|tumou?rs?|wm|gm|csf|tissue")
 _PARTS = re.compile(r"ph|phase|real|imag(inary)?")
-_LOCALIZERS = re.compile(r"locali[sz]er|scout|survey|(3|three).?plane|(?<![a-z])loc(?![a-z])")
+LOCALIZERS = re.compile(r"locali[sz]er|scout|survey|(3|three).?plane|(?<![a-z])loc(?![a-z])")
 _TEMPLATES = re.compile(r"mni152|icbm|atlas|template")
-_KINDS = (
+KINDS = (
     "bold", "sbref", "dwi", "dti", "adc", "fa", "md", "epi", "phasediff", "phase1", "phase2", "magnitude", "magnitude1",
     "magnitude2", "fieldmap", "asl", "m0scan", "cbf", "perf", "perfusion", "dsc", "dce", "pet", "swi", "swan", "qsm",
     "minip", "angio", "mra", "mrv", "tof", "mrs", "meg", "eeg", "t1rho",
@@ -233,13 +233,13 @@ def _no_scan(path: Path, folders: tuple[str, ...], name: str, rest: str) -> str:
         return PART
     if "mp2rage" in words and re.search(r"(^|_)inv-", rest):
         return INVERSION
-    if _LOCALIZERS.search(rest):
+    if LOCALIZERS.search(rest):
         return LOCALIZER
-    if words[-1] in _KINDS or any(folder in _PLACES for folder in lower):
+    if words[-1] in KINDS or any(folder in _PLACES for folder in lower):
         return OTHER
     if words[-1].endswith("map"):
         return MAP
-    return OTHER if not named and any(word in _KINDS for word in words) else ""
+    return OTHER if not named and any(word in KINDS for word in words) else ""
 
 
 def _stem(name: str) -> str:

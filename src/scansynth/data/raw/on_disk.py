@@ -109,7 +109,7 @@ def register_listing(
     odd = together_odd(placed)
     write_text(place / "quality.tsv", _table(kept, odd))
     lines = tuple(f"{name} {contrast}: {'; '.join(texts)}" for (name, contrast), texts in odd.items())
-    return Registered(replace(listing, root=place, subjects=tuple(subjects)), lines, tuple(bad))
+    return Registered(replace(listing, root=folder.absolute(), subjects=tuple(subjects)), lines, tuple(bad))
 
 
 def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:

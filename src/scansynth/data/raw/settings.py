@@ -10,6 +10,8 @@ KEEP, ROUGH, PROGRAM = "keep", "rough", "program"
 """Ways to find a brain; the last stands in records for a program of the user's, which is never taken from them."""
 REGISTERED = "registered"
 """Folder of a cohort that holds scans which were brought together (`on_disk.py`)."""
+CONVERTED = "converted"
+"""Folder of a cohort that holds what DICOM was converted to (`dicom_series.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

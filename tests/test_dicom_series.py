@@ -1,0 +1,218 @@
+"""DICOM in: converted, and each series known for the contrast that it is; where that is not clear it is said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scansynth.cli import main
+from scansynth.data.cohort import Cohort
+from scansynth.data.raw.dicom_series import Series, choose, contrasts_of, convert, is_dicom
+from scansynth.data.volume import Volume
+from scansynth.errors import InputError
+
+pydicom = pytest.importorskip("pydicom", reason="pip install 'scansynth[dicom]'")
+pytest.importorskip("dcm2niix", reason="pip install 'scansynth[raw]'")
+
+TIMES = {
+    "T1w": {"EchoTime": 3, "RepetitionTime": 1900, "InversionTime": 900, "ScanningSequence": ["GR", "IR"]},
+    "T2w": {"EchoTime": 95, "RepetitionTime": 4000, "ScanningSequence": "SE"},
+    "FLAIR": {"EchoTime": 110, "RepetitionTime": 9000, "InversionTime": 2500, "ScanningSequence": ["SE", "IR"]},
+}
+"""Milliseconds, as in DICOM."""
+SPACING = (4.0, 4.0, 5.0)
+
+
+def write_series(folder, array, number, description, times, *, patient="Mustermann^Erika", **more):
+    """An axial MR series (X, Y, Z) in RAS, as a scanner writes it."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    study = generate_uid(entropy_srcs=[patient])
+    series = generate_uid()
+    for z in range(array.shape[2]):
+        one = Dataset()
+        one.file_meta = FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.SOPClassUID, one.SOPInstanceUID = MRImageStorage, generate_uid()
+        one.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+        one.StudyInstanceUID, one.SeriesInstanceUID = study, series
+        one.FrameOfReferenceUID = generate_uid(entropy_srcs=[patient, "frame"])
+        one.PatientName, one.PatientID, one.Modality, one.Manufacturer = patient, patient, "MR", "SIEMENS"
+        one.SeriesNumber, one.InstanceNumber, one.SeriesDescription = number, z + 1, description
+        one.AcquisitionNumber, one.MagneticFieldStrength, one.FlipAngle = 1, 3, 9
+        one.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+        one.StudyDate = one.SeriesDate = one.AcquisitionDate = "20200101"
+        one.StudyTime = one.SeriesTime = one.AcquisitionTime = f"12{number:02d}00"
+        for name, value in {**times, **more}.items():
+            setattr(one, name, value)
+        one.PatientPosition = "HFS"
+        one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        one.ImagePositionPatient = [-60.0, -60.0, z * SPACING[2]]
+        one.PixelSpacing, one.SliceThickness, one.SpacingBetweenSlices = (
+            [SPACING[1], SPACING[0]],
+            SPACING[2],
+            SPACING[2],
+        )
+        pixels = np.ascontiguousarray(array[::-1, ::-1, z].T).astype(np.uint16)  # LPS
+        one.Rows, one.Columns = pixels.shape
+        one.SamplesPerPixel, one.PhotometricInterpretation, one.PixelRepresentation = 1, "MONOCHROME2", 0
+        one.BitsAllocated, one.BitsStored, one.HighBit = 16, 16, 15
+        one.PixelData = pixels.tobytes()
+        one.save_as(folder / f"{number:02d}-{z:03d}.dcm", enforce_file_format=True)
+
+
+def head(seed):
+    rng = np.random.default_rng(seed)
+    array = np.zeros((30, 32, 14))
+    array[5:25, 4:28, 2:12] = rng.integers(200, 900, (20, 24, 10))
+    return array
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two people with T1w, T2w and a localizer; one has a FLAIR that only its times tell."""
+    for seed, name in enumerate(("anna", "ben b")):
+        folder = tmp_path / "dicom" / name
+        write_series(folder / "a", head(seed), 1, "localizer", TIMES["T1w"], patient=name)
+        write_series(folder / "b", head(seed + 10), 2, "t1_mprage_sag", TIMES["T1w"], patient=name)
+        write_series(folder / "c", head(seed + 20), 5, "T2 TSE tra", TIMES["T2w"], patient=name)
+    write_series(folder / "c", head(33), 7, "brain dark", TIMES["FLAIR"], patient=name)
+    return tmp_path / "dicom"
+
+
+def test_series_are_converted_and_known_by_times_and_names(data, tmp_path):
+    assert is_dicom(data)
+    listing = convert(data, tmp_path / "out")
+    assert (listing.layout, listing.contrasts) == ("DICOM", ("T1w", "T2w", "FLAIR"))
+    assert {one.name: {key: file.name for key, file in one.scans.items()} for one in listing.subjects} == {
+        "anna": {"T1w": "2.nii.gz", "T2w": "5.nii.gz"},
+        "ben-b": {"T1w": "2.nii.gz", "T2w": "5.nii.gz", "FLAIR": "7.nii.gz"},
+    }
+    assert sorted((one.subject, one.path.name) for one in listing.not_taken) == [
+        ("anna", "1.nii.gz"), ("ben-b", "1.nii.gz"),
+    ]  # fmt: skip
+    assert not any(one.scan for one in listing.not_taken)
+    volume = Volume.read(listing.subjects[0].scans["T1w"])
+    assert np.array_equal(volume.array, head(10))
+    assert np.allclose(np.diag(volume.affine)[:3], SPACING)
+    sidecar = json.loads(listing.subjects[0].sidecars["T1w"].read_text())
+    assert sidecar["EchoTime"] == pytest.approx(0.003)
+    assert sidecar["InversionTime"] == pytest.approx(0.9)
+    assert not [word for word in ("anna", "mprage") if word in json.dumps(sidecar)]
+
+
+def test_what_is_converted_is_kept_until_the_data_changes(data, tmp_path):
+    first = convert(data, tmp_path / "out")
+    file = first.subjects[0].scans["T1w"]
+    before = file.stat().st_mtime_ns
+    again = convert(data, tmp_path / "out")
+    assert again == first
+    assert file.stat().st_mtime_ns == before
+    (data / "anna" / "c" / "05-013.dcm").unlink()
+    assert Volume.read(convert(data, tmp_path / "out").subjects[0].scans["T2w"]).array.shape == (30, 32, 13)
+
+
+def test_two_series_of_a_contrast_are_an_error_that_names_the_line_of_a_table(data, tmp_path):
+    write_series(data / "anna" / "d", head(40), 9, "t1_mprage_repeat", TIMES["T1w"], patient="anna")
+    with pytest.raises(
+        InputError, match=r"anna: series 2 \(t1_mprage_sag\) and 9 \(t1_mprage_repeat\) may each.*anna,2,T1w"
+    ):
+        convert(data, tmp_path / "out")
+    table = tmp_path / "series.csv"
+    table.write_text("subject,series,contrast\nanna,9,T1w\nben-b,7,none\n")
+    listing = convert(data, tmp_path / "out", table=table)
+    assert listing.subjects[0].scans["T1w"].name == "9.nii.gz"
+    assert set(listing.subjects[1].scans) == {"T1w", "T2w"}
+    for line, why in (
+        ("anna,12,T1w", "no series 12"),
+        ("carl,1,T1w", "carl is no subject"),
+        ("anna,2,", "no contrast"),
+    ):
+        table.write_text(f"subject,series,contrast\n{line}\n")
+        with pytest.raises(InputError, match=why):
+            convert(data, tmp_path / "out", table=table)
+
+
+def test_a_folder_of_two_people_is_refused(data, tmp_path):
+    write_series(data / "anna" / "d", head(40), 9, "t2", TIMES["T2w"], patient="somebody else")
+    with pytest.raises(InputError, match="2 people"):
+        convert(data, tmp_path / "out")
+
+
+MS = {"EchoTime": 1e-3, "RepetitionTime": 1e-3, "InversionTime": 1e-3}
+
+
+def told(description="", **values):
+    seconds = {name: value * MS.get(name, 1) if name in MS else value for name, value in values.items()}
+    return {"Modality": "MR", "SeriesDescription": description, "ImageType": ["ORIGINAL", "PRIMARY"], **seconds}
+
+
+SE, GR = {"ScanningSequence": "SE"}, {"ScanningSequence": "GR"}
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "expected"),
+    [
+        (told("t1_mprage", EchoTime=3, RepetitionTime=1900, InversionTime=900, ScanningSequence="GR_IR"), ("T1w",)),
+        (told("nameless", EchoTime=3, RepetitionTime=1900, InversionTime=900, ScanningSequence="GR_IR"), ("T1w",)),
+        (told("t1 se", EchoTime=12, RepetitionTime=550, **SE), ("T1w",)),
+        (told("t1 se KM", EchoTime=12, RepetitionTime=550, ContrastBolusAgent="Gadovist", **SE), ("T1ce",)),
+        (told("t1 post", EchoTime=12, RepetitionTime=550, **SE), ("T1ce",)),
+        (told("nameless", EchoTime=95, RepetitionTime=4000, **SE), ("T2w",)),
+        (told("nameless", EchoTime=95, RepetitionTime=9000, **SE), ("T2w", "FLAIR")),
+        (told("t2_tirm_dark-fluid FLAIR", EchoTime=95, RepetitionTime=9000, **SE), ("FLAIR",)),
+        (told("nameless", EchoTime=110, RepetitionTime=9000, InversionTime=2500, ScanningSequence="SE_IR"), ("FLAIR",)),
+        (told("nameless", EchoTime=380, RepetitionTime=5000, InversionTime=1800, ScanningSequence="SE_IR"), ("FLAIR",)),
+        (told("nameless", EchoTime=15, RepetitionTime=3000, **SE), ("PDw",)),
+        (told("t2_fl2d hemo", EchoTime=20, RepetitionTime=600, **GR), ("T2w", "T2starw")),
+        (told("T2", EchoTime=12, RepetitionTime=550, **SE), ("T1w", "T2w")),
+        (told("just so"), ()),
+        (told("T1 localizer", EchoTime=12, RepetitionTime=550, **SE), ()),
+        (told("ep2d_dwi T2", EchoTime=95, RepetitionTime=4000, **SE), ()),
+        ({**told("T2", EchoTime=95, RepetitionTime=4000, **SE), "ImageType": ["DERIVED", "SECONDARY", "MPR"]}, ()),
+        ({"Modality": "CT", "SeriesDescription": "Kopf nativ"}, ("CT",)),
+    ],
+)
+def test_what_a_series_may_be(sidecar, expected):
+    found, why = contrasts_of(sidecar)
+    assert set(found) == set(expected)
+    assert bool(why) == (not expected)
+
+
+def test_products_of_the_converter_are_no_scans_and_echoes_are():
+    sidecar = told("T2", EchoTime=95, RepetitionTime=4000, **SE)
+    for number in ("5_ph", "5_real", "5_imaginary", "5_ROI1", "5_Tilt"):
+        assert contrasts_of(sidecar, number)[0] == ()
+    assert contrasts_of(sidecar, "5_e2")[0] == ("T2w",)
+
+
+def test_a_doubtful_series_matters_only_where_nothing_certain_is_there():
+    def one(number, *contrasts):
+        return Series(number, Path(f"{number}.nii.gz"), "d", contrasts, "")
+
+    chosen, left, unclear = choose("s", [one("1", "T2w"), one("2", "T2w", "FLAIR")], {})
+    assert ({name: found.number for name, found in chosen.items()}, unclear) == ({"T2w": "1"}, [])
+    assert [found.number for found in left] == ["2"]
+    _, _, unclear = choose("s", [one("1", "T1w"), one("2", "T2w", "FLAIR")], {})
+    assert unclear == ["s: series 2 (d) may be T2w or FLAIR; name it in a --series table (subject,series,contrast), "
+                       "as s,2,T2w"]  # fmt: skip
+    chosen, _, unclear = choose("s", [one("1", "T1w"), one("2", "T2w", "FLAIR")], {"2": "none"})
+    assert (set(chosen), unclear) == ({"T1w"}, [])
+
+
+def test_prepare_takes_dicom_in_one_command(data, tmp_path, capsys):
+    out = tmp_path / "cohort"
+    words = ["prepare", "-i", str(data), "-o", str(out), "--fractions", "1", "0", "0", "--bias", "none", "--raw"]
+    assert main(words[:-3]) == 1
+    assert main([*words, "--contrasts", "T1w", "T2w"]) == 0
+    cohort = Cohort.open(out)
+    assert cohort.subjects() == ["anna", "ben-b"]
+    assert cohort.acquisition("anna", "T2w")["EchoTime"] == pytest.approx(0.095)
+    for file in out.rglob("*.json"):
+        text = file.read_text()
+        assert "Mustermann" not in text
+        assert str(tmp_path) not in text
