@@ -137,6 +137,24 @@ def test_two_series_of_a_contrast_are_an_error_that_names_the_line_of_a_table(da
             convert(data, tmp_path / "out", table=table)
 
 
+def test_what_an_operator_wrote_is_kept_nowhere_and_damage_is_mended(data, tmp_path, caplog):
+    first = convert(data, tmp_path / "out")
+    for file in (tmp_path / "out").rglob("*.json"):
+        assert "mprage" not in file.read_text()
+    scan, record = first.subjects[0].scans["T1w"], tmp_path / "out" / "converted" / "anna" / "series.json"
+    for spoil in (lambda: scan.write_bytes(b""), lambda: record.write_text('{"key": 3}')):
+        spoil()
+        again = convert(data, tmp_path / "out")
+        assert again == first
+        assert np.array_equal(Volume.read(scan).array, head(10))
+
+
+def test_two_folders_of_one_name_are_refused(data, tmp_path):
+    write_series(data / "ben-b", head(1), 2, "t2", TIMES["T2w"], patient="another")
+    with pytest.raises(InputError, match="both be subject ben-b"):
+        convert(data, tmp_path / "out")
+
+
 def test_a_folder_of_two_people_is_refused(data, tmp_path):
     write_series(data / "anna" / "d", head(40), 9, "t2", TIMES["T2w"], patient="somebody else")
     with pytest.raises(InputError, match="2 people"):

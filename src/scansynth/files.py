@@ -3,6 +3,7 @@
 What was written is on the disk before its name is: after a power loss, too, a name stands for a whole file.
 """
 
+import hashlib
 import os
 import shutil
 import stat
@@ -27,6 +28,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file in place of what stood there; its folder is made if need be (errors as of `write_text`)."""
     with written(path) as temporary:
         temporary.write_bytes(content)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from tyro.conf import arg
 from scansynth.commands.console import Input, Output, err, out, stage_bars
 from scansynth.commands.next_step import after_preparing
 from scansynth.data.contrasts import standard_name
-from scansynth.data.raw.settings import REGISTERED, Raw
+from scansynth.data.raw.settings import Raw
 from scansynth.errors import InputError
 from scansynth.progress import named
 from scansynth.ranges import Seed
@@ -202,6 +202,7 @@ class Prepare:
 
     def registered(self, listing: Any, how: Raw, like: Any) -> Any:
         """The listing with its scans brought together."""
+        from scansynth.data.raw.folders import REGISTERED
         from scansynth.data.raw.on_disk import register_listing
 
         contrasts = self.chosen(listing, like)

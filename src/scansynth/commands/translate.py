@@ -158,7 +158,14 @@ class Translate:
         """How sources are brought together; None where they share a grid."""
         from scansynth.synthesis.raw_sources import choose_raw
 
-        return choose_raw(run, None if self.together == Raw() else self.together) if self.raw else None
+        if not self.raw:
+            if run.record.raw:
+                err.print(
+                    "warning: the run's training scans were freed of bias fields and registered (prepare --raw); if "
+                    "these sources are as they come, give --raw", markup=False,
+                )  # fmt: skip
+            return None
+        return choose_raw(run, None if self.together == Raw() else self.together)
 
     def many(self, folder: Path) -> None:
         """A cohort."""

@@ -29,7 +29,8 @@ from scansynth.data.intensity import NORMALISATIONS, Scaling
 from scansynth.data.kept_values import known_values, place_in
 from scansynth.data.layouts import Listing, Subject, chosen_contrasts
 from scansynth.data.prepare import Grid, Preparation, grid_for, labels_on
-from scansynth.data.raw.settings import CONVERTED, REGISTERED, Raw
+from scansynth.data.raw.folders import is_ours
+from scansynth.data.raw.settings import Raw
 from scansynth.data.readers import reading
 from scansynth.data.record import PreparationRecord
 from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
@@ -399,7 +400,7 @@ def _usual(census: Census, splits: Mapping[str, str], contrasts: Sequence[str]) 
 
 def check_folder(folder: Path) -> None:
     """Raise InputError if a folder holds something that is no cohort: said before thousands of scans are read."""
-    ours = (folder / "preparation.json").is_file() or any((folder / name).is_dir() for name in (CONVERTED, REGISTERED))
+    ours = (folder / "preparation.json").is_file() or is_ours(folder)
     if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
 

@@ -19,6 +19,7 @@ from scansynth.data.readers import READERS
 from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
+from scansynth.files import sha256_of
 from scansynth.synthesis.writers import Part, nifti, writing
 from scansynth.users_files import read_json
 
@@ -191,7 +192,7 @@ def is_whole(image: Path, *, hashed: bool = True) -> bool:
 def _digest(image: Path, size: int, changed: int) -> str | None:
     """SHA-256 of a file, read once while its size and time stay the same; None where it cannot be read."""
     try:
-        return nifti.digest_of(image)
+        return sha256_of(image)
     except OSError:
         return None
 

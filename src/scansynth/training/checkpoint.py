@@ -13,7 +13,6 @@ written or read.
                                                 files beside it
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scansynth.errors import InputError, shown
-from scansynth.files import write_text, written_folder
+from scansynth.files import sha256_of, write_text, written_folder
 from scansynth.ranges import Natural, Weight
 from scansynth.records import read_json
 from scansynth.training.selection import FEWEST, Which
@@ -196,12 +195,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    return path.stat().st_size, _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.stat().st_size, sha256_of(path)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -232,7 +226,7 @@ def load(checkpoint: Path, *names: str) -> tuple[dict[str, dict[str, Tensor]], S
         state = read_state(checkpoint)
         for name in names:
             path, known = checkpoint / f"{name}.safetensors", state.get("files", {}).get(f"{name}.safetensors")
-            if known and (path.stat().st_size, _sha256(path)) != tuple(known):
+            if known and (path.stat().st_size, sha256_of(path)) != tuple(known):
                 raise InputError(f"{path.name} is not what was saved")
         files = {name: load_file(checkpoint / f"{name}.safetensors") for name in names}
     except Exception as error:

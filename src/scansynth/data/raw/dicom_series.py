@@ -8,6 +8,7 @@ is an error which says how to name the one that is meant, in a table of subject,
 """
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict
 
 from scansynth.data.acquisitions import KEPT
 from scansynth.data.ahead import in_order
@@ -24,16 +25,22 @@ from scansynth.data.image_files import Folder, walk
 from scansynth.data.kept_values import file_key, known_values
 from scansynth.data.layouts import Listing
 from scansynth.data.not_taken import KINDS, LOCALIZERS, NotTaken
-from scansynth.data.raw.settings import CONVERTED
+from scansynth.data.raw.folders import CONVERTED, are_whole, claim, sums_of
 from scansynth.data.subject import make_subject
 from scansynth.data.text_table import read_rows
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
+from scansynth.records import read_json as read_record
+from scansynth.records import sealed
 from scansynth.users_files import read_json
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("subject", "series", "contrast")
 LAYOUT = "DICOM"
+VERSION = 1
+"""Goes up when series are told apart otherwise."""
 NONE = "none"
 """Contrast of a series that is not meant, in a table."""
 _PARTS = re.compile(r".*_(ph|phase|real|imaginary|ROI\d*|Tilt)", re.IGNORECASE)
@@ -85,18 +92,25 @@ def convert(root: Path, out: Path, *, table: Path | None = None, report: Report 
             which contrast, or the table names what is not there.
     """
     place = out / CONVERTED
+    claim(place, {"version": VERSION})
     named = _table(table) if table else {}
+    folders = _subjects(walk(root))
+    names = [_name(folder.path) for folder in folders]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{root}: two folders would both be subject {twice[0]}: rename one of them")
     subjects, left, problems = [], [], []
-    for done, (folder, found) in enumerate(in_order(lambda one: _converted(one, place), _subjects(walk(root)))):
+    for done, (folder, found) in enumerate(in_order(lambda one: _converted(one, place), folders)):
         name = _name(folder.path)
-        chosen, others, unclear = choose(name, found, named.pop(name, {}))
+        chosen, others, unclear = choose(name, found.series, named.pop(name, {}))
         problems += unclear
+        if not unclear:
+            found.remember()
         left += [NotTaken(one.file, one.why or "another series of a contrast that was taken", name, one.contrasts,
                           scan=bool(one.contrasts)) for one in others]  # fmt: skip
         if chosen:
             subjects.append(make_subject(name, {contrast: one.file for contrast, one in chosen.items()}))
         if report:
-            report(Event(done + 1, done + 1, name))
+            report(Event(done + 1, len(folders), name))
     if named:
         raise InputError(f"{table}: {next(iter(named))} is no subject in {root}")
     if problems:
@@ -234,25 +248,52 @@ def _name(folder: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "subject"
 
 
-def _converted(folder: Folder, place: Path) -> list[Series]:
+class _Kept(TypedDict):
+    """`series.json`: without what the operator wrote, which may name anybody."""
+
+    key: str
+    series: dict[str, tuple[list[str], str]]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """A subject's series, and where they are."""
+
+    here: Path
+    key: str
+    series: list[Series]
+
+    def remember(self) -> None:
+        """Write down that they are converted. While it is open which is which they are converted anew each time: the
+        record keeps no descriptions, and the message needs them."""
+        told = {one.number: (one.contrasts, one.why) for one in self.series}
+        files = [f"{one.number}{ending}" for one in self.series for ending in (".nii.gz", ".json")]
+        content = {"key": self.key, "series": told, "files": sums_of(self.here, files)}
+        write_text(self.here / "series.json", json.dumps(sealed(content), indent=1))
+
+
+def _converted(folder: Folder, place: Path) -> _Converted:
     """The series of a subject; converted unless they are."""
     here = place / _name(folder.path)
     record = here / "series.json"
-    files = sorted(file for file in folder.path.rglob("*") if file.is_file())
-    key = json.dumps([file_key(file) for file in files])
+    key = json.dumps([VERSION, [file_key(file) for file in sorted(folder.path.rglob("*")) if file.is_file()]])
     if record.is_file():
-        kept = read_json(record)
-        if kept.get("key") == key and all((here / f"{number}.nii.gz").is_file() for number in kept["series"]):
-            return [Series(number, here / f"{number}.nii.gz", text, tuple(contrasts), why)
-                    for number, (text, contrasts, why) in kept["series"].items()]  # fmt: skip
+        try:
+            kept = read_record(record, _Kept, "the series are converted again")
+            if kept["key"] == key and are_whole(here, kept["files"]):
+                found = kept["series"].items()
+                return _Converted(here, key, [
+                    Series(number, here / f"{number}.nii.gz", "", tuple(contrasts), why)
+                    for number, (contrasts, why) in found
+                ])  # fmt: skip
+        except InputError as error:
+            logger.warning("%s", error)
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir(parents=True)
     with TemporaryDirectory(dir=here) as made:
         _dcm2niix(folder.path, Path(made))
-        series = _taken(folder.path, Path(made), here)
-    told = {one.number: (one.description, one.contrasts, one.why) for one in series}
-    write_text(record, json.dumps({"key": key, "series": told}, indent=1))
-    return series
+        return _Converted(here, key, _taken(folder.path, Path(made), here))
 
 
 def _dcm2niix(folder: Path, out: Path) -> None:

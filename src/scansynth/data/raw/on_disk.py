@@ -10,7 +10,6 @@ registered/<subject>/together.json         motions (mm → mm) and figures; writ
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,9 +20,10 @@ import numpy as np
 from scansynth.data.ahead import in_order
 from scansynth.data.kept_values import file_key, place_in
 from scansynth.data.layouts import Listing
+from scansynth.data.raw.folders import REGISTERED, are_whole, claim, sums_of
 from scansynth.data.raw.quality import picture
 from scansynth.data.raw.registration import moved
-from scansynth.data.raw.settings import REGISTERED, Raw
+from scansynth.data.raw.settings import Raw
 from scansynth.data.raw.together import Placed, Together, bring_together, together_odd
 from scansynth.data.readers import read_labels, reading
 from scansynth.data.subject import Subject
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Goes up when what is written is computed otherwise."""
-MARK = "registered by scansynth"
+TEXT = "registered by scansynth"
 
 
 class _Kept(TypedDict):
@@ -48,6 +48,7 @@ class _Kept(TypedDict):
     sources: dict[str, str]
     placed: dict[str, Placed]
     masks: list[str]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,9 @@ def register_listing(
     how.check()
     itk()
     place = folder / REGISTERED
-    settings = place / "settings.json"
-    wanted = {"version": VERSION, **asdict(how.told), "key": how.key}
-    if settings.is_file() and read_json(settings, dict[str, Any], f"delete {place}") != wanted:
-        if not overwrite:
-            raise InputError(
-                f"{place}: scans were brought together otherwise (settings.json): another -o, or overwrite"
-            )
-        shutil.rmtree(place)
-    write_text(settings, json.dumps(wanted))
+    if how.reference and how.reference not in listing.contrasts:
+        raise InputError(f"--reference {how.reference}: no scan is of it (found: {', '.join(listing.contrasts)})")
+    claim(place, {"version": VERSION, **asdict(how.told), "key": how.key}, overwrite=overwrite)
     subjects, kept, bad = [], {}, []
     for done, (subject, found) in enumerate(
         in_order(lambda one: _one(one, listing.root, place, how), listing.subjects)
@@ -117,12 +112,14 @@ def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
     here, files = place / subject.name, [*subject.scans.values(), *subject.masks.values()]
     key = json.dumps([VERSION, how.key, [file_key(file) for file in files]])
     record = here / "together.json"
-    try:
-        if record.is_file():
+    if record.is_file():
+        try:
             kept = _read(record)
-            names = [*kept["sources"], *kept["masks"]]
-            if kept["key"] == key and all((here / f"{name}.nii.gz").is_file() for name in names):
+            if kept["key"] == key and are_whole(here, kept["files"]):
                 return kept
+        except InputError as error:
+            logger.warning("%s", error)
+    try:
         volumes = {}
         for contrast, path in subject.scans.items():
             with reading(path):
@@ -134,11 +131,11 @@ def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
     record.unlink(missing_ok=True)
     like = together.volumes[together.reference]
     for contrast, volume in together.volumes.items():
-        like.write_array(here / f"{contrast}.nii.gz", volume.array, MARK)
+        like.write_array(here / f"{contrast}.nii.gz", volume.array, TEXT)
     if together.brain is not None:
         masks["brain"] = together.brain
     for name, mask in masks.items():
-        like.write_array(here / f"{name}.nii.gz", mask.astype(np.float32), MARK)
+        like.write_array(here / f"{name}.nii.gz", mask.astype(np.float32), TEXT)
     picture(together, subject.name).save(here / "quality.png")
     kept = _Kept(
         key=key,
@@ -146,6 +143,7 @@ def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
         sources={contrast: place_in(file, root) for contrast, file in subject.scans.items()},
         placed=together.placed,
         masks=list(masks),
+        files=sums_of(here, [f"{name}.nii.gz" for name in (*together.volumes, *masks)]),
     )
     stored = {**kept, "placed": {contrast: asdict(one) for contrast, one in together.placed.items()}}
     write_text(record, json.dumps(sealed(stored), indent=1))
@@ -184,7 +182,7 @@ def _moved_to(subject: Subject, place: Path, kept: _Kept) -> Subject:
 
 
 def _read(record: Path) -> _Kept:
-    kept: Any = read_json(record, _Kept, "delete it, and the scans are registered again")
+    kept: Any = read_json(record, _Kept, "the scans are registered again")
     kept["placed"] = {contrast: Placed(**values) for contrast, values in kept["placed"].items()}
     return kept
 

@@ -4,14 +4,11 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scansynth.data.contrasts import standard_name
 from scansynth.errors import InputError
 
 KEEP, ROUGH, PROGRAM = "keep", "rough", "program"
 """Ways to find a brain; the last stands in records for a program of the user's, which is never taken from them."""
-REGISTERED = "registered"
-"""Folder of a cohort that holds scans which were brought together (`on_disk.py`)."""
-CONVERTED = "converted"
-"""Folder of a cohort that holds what DICOM was converted to (`dicom_series.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +23,10 @@ class Raw:
     brain: str = KEEP
     """keep whole heads, or cut out the brain: by a rough mask without weights (rough; look at it), or by a program of
     yours, 'COMMAND {input} {output}', as 'mri_synthstrip -i {input} -m {output}'."""
+
+    def __post_init__(self):
+        if self.reference:
+            object.__setattr__(self, "reference", standard_name(self.reference))
 
     def check(self) -> None:
         """Raise InputError for a brain that cannot be found so."""

@@ -5,7 +5,6 @@ that holds JSON text, which they hand on.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from scansynth.data.nifti_header import comments_in
 from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.files import write_text
+from scansynth.files import sha256_of, write_text
 from scansynth.synthesis.writers import Part, writing
 from scansynth.users_files import open_file, parse_json
 
@@ -66,7 +65,7 @@ def write(parts: Mapping[Path, Part], like: Volume, *, provenance: Mapping[str, 
                     like.write_array(staged[file], part.array, part.mark, note=json.dumps(note))
                 except InputError as error:
                     raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
-                content |= {"bytes": staged[file].stat().st_size, "sha256": digest_of(staged[file])}
+                content |= {"bytes": staged[file].stat().st_size, "sha256": sha256_of(staged[file])}
                 if file == itself:
                     content["parts"] = [other.name for other in parts if other != itself]
                 write_text(staged[sidecar], json.dumps(content, indent=1))
@@ -78,12 +77,6 @@ def write(parts: Mapping[Path, Part], like: Volume, *, provenance: Mapping[str, 
             with contextlib.suppress(OSError):
                 temporary.unlink()
     return list(staged)
-
-
-def digest_of(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def part_path(path: Path, kind: str) -> Path:
