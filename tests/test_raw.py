@@ -178,32 +178,40 @@ def raw_data(tmp_path_factory, head):
     return folder
 
 
+MASKS = """
+import sys, nibabel, numpy as np
+image = nibabel.load(sys.argv[1])
+axes = [np.linspace(-1, 1, side) for side in image.shape]
+x, y, z = np.meshgrid(*axes, indexing="ij")
+scale = 0.62 * (1.4e6 / abs(np.linalg.det(image.affine)) / np.prod(image.shape)) ** (1 / 3) * 2
+inside = x**2 + y**2 + z**2 < scale**2
+nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), image.affine), sys.argv[2])
+"""
+"""A program of the user's: an ellipsoid of 1.4 l in the middle of the scan."""
+
+
 @pytest.fixture(scope="module")
-def prepared(raw_data, tmp_path_factory):
+def program(tmp_path_factory):
+    script = tmp_path_factory.mktemp("program") / "masks.py"
+    script.write_text(MASKS)
+    return f"{sys.executable} {script} {{input}} {{output}}"
+
+
+def preparing(raw_data, folder, program):
+    words = ["prepare", "-i", raw_data, "-o", folder, "--raw", "--bias", "none", "--brain", program]
+    return [*map(str, words), "--spacing", "6", "6", "6"]
+
+
+@pytest.fixture(scope="module")
+def prepared(raw_data, program, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared") / "cohort"
-    words = [
-        "prepare",
-        "-i",
-        raw_data,
-        "-o",
-        folder,
-        "--raw",
-        "--bias",
-        "none",
-        "--brain",
-        "rough",
-        "--spacing",
-        6,
-        6,
-        6,
-    ]
-    assert main(list(map(str, words))) == 0
+    assert main(preparing(raw_data, folder, program)) == 0
     return folder
 
 
 def test_raw_scans_are_prepared_in_one_command(prepared, head):
     cohort = Cohort.open(prepared)
-    assert cohort.raw == Raw(brain="rough", bias="none")
+    assert cohort.raw == Raw(brain="program", bias="none")
     for subject in cohort.subjects():
         assert cohort.registered(subject)
     assert cohort.masks("sub-03") == ("tissue",)
@@ -223,7 +231,7 @@ def test_raw_scans_are_prepared_in_one_command(prepared, head):
     assert (here / "quality.png").stat().st_size > 10_000
 
 
-def test_what_is_registered_is_kept_and_what_is_lost_is_made_again(prepared, raw_data, tmp_path, monkeypatch):
+def test_what_is_registered_is_kept_and_what_is_lost_is_made_again(prepared, raw_data, program, tmp_path, monkeypatch):
     folder = tmp_path / "cohort"
     shutil.copytree(prepared / "registered", folder / "registered")
     gone = folder / "registered" / "sub-03" / "T2w.nii.gz"
@@ -233,26 +241,11 @@ def test_what_is_registered_is_kept_and_what_is_lost_is_made_again(prepared, raw
     real = scansynth.data.raw.on_disk.bring_together
     monkeypatch.setattr(scansynth.data.raw.on_disk, "bring_together",
                         lambda volumes, how: done.append(volumes) or real(volumes, how))  # fmt: skip
-    words = [
-        "prepare",
-        "-i",
-        raw_data,
-        "-o",
-        folder,
-        "--raw",
-        "--bias",
-        "none",
-        "--brain",
-        "rough",
-        "--spacing",
-        6,
-        6,
-        6,
-    ]
-    assert main(list(map(str, words))) == 0
+    words = preparing(raw_data, folder, program)
+    assert main(words) == 0
     assert len(done) == 1
     assert nib.load(gone).get_fdata().tobytes() == nib.Nifti1Image.from_bytes(_unzipped(before)).get_fdata().tobytes()
-    assert main([*map(str, words), "--bias", "n4"]) == 1
+    assert main([*words, "--bias", "n4"]) == 1
 
 
 def _unzipped(content):
@@ -261,20 +254,22 @@ def _unzipped(content):
     return gzip.decompress(content)
 
 
-def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw_data, tiny, tmp_path):
+def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw_data, program, tiny, tmp_path):
     cohort = Cohort.open(prepared)
     run = tmp_path / "run"
     train(tiny("regression", steps=2), cohort, run, device=torch.device("cpu"))
-    assert PreparationRecord.read(run).raw == Raw(brain="rough", bias="none")
+    assert PreparationRecord.read(run).raw == Raw(brain="program", bias="none")
     other = raw_data / "sub-03" / "anat" / "sub-03_T2w.nii.gz"
     out = tmp_path / "out.nii.gz"
     words = ["translate", "--run", run, "--t2w", other, "--target", "T1w", "-o", out]
-    assert main([*map(str, words), "--raw"]) == 0
+    words = list(map(str, words))
+    assert main([*words, "--raw"]) == 1  # which program cut the brains out is in no record
+    assert main([*words, "--raw", "--bias", "none", "--brain", program]) == 0
     made = nib.load(out)
     assert np.allclose(made.affine, nib.load(other).affine)
     assert made.shape == nib.load(other).shape
     sidecar = json.loads((tmp_path / "out.json").read_text())
-    assert sidecar["brought_together"] == {"reference": "T2w", "registered": {}, "bias": "none", "brain": "rough"}
+    assert sidecar["brought_together"] == {"reference": "T2w", "registered": {}, "bias": "none", "brain": "program"}
     assert sidecar["SkullStripped"] is True
     assert str(tmp_path) not in json.dumps(sidecar)
 
