@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--cohort", type=Path, help="a prepared cohort in place of the phantoms")
     parser.add_argument("--steps", type=int, default=1000, help="of the regression, which each training costs")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--decay", choices=["constant", "cosine"], help="of the learning rate, in place of the recipes'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
@@ -81,7 +82,7 @@ def main() -> None:
     ]
     if arguments.action == "draw":
         for _, seed, recipe, place in places:
-            draw(recipe, seed, cohort, place, arguments.steps)
+            draw(recipe, seed, cohort, place, arguments.steps, decay=arguments.decay)
         return
     from image_quality_figures import copied, figures  # newer than what may draw
 
@@ -110,7 +111,7 @@ def phantoms(folder: Path) -> Cohort:
     return build_cohort(whole, folder / PHANTOMS, Preparation(size=SHAPE), tissue=TissueSettings())
 
 
-def draw(recipe: str, seed: int, cohort: Cohort, place: Path, steps: int) -> None:
+def draw(recipe: str, seed: int, cohort: Cohort, place: Path, steps: int, *, decay: str | None) -> None:
     """Train a recipe and keep its images, one file a subject: `draws` (n, X, Y, Z) and, of some methods, `mean`."""
     if (place / "drawn.json").exists():
         return
@@ -118,7 +119,7 @@ def draw(recipe: str, seed: int, cohort: Cohort, place: Path, steps: int) -> Non
     if find_recipe(recipe).method in ("ldm", "cola_diff"):
         first_stage = place.parent / f"{FIRST_STAGE}-{seed}"
         trained(FIRST_STAGE, seed, cohort, first_stage, steps, None)
-    config = trained(recipe, seed, cohort, place / "run", steps, first_stage)
+    config = trained(recipe, seed, cohort, place / "run", steps, first_stage, decay=decay)
     run, seconds = Run.load(place / "run", "cpu"), {}
     for number, subject in enumerate(cohort.subjects("test")):
         path = place / f"{number:02}.npz"
@@ -153,6 +154,7 @@ def trained(
     steps: int,
     first_stage: Path | None,
     *,
+    decay: str | None = None,
     contrasts: tuple[str, ...] = (SOURCE, TARGET),
 ) -> RunConfig[Any]:
     """Train a recipe at the cost of so many steps of the regression; one validation, at the end."""
@@ -167,6 +169,8 @@ def trained(
         config.training, steps=json.loads(budget.read_text()), threads=1, checkpoint_every=None,
         validate_every=1_000_000, validation_slices=1,
     )  # fmt: skip
+    if decay is not None:  # older versions have no such setting
+        training = replace(training, decay=decay)
     return train(replace(config, training=training), cohort, run, device=CPU, first_stage=first_stage)
 
 
