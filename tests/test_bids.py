@@ -123,7 +123,8 @@ def test_two_data_sets_have_two_names_and_what_the_user_wrote_stays(tmp_path):
     (out / ".bidsignore").write_text("mine/\n")
     describe(out, tmp_path / "a", ("CT",))
     assert json.loads(path.read_text())["License"] == "CC0"
-    assert (out / ".bidsignore").read_text().splitlines() == ["mine/", "contrasts.tsv", "*_CT.nii.gz", "*_CT.json"]
+    ignored = ["mine/", "contrasts.tsv", "*_synthetic.html", "figures", "*_CT.nii.gz", "*_CT.json"]
+    assert (out / ".bidsignore").read_text().splitlines() == ignored
 
 
 def test_what_older_versions_wrote_is_replaced(run, bids, tmp_path):

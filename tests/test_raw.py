@@ -264,7 +264,9 @@ def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw
     words = ["translate", "--run", run, "--t2w", other, "--target", "T1w", "-o", out]
     words = list(map(str, words))
     assert main([*words, "--raw"]) == 1  # which program cut the brains out is in no record
-    assert main([*words, "--raw", "--bias", "none", "--brain", program]) == 0
+    page = ["--page", str(tmp_path / "out.html")]
+    assert main([*words, *page, "--raw", "--bias", "none", "--brain", program]) == 0
+    assert "[name and cite the program]" in (tmp_path / "out.html").read_text(encoding="utf-8")
     made = nib.load(out)
     assert np.allclose(made.affine, nib.load(other).affine)
     assert made.shape == nib.load(other).shape

@@ -49,6 +49,7 @@ class BidsApp:
     def run(self) -> None:
         """Translate each participant under a lock of their own."""
         from scansynth.data.layouts import find_subjects
+        from scansynth.report.subject_page import write_pages
         from scansynth.synthesis.folder import translate_cohort
         from scansynth.synthesis.locking import LOCK
         from scansynth.synthesis.what_to_make import sources_of
@@ -84,6 +85,7 @@ class BidsApp:
                     report=partial(move, "translating"),
                     accept=self.accept,
                     lock=lock,
+                    then=partial(write_pages, self.output_dir, part),
                 )
             asked = {subject.name for subject in part.subjects}
             for entry in entries:

@@ -58,6 +58,9 @@ class Translate:
     brought together, or by the settings below. Needs scansynth[raw]."""
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """With --raw: how, where it is not as in the run's training."""
+    page: Path | None = None
+    """For one subject: also write a page (.html) of sources, synthesis, checks and methods text. With -i each subject
+    gets one, <subject>_synthetic.html."""
     dicom: Path | None = None
     """For one subject: also write the image as a DICOM series into this new folder, its deviation and intervals as
     Parametric Maps. Needs scansynth[dicom]."""
@@ -121,6 +124,10 @@ class Translate:
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
+        if self.page:
+            from scansynth.report.subject_page import check_page
+
+            check_page(self.page)
         if self.dicom:
             from scansynth.synthesis.writers.dicom import check_dicom
 
@@ -149,8 +156,13 @@ class Translate:
             write_dicom(synthesis, self.dicom, source=self.dicom_source)
         for path in synthesis.write(self.output, overwrite=self.overwrite):
             out.print(f"{path}", markup=False)
-        if self.dicom:
-            out.print(f"{self.dicom}", markup=False)
+        if self.page:
+            from scansynth.report.subject_page import picture_bytes, write_page
+
+            write_page(self.page, synthesis.provenance["subject"], [(synthesis.provenance, picture_bytes(synthesis))])
+        for extra in (self.dicom, self.page):
+            if extra:
+                out.print(f"{extra}", markup=False)
         out.print("Synthetic, for research: not a scan.")
         out.print(after_translating(self.run_folder), markup=False)
 
@@ -171,10 +183,12 @@ class Translate:
         """A cohort."""
         if self.tissue:
             raise InputError("--tissue goes with one subject's files; in a folder each subject's own is found")
-        if self.dicom or self.dicom_source:
-            raise InputError("--dicom and --dicom-source go with one subject's files")
+        if self.dicom or self.dicom_source or self.page:
+            raise InputError("--dicom, --dicom-source and --page go with one subject's files; each subject of a folder "
+                             "gets a page")  # fmt: skip
         from scansynth.data.layouts import find_subjects
         from scansynth.devices import start_processes
+        from scansynth.report.subject_page import write_pages
         from scansynth.synthesis.folder import translate_cohort
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
@@ -193,6 +207,7 @@ class Translate:
                 processes=processes,
                 accept=self.accept,
                 raw=self.brought(run),
+                then=partial(write_pages, self.output, listing),
             )
         for entry in entries if processes.first else ():
             out.file.write("\t".join(astuple(entry)) + "\n")  # the console would make spaces of the tabs

@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.text import Text
 
+from scansynth.data.planes import BANNER
 from scansynth.errors import InputError
 from scansynth.files import written
 from scansynth.metrics.cases import foreground
-
-BANNER = "SYNTHETIC – for research, not for diagnosis"
 
 _DPI = 150
 _COLUMN = 2.3  # inches

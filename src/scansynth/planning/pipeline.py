@@ -14,6 +14,7 @@ Each stage goes on where it was stopped.
 import json
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -33,6 +34,7 @@ from scansynth.planning.proposal import Asked, Proposal, counted, plan_yaml, wit
 from scansynth.progress import Report, named
 from scansynth.records import read_json
 from scansynth.report.report import write_report
+from scansynth.report.subject_page import write_pages
 from scansynth.report.summary import write_summary
 from scansynth.synthesis.contrast_table import Entry
 from scansynth.synthesis.folder import translate_cohort
@@ -173,6 +175,7 @@ def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[
         sampling=Sampling(seed=proposal.asked.seed),
         accept=proposal.asked.accept,
         report=named(report, "making what is missing"),
+        then=partial(write_pages, out / "translated", proposal.listing),
     )
 
 

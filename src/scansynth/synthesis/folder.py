@@ -5,7 +5,7 @@ out, each makes its part without a word to the others, and at the end the first 
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from scansynth.progress import Parts, Report
 from scansynth.synthesis.contrast_table import NAME, Entry, Image, Named, list_contrasts, write_table
 from scansynth.synthesis.image import Synthesis
 from scansynth.synthesis.locking import LOCK, locked
+from scansynth.synthesis.pictures import picture_path, write_picture
 from scansynth.synthesis.raw_sources import together_of, with_raw
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
@@ -52,6 +53,7 @@ def translate_cohort(
     accept: Sequence[str] = (),
     lock: str = LOCK,
     raw: Raw | None = None,
+    then: Callable[[Sequence[Entry]], object] | None = None,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
 
@@ -74,6 +76,7 @@ def translate_cohort(
         lock: name of the lock in the folder. Commands that have each their own subjects may work side by side with
             names of their own, and take turns where they write for all.
         raw: how a subject's sources are brought onto one grid first; None: they lie on one.
+        then: given the rows of the list once it stands, also where some subjects failed; called by one process.
 
     Returns:
         What is listed in `contrasts.tsv`.
@@ -110,6 +113,8 @@ def translate_cohort(
                 try:
                     synthesis = _translated(run, listing, subject, name, link=link, wanted=wanted, report=told)
                     synthesis.write(path)
+                    with writing(path):
+                        write_picture(synthesis, picture_path(path))
                     made[subject.name, name] = path
                 except WriteError as error:  # nor can the next one be
                     full.append(str(error))
@@ -123,6 +128,9 @@ def translate_cohort(
         made = {image: path for share, _, _ in shares for image, path in share.items()}
         failures = {image: why for _, share, _ in shares for image, why in share.items()}
         entries = processes.from_first(lambda: _listed(run, listing, out, made, failures, link=link, lock=lock))
+        if then and processes.first:
+            with writing(out):
+                then(entries)
     if failures:
         (subject, name), first = next(iter(failures.items()))
         raise processes.error(

@@ -49,6 +49,8 @@ class Synthesis:
     intervals: Mapping[float, np.ndarray] = field(default_factory=dict)
     """Half the width of the interval of each nominal coverage around the image, (X, Y, Z) float32 in its unit, 0
     outside the head; where asked for."""
+    given: Mapping[str, Volume] = field(default_factory=dict)
+    """The sources by contrast, on its grid."""
     files: tuple[Path, ...] = ()
     """The files that it was made of; what was in memory only is none."""
 

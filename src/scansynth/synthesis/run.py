@@ -204,7 +204,7 @@ class Run:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: as_volume(source, name) for name, source in named.items()}
         grid = grid_for(volumes, self.record.settings)
-        accepted, skull = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
+        accepted, odd, skull = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
         available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
         undo = Undo(grid)
@@ -258,6 +258,8 @@ class Run:
                 widths[level] = (high - low) / 2
         if accepted:
             provenance["accepted"] = list(accepted)
+        if odd:
+            provenance["odd"] = list(odd)
         if self.method.needs.tissue:
             provenance["tissue"] = Path(tissue).name if tissue else "segmented from each source"
         return Synthesis(
@@ -268,6 +270,7 @@ class Run:
             like=like,
             maps=found,
             intervals=widths,
+            given=volumes,
             files=tuple(Path(one) for one in (*(volume.path for volume in volumes.values()), tissue) if one),
         )
 
@@ -303,7 +306,7 @@ class Run:
 
     def guard(
         self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
-    ) -> tuple[tuple[str, ...], bool]:
+    ) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
         """Hold the sources of a translation against the rules of the census, and against the training's census.
 
         Args:
@@ -313,7 +316,7 @@ class Run:
             tissue: whether tissue is segmented in them.
 
         Returns:
-            The accepted rules that are broken, and whether the sources show more than a brain.
+            The accepted rules that are broken, what is odd in words, and whether the sources show more than a brain.
 
         Raises:
             InputError: if a source cannot be right, or the run does not know the like of it.
@@ -339,7 +342,8 @@ class Run:
         for one in findings:
             log.warning("%s: %s [%s]", volumes[one.contrast].name, one.text, one.rule.name)
         broken = tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
-        return broken, any(map(has_skull, facts))
+        odd = tuple(f"{one.contrast}: {one.text} [{one.rule.name}]" for one in findings)
+        return broken, odd, any(map(has_skull, facts))
 
     def segmented(
         self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, *, labels: np.ndarray | None = None
@@ -481,6 +485,7 @@ class Run:
             "weights_chosen": self.chosen,
             **sampling.told,
             "sampling_steps": self.method.sampling_steps * (realism > 0) + (realism < 1),
+            "sampler": getattr(self.config.settings, "sampler", None) if realism else None,
             "precision": self.precision,
             "versions": {"scansynth": scansynth.__version__, "torch": torch.__version__},
         }

@@ -126,7 +126,9 @@ def _ignore(path: Path, contrasts: Iterable[str]) -> None:
 
     there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     unknown = sorted({_named(contrast)[1] for contrast in contrasts}.difference(_SUFFIXES))
-    lines = [NAME, *(f"*_{suffix}.{ending}" for suffix in unknown for ending in ("nii.gz", "json"))]
+    lines = [NAME, "*_synthetic.html", "figures", *(
+        f"*_{suffix}.{ending}" for suffix in unknown for ending in ("nii.gz", "json")
+    )]  # fmt: skip
     if missing := [line for line in lines if line not in there]:
         write_text(path, "\n".join([*there, *missing, ""]))
 
