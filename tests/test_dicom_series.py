@@ -1,16 +1,21 @@
 """DICOM in: converted, and each series known for the contrast that it is; where that is not clear it is said."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from scansynth.cli import main
 from scansynth.data.cohort import Cohort
-from scansynth.data.raw.dicom_series import Series, choose, contrasts_of, convert, is_dicom
+from scansynth.data.raw import archives
+from scansynth.data.raw.dicom_series import Series, choose, contrasts_of, convert, is_dicom, one_series
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
+from scansynth.synthesis.contrast_table import read_table
+from scansynth.training.train import train
 
 pydicom = pytest.importorskip("pydicom", reason="pip install 'scansynth[dicom]'")
 pytest.importorskip("dcm2niix", reason="pip install 'scansynth[raw]'")
@@ -234,3 +239,99 @@ def test_prepare_takes_dicom_in_one_command(data, tmp_path, capsys):
         text = file.read_text()
         assert "Mustermann" not in text
         assert str(tmp_path) not in text
+
+
+def zipped(folder, archive):
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for one in sorted(folder.rglob("*.dcm")):
+            file.write(one, one.relative_to(folder))
+    return archive
+
+
+def test_an_archive_is_what_its_folder_is_and_is_kept_as_one(data, tmp_path):
+    archive = zipped(data, tmp_path / "all.zip")
+    found = convert(archive, tmp_path / "out")
+    assert {one.name: sorted(one.scans) for one in found.subjects} == {
+        "anna": ["T1w", "T2w"], "ben-b": ["FLAIR", "T1w", "T2w"],
+    }  # fmt: skip
+    file = found.subjects[0].scans["T1w"]
+    before = file.stat().st_mtime_ns
+    assert convert(archive, tmp_path / "out") == found
+    assert file.stat().st_mtime_ns == before
+    assert not list(tmp_path.rglob("out/**/*.dcm"))
+
+
+def test_an_archive_that_is_none_or_too_large_is_refused(data, tmp_path, monkeypatch):
+    archive = zipped(data / "anna", tmp_path / "a.zip")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        convert(archive, tmp_path / "out")
+    archive.write_bytes(whole)
+    monkeypatch.setattr(archives, "MEMBERS", 10)
+    with pytest.raises(InputError, match=r"it holds 42 files"):
+        convert(archive, tmp_path / "out")
+
+
+def test_a_member_stays_in_the_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("../../outside.dcm", b"x")
+        file.writestr("/absolute.dcm", b"y")
+    with archives.opened(tmp_path / "a.zip") as folder:
+        assert sorted(one.name for one in folder.rglob("*") if one.is_file()) == ["absolute.dcm", "outside.dcm"]
+    assert not folder.exists()
+
+
+def test_a_folder_of_several_series_is_no_source(data, tmp_path):
+    (tmp_path / "into").mkdir()
+    assert one_series(data / "anna" / "b", tmp_path / "into").name == "2.nii.gz"
+    with pytest.raises(InputError, match=r"one series; it holds series 1 \(localizer\) and 2"):
+        one_series(data / "anna", tmp_path / "into")
+
+
+@pytest.fixture(scope="module")
+def run(cohort, tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "regression"
+    train(tiny(steps=2), cohort, folder, device=torch.device("cpu"))
+    return folder
+
+
+def series_of(phantom, folder, **more):
+    """A phantom's T1w as a series."""
+    volume = Volume.read(phantom.scans["T1w"])
+    scaled = np.round(volume.array / volume.array.max() * 4000)
+    write_series(folder, scaled, 4, "t1", TIMES["T1w"], PixelSpacing=[6.0, 6.0], **more)
+    return volume
+
+
+def test_a_series_goes_in_and_a_synthetic_one_of_its_study_comes_out(run, phantoms, tmp_path):
+    volume = series_of(phantoms.subjects[0], tmp_path / "t1", patient="Erika")
+    words = ["translate", "--run", run, "--t1w", tmp_path / "t1", "--target", "T2w", "-o", tmp_path / "t2.nii.gz"]
+    words += ["--dicom", tmp_path / "out"]
+    assert main(list(map(str, words))) == 0
+    made = [pydicom.dcmread(one) for one in sorted((tmp_path / "out").glob("0*.dcm"))]
+    source = pydicom.dcmread(next((tmp_path / "t1").glob("*.dcm")))
+    assert {one.StudyInstanceUID for one in made} == {source.StudyInstanceUID}
+    assert {str(one.PatientName) for one in made} == {"Erika"}
+    assert len(made) == volume.array.shape[2]
+    sidecar = json.loads((tmp_path / "t2.json").read_text())
+    assert sidecar["sources"] == {"T1w": "4.nii.gz"}  # no folder's name, which may be a patient's
+
+
+def test_a_folder_of_dicom_is_translated(run, phantoms, tmp_path):
+    for name, phantom in zip(("a", "b"), phantoms.subjects, strict=False):
+        series_of(phantom, tmp_path / "data" / name, patient=name)
+    out = tmp_path / "out"
+    words = ["translate", "--run", run, "-i", tmp_path / "data", "-o", out, "--target", "T2w"]
+    words = list(map(str, words))
+    assert main(words) == 1
+    assert not out.exists()
+    assert main([*words, "--raw", "--bias", "none"]) == 0
+    rows = {(one.subject, one.contrast): (one.status, one.path) for one in read_table(out / "contrasts.tsv")}
+    assert rows["a", "T1w"] == ("real", "a/4.nii.gz")
+    assert rows["b", "T2w"] == ("synthetic", "b/b_T2w_synthetic.nii.gz")
+    assert "dcm2niix" in (out / "a_synthetic.html").read_text(encoding="utf-8")
+    made = out / "a" / "a_T2w_synthetic.nii.gz"
+    before = made.stat().st_mtime_ns
+    assert main([*words, "--raw", "--bias", "none"]) == 0
+    assert made.stat().st_mtime_ns == before

@@ -20,7 +20,8 @@ class Prepare:
     """Prepare a folder or table of scans once, for training and evaluation."""
 
     input: Input
-    """Folder (BIDS, BraTS, IXI, nnU-Net) or CSV/TSV table of subject, contrast, path and split."""
+    """Folder (BIDS, BraTS, IXI, nnU-Net) or CSV/TSV table of subject, contrast, path and split; with --raw also DICOM,
+    a folder a subject, or a zip archive of it."""
     output: Output
     """Folder of the prepared cohort."""
     pattern: str | None = None

@@ -3,15 +3,18 @@
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
 import scansynth
-from scansynth.commands.console import Output, bars, err, out
+from scansynth.commands.console import Output, bars, err, out, stage_bars
 from scansynth.commands.next_step import after_translating
+from scansynth.data.contrasts import standard_name
 from scansynth.data.raw.settings import Raw
 from scansynth.errors import InputError
+from scansynth.progress import named
 from scansynth.ranges import Count
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.selection import Which
@@ -26,14 +29,14 @@ class Translate:
     output: Output
     """File (.nii.gz) for one subject, folder for many."""
     input: Annotated[Path | None, arg(aliases=["-i"])] = None
-    """Folder or table of many subjects."""
+    """Folder or table of many subjects; with --raw also DICOM, a folder a subject, or a zip archive of it."""
     pattern: str | None = None
     """With -i: how files are named, from the data folder on, where no layout that is known names them so:
     '{subject}/{contrast}.nii.gz', '{subject}_{session}_*_{contrast}.nii'."""
     target: str | None = None
     """Contrast to make; may be left out where only one is missing."""
     t1w: Path | None = None
-    """T1-weighted source."""
+    """T1-weighted source: a file, or a folder or zip archive of one DICOM series (so the others, too)."""
     t2w: Path | None = None
     """T2-weighted source."""
     pdw: Path | None = None
@@ -58,6 +61,9 @@ class Translate:
     brought together, or by the settings below. Needs scansynth[raw]."""
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """With --raw: how, where it is not as in the run's training."""
+    series: Path | None = None
+    """With --raw and -i of DICOM: CSV/TSV table of subject, series and contrast (none: leave out), where scanners do
+    not say clearly which series is which."""
     page: Path | None = None
     """For one subject: also write a page (.html) of sources, synthesis, checks and methods text. With -i each subject
     gets one, <subject>_synthetic.html."""
@@ -65,8 +71,9 @@ class Translate:
     """For one subject: also write the image as a DICOM series into this new folder, its deviation and intervals as
     Parametric Maps. Needs scansynth[dicom]."""
     dicom_source: Path | None = None
-    """With --dicom: folder of the DICOM series that the first source was converted from. The new series joins its study
-    and frame of reference; without it, it is of a new study of nobody."""
+    """With --dicom: folder of the DICOM series that the first source (with --raw: the one that the others were
+    registered to) was converted from, which is known where it is such a folder. The new series joins its study and
+    frame of reference; without it, it is of a new study of nobody."""
     weights: Which = "auto"
     """Which of the training: last (averages), best (of those validated), or auto: the best where at least five subjects
     validate, else the last."""
@@ -88,10 +95,14 @@ class Translate:
             raise InputError("--reference, --bias and --brain go with --raw")
         if (self.input is None) == (not sources):
             raise InputError("translate: give either source files (--t1w FILE …) or a folder (-i FOLDER)")
-        if self.input is None:
-            self.one(sources)
-        else:
+        if self.input is not None:
             self.many(self.input)
+            return
+        if self.series:
+            raise InputError("--series goes with --raw and -i of DICOM")
+        with TemporaryDirectory(prefix="scansynth-") as place:
+            series = {standard_name(name): path for name, path in sources.items() if path.is_dir()}
+            self.one(_converted(sources, Path(place)), series)
 
     def sources(self) -> dict[str, Path]:
         """Source files by contrast."""
@@ -111,8 +122,13 @@ class Translate:
             sources[name] = Path(path)
         return sources
 
-    def one(self, sources: dict[str, Path]) -> None:
-        """One subject's files."""
+    def one(self, sources: dict[str, Path], series: dict[str, Path]) -> None:
+        """One subject's files.
+
+        Args:
+            sources: by contrast.
+            series: folders of DICOM that some of them were converted from.
+        """
         if self.pattern:
             raise InputError("--pattern goes with a folder (-i)")
         if self.missing or self.devices > 1 or self.nodes > 1:
@@ -153,7 +169,8 @@ class Translate:
         if self.dicom:  # first: it may refuse
             from scansynth.synthesis.writers.dicom import write_dicom
 
-            write_dicom(synthesis, self.dicom, source=self.dicom_source)
+            stays = together.reference if together else standard_name(next(iter(sources)))
+            write_dicom(synthesis, self.dicom, source=self.dicom_source or series.get(stays))
         for path in synthesis.write(self.output, overwrite=self.overwrite):
             out.print(f"{path}", markup=False)
         if self.page:
@@ -179,6 +196,21 @@ class Translate:
             return None
         return choose_raw(run, None if self.together == Raw() else self.together)
 
+    def listed(self, folder: Path, processes: Any) -> Any:
+        """The subjects of a folder, their DICOM converted by one process."""
+        from scansynth.data.layouts import find_subjects
+        from scansynth.data.raw.dicom_series import convert, is_dicom
+
+        if self.raw and is_dicom(folder):
+            if self.pattern:
+                raise InputError("--pattern is of files that are no DICOM: leave it out")
+            with stage_bars() as report:
+                told = named(report, "converting")
+                return processes.from_first(lambda: convert(folder, self.output, table=self.series, report=told))
+        if self.series:
+            raise InputError("--series goes with --raw and -i of DICOM")
+        return find_subjects(folder, self.pattern)
+
     def many(self, folder: Path) -> None:
         """A cohort."""
         if self.tissue:
@@ -186,14 +218,13 @@ class Translate:
         if self.dicom or self.dicom_source or self.page:
             raise InputError("--dicom, --dicom-source and --page go with one subject's files; each subject of a folder "
                              "gets a page")  # fmt: skip
-        from scansynth.data.layouts import find_subjects
         from scansynth.devices import start_processes
         from scansynth.report.subject_page import write_pages
         from scansynth.synthesis.folder import translate_cohort
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
-                listing = find_subjects(folder, self.pattern)
+                listing = self.listed(folder, processes)
                 run = scansynth.load(self.run_folder, str(processes.device), weights=self.weights)
             entries = translate_cohort(
                 run,
@@ -213,3 +244,17 @@ class Translate:
             out.file.write("\t".join(astuple(entry)) + "\n")  # the console would make spaces of the tabs
         if processes.first:  # beside the list, which other programs may read
             err.print(after_translating(self.run_folder), markup=False)
+
+
+def _converted(sources: dict[str, Path], place: Path) -> dict[str, Path]:
+    """The sources as image files: of folders and archives of DICOM, what dcm2niix makes of them."""
+    from scansynth.data.raw.archives import is_archive
+    from scansynth.data.raw.dicom_series import one_series
+
+    found = {}
+    for name, path in sources.items():
+        if path.is_dir() or is_archive(path):
+            (place / name).mkdir()
+            path = one_series(path, place / name)
+        found[name] = path
+    return found

@@ -7,6 +7,7 @@ agree on one contrast, or one of them is silent, that is it. What stays open, an
 is an error which says how to name the one that is meant, in a table of subject, series and contrast.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -25,6 +26,7 @@ from scansynth.data.image_files import Folder, walk
 from scansynth.data.kept_values import file_key, known_values
 from scansynth.data.layouts import Listing
 from scansynth.data.not_taken import KINDS, LOCALIZERS, NotTaken
+from scansynth.data.raw.archives import is_archive, opened
 from scansynth.data.raw.folders import CONVERTED, are_whole, claim, sums_of
 from scansynth.data.subject import make_subject
 from scansynth.data.text_table import read_rows
@@ -39,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("subject", "series", "contrast")
 LAYOUT = "DICOM"
-VERSION = 1
+VERSION = 2
 """Goes up when series are told apart otherwise."""
 NONE = "none"
 """Contrast of a series that is not meant, in a table."""
@@ -71,9 +73,9 @@ class Series:
 
 
 def is_dicom(root: Path) -> bool:
-    """Whether a folder holds DICOM and no image of another format."""
+    """Whether a folder holds DICOM and no image of another format; a zip archive can be nothing else here."""
     if not root.is_dir():
-        return False
+        return is_archive(root)
     folders = list(walk(root).all())
     return any(folder.dicom for folder in folders) and not any(folder.readable for folder in folders)
 
@@ -82,7 +84,7 @@ def convert(root: Path, out: Path, *, table: Path | None = None, report: Report 
     """Convert the DICOM of all subjects; what is converted is kept.
 
     Args:
-        root: the data folder: a folder a subject, or one subject's DICOM.
+        root: the data folder: a folder a subject, or one subject's DICOM; or a zip archive of such a folder.
         out: folder in which `converted` is made.
         table: `.csv` or `.tsv` of subject, series and contrast, which counts before all else; `none` leaves one out.
         report: told of each subject.
@@ -94,7 +96,19 @@ def convert(root: Path, out: Path, *, table: Path | None = None, report: Report 
     place = out / CONVERTED
     claim(place, {"version": VERSION})
     named = _table(table) if table else {}
-    folders = _subjects(walk(root))
+    with opened(root) as folder:
+        return _listed(_subjects(walk(folder)), root, place, named, table, report)
+
+
+def _listed(
+    folders: Sequence[Folder],
+    root: Path,
+    place: Path,
+    named: dict[str, dict[str, str]],
+    table: Path | None,
+    report: Report | None,
+) -> Listing:
+    """The subjects of folders, converted."""
     names = [_name(folder.path) for folder in folders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{root}: two folders would both be subject {twice[0]}: rename one of them")
@@ -121,6 +135,29 @@ def convert(root: Path, out: Path, *, table: Path | None = None, report: Report 
     standard = [contrast for contrast in STANDARD if contrast in there]
     contrasts = (*standard, *sorted(there.difference(standard)))
     return Listing(LAYOUT, place, tuple(sorted(subjects, key=lambda one: one.name)), contrasts, tuple(left))
+
+
+def one_series(path: Path, into: Path) -> Path:
+    """Convert the one series of a folder or zip archive.
+
+    Args:
+        path: of the DICOM.
+        into: a folder for it.
+
+    Returns:
+        The NIfTI file, named by the series' number.
+
+    Raises:
+        InputError: if dcm2niix is missing or fails, or there is not one series in it.
+    """
+    with opened(path) as folder, TemporaryDirectory(dir=into) as made:
+        _dcm2niix(folder, Path(made))
+        found = _taken(folder, Path(made), into)
+    numbers = {one.number for one in found}
+    whole = [one for one in found if not _PARTS.fullmatch(one.number) and f"{one.number}_Eq" not in numbers]
+    if len(whole) != 1:
+        raise InputError(f"{path}: give the folder of one series; it holds {_named(found)}")
+    return whole[0].file
 
 
 def choose(
@@ -153,18 +190,18 @@ def choose(
     for contrast, several in found.items():
         if len(several) > 1:
             unclear.append(
-                f"{subject}: {_listed(several)} may each be its {contrast}; {_line(subject, several[0], contrast)}"
+                f"{subject}: {_named(several)} may each be its {contrast}; {_line(subject, several[0], contrast)}"
             )
     for one in open_ones:
         if len(one.contrasts) > 1 and not set(one.contrasts) & found.keys():
             kinds = " or ".join(one.contrasts)
-            unclear.append(f"{subject}: {_listed([one])} may be {kinds}; {_line(subject, one, one.contrasts[0])}")
+            unclear.append(f"{subject}: {_named([one])} may be {kinds}; {_line(subject, one, one.contrasts[0])}")
     chosen = {contrast: several[0] for contrast, several in found.items()}
     taken = {one.number for one in chosen.values()}
     return chosen, [one for one in series if one.number not in taken], unclear
 
 
-def _listed(series: Sequence[Series]) -> str:
+def _named(series: Sequence[Series]) -> str:
     return "series " + " and ".join(f"{one.number} ({one.description or 'no description'})" for one in series)
 
 
@@ -277,7 +314,10 @@ def _converted(folder: Folder, place: Path) -> _Converted:
     """The series of a subject; converted unless they are."""
     here = place / _name(folder.path)
     record = here / "series.json"
-    key = json.dumps([VERSION, [file_key(file) for file in sorted(folder.path.rglob("*")) if file.is_file()]])
+    files = sorted(file for file in folder.path.rglob("*") if file.is_file())
+    # By their places in it: an archive is unpacked elsewhere each time.
+    key = json.dumps([VERSION, [[str(file.relative_to(folder.path)), *file_key(file)[1:]] for file in files]])
+    key = hashlib.sha256(key.encode()).hexdigest()
     if record.is_file():
         try:
             kept = read_record(record, _Kept, "the series are converted again")
