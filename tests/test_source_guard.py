@@ -10,6 +10,7 @@ import torch
 
 import scansynth
 from scansynth.cli import main
+from scansynth.data.census_rules import RULES
 from scansynth.data.record import PreparationRecord
 from scansynth.errors import InputError
 from scansynth.training.train import train
@@ -79,6 +80,52 @@ def test_voxels_that_training_did_not_have_are_named(run, source, tmp_path, capl
     path = changed(source, tmp_path / "small.nii.gz", lambda array: array, affine)
     scansynth.load(run, "cpu").translate({"T1w": path}, "T2w", accept=["skull-unlike-training"])
     assert "spacing-unlike-training" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("how", "rule", "said"),
+    [
+        (lambda array: array[:, :, ::-1], "lies-unlike-training", "upside down"),
+        (lambda array: array[:, ::-1], "lies-unlike-training", "nose and back of the head exchanged"),
+        (lambda array: array.transpose(1, 0, 2), "lies-unlike-training", "its axes 2, 1, 3"),
+    ],
+)
+def test_a_head_that_lies_otherwise_than_its_header_says_is_refused(run, source, tmp_path, how, rule, said):
+    path = changed(source, tmp_path / "turned.nii.gz", how)
+    loaded = scansynth.load(run, "cpu")
+    with pytest.raises(InputError, match=f"{said}.*{rule}"):
+        loaded.translate({"T1w": path}, "T2w")
+    everything = [rule, "contrast-unlike-training", "skull-unlike-training"]
+    made = loaded.translate({"T1w": path}, "T2w", accept=everything)
+    assert rule in made.provenance["accepted"]
+    assert any(rule in line for line in made.provenance["odd"])
+
+
+def test_a_contrast_under_anothers_name_is_refused(run, phantoms):
+    given = next(one for one in phantoms.subjects if one.split == "test").scans["T2w"]
+    with pytest.raises(InputError, match=r"it looks like T2w .*contrast-unlike-training"):
+        scansynth.load(run, "cpu").translate({"T1w": given}, "T2w")
+
+
+def test_slices_that_are_far_thicker_are_refused(run, source, tmp_path):
+    affine = nib.load(source).affine.copy()
+    affine[:3, :3] = affine[:3, :3] @ np.diag([1, 1, 4])
+    path = changed(source, tmp_path / "thick.nii.gz", lambda array: array[:, :, ::4], affine)
+    with pytest.raises(InputError, match=r"voxels of 6×6×24 mm.*slices-unlike-training") as told:
+        scansynth.load(run, "cpu").translate({"T1w": path}, "T2w")
+    assert "[spacing-unlike-training]" not in str(told.value)
+
+
+def test_what_looks_like_no_head_is_told(run, source, tmp_path, caplog):
+    def ball(array):
+        grid = np.ogrid[tuple(slice(-1, 1, complex(0, side)) for side in array.shape)]
+        noise = np.random.default_rng(0).normal(1, 0.05, array.shape)
+        return 500 * noise * (sum(axis**2 for axis in grid) < 0.7)
+
+    path = changed(source, tmp_path / "ball.nii.gz", ball)
+    every = [rule.name for rule in RULES if rule.severity == "impossible"]
+    scansynth.load(run, "cpu").translate({"T1w": path}, "T2w", accept=every)
+    assert "looks-unlike-training" in caplog.text
 
 
 def test_heads_are_refused_by_a_run_of_brains(run, source, tmp_path, caplog):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from scansynth.data.acquisitions import Table, fields_of, read_sidecar
+from scansynth.data.appearance import patterns_of, unpacked
 from scansynth.data.arrays import Sums
 from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
 from scansynth.data.census import Census, take
@@ -33,6 +34,7 @@ from scansynth.data.raw.folders import is_ours
 from scansynth.data.raw.settings import Raw
 from scansynth.data.readers import reading
 from scansynth.data.record import PreparationRecord
+from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
 from scansynth.data.subject_ids import some_of
 from scansynth.data.survey import survey
@@ -390,12 +392,12 @@ def _statistics(
 
 def _usual(census: Census, splits: Mapping[str, str], contrasts: Sequence[str]) -> dict[str, Any]:
     """What the training scans of each contrast are usually like: what sources of a translation are held against."""
-    scans = [scan for scan in census.scans if splits.get(scan.subject) == "train"]
-    return {
-        contrast: asdict(Usual.of([scan for scan in scans if scan.contrast == contrast]))
-        for contrast in contrasts
-        if any(scan.contrast == contrast for scan in scans)
-    }
+    scans: dict[str, list[ScanFacts]] = {contrast: [] for contrast in contrasts}
+    for scan in census.scans:
+        if splits.get(scan.subject) == "train" and scan.contrast in scans:
+            scans[scan.contrast].append(scan)
+    patterns = patterns_of({contrast: [unpacked(one.afar) for one in own] for contrast, own in scans.items()})
+    return {contrast: asdict(Usual.of(own, patterns.get(contrast))) for contrast, own in scans.items() if own}
 
 
 def check_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from scansynth.data.appearance import UPRIGHT, Pattern, Pose, alike, best_pose, unpacked
 from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import person_of
 
@@ -356,23 +357,26 @@ class Usual:
     with_skull: float
     """Share of the scans."""
     scans: int
+    pattern: Pattern | None = None
+    """What they look like from afar; none of few scans, or of an older version's run."""
 
     @classmethod
-    def of(cls, scans: Sequence[ScanFacts]) -> "Usual":
-        """From the training scans of one contrast, at least one."""
+    def of(cls, scans: Sequence[ScanFacts], pattern: Pattern | None = None) -> "Usual":
+        """From the training scans of one contrast, at least one, and their pattern."""
         figures = {}
         for name, figure in FIGURES.items():
             values = np.array([figure(one) for one in scans])
             figures[name] = (float(np.median(values)), _deviation(values))
         x, y, z = np.median([one.spacing for one in scans], axis=0).tolist()
-        return cls(figures, (x, y, z), sum(map(has_skull, scans)) / len(scans), len(scans))
+        return cls(figures, (x, y, z), sum(map(has_skull, scans)) / len(scans), len(scans), pattern)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Usual":
         """From JSON values."""
         x, y, z = values["spacing"]
         figures = {name: (float(middle), float(deviation)) for name, (middle, deviation) in values["figures"].items()}
-        return cls(figures, (x, y, z), values["with_skull"], values["scans"])
+        pattern = Pattern.read(values["pattern"]) if values.get("pattern") else None
+        return cls(figures, (x, y, z), values["with_skull"], values["scans"], pattern)
 
 
 def _deviation(values: np.ndarray) -> float:
@@ -416,3 +420,69 @@ def spacing_unlike_training(scan: ScanFacts, others: Others, threshold: float) -
         return None
     here, there = ("×".join(f"{mm:.3g}" for mm in one) for one in (own, known))
     return f"voxels of {here} mm, where the run's training had {there} mm"
+
+
+REVERSED = {
+    (False, True): "upside down", (True, False): "with nose and back of the head exchanged",
+    (True, True): "turned around and upside down",
+}  # fmt: skip
+"""Which of the anterior and the superior axis is reversed, in words."""
+
+
+def lies_otherwise(scan: ScanFacts, others: Others, threshold: float) -> str | None:
+    """A head that fits the training's better upside down, or with axes exchanged."""
+    pattern = _pattern(scan, others)
+    if pattern is None:
+        return None
+    own, mean = unpacked(scan.afar), pattern.blocks()
+    here, (there, pose) = alike(own, mean), best_pose(own, mean)
+    if there - here <= threshold - min(0.0, pattern.upright) or there < pattern.whole - threshold:
+        return None
+    return (
+        f"the head seems to lie {_in_words(pose)}: turned back, it is {there:.2f} like the run's training, as its "
+        f"header says {here:.2f} (correlation)"
+    )
+
+
+def _in_words(pose: Pose) -> str:
+    axes, flips = pose
+    if axes == UPRIGHT[0]:
+        return REVERSED[flips[1:]]
+    return (
+        f"with axes exchanged (right, anterior and superior are its axes {', '.join(str(axis + 1) for axis in axes)})"
+    )
+
+
+def another_contrast(scan: ScanFacts, others: Others, threshold: float) -> str | None:
+    """A scan that looks like another contrast of the run's training."""
+    pattern = _pattern(scan, others)
+    if pattern is None:
+        return None
+    own = unpacked(scan.afar)
+    here = alike(own, pattern.blocks(), inner=True)
+    for name, usual in others.usual.items():
+        if name == scan.contrast or usual.pattern is None:
+            continue
+        there = alike(own, usual.pattern.blocks(), inner=True)
+        if there - here > threshold - min(0.0, pattern.apart.get(name, -1.0)):
+            return (
+                f"it looks like {name} ({there:.2f}), not like {scan.contrast} ({here:.2f}): correlation with the "
+                "run's training"
+            )
+    return None
+
+
+def pattern_unlike_training(scan: ScanFacts, others: Others, threshold: float) -> str | None:
+    """A scan that looks like none of the training's."""
+    pattern = _pattern(scan, others)
+    if pattern is None:
+        return None
+    here = alike(unpacked(scan.afar), pattern.blocks(), inner=True)
+    if here >= pattern.inner - threshold:
+        return None
+    return f"it looks like none of the run's training ({here:.2f}, where these have {pattern.inner:.2f} at least)"
+
+
+def _pattern(scan: ScanFacts, others: Others) -> Pattern | None:
+    usual = others.usual.get(scan.contrast)
+    return usual.pattern if usual else None

@@ -87,12 +87,22 @@ RULES = (
     Rule("skull-differs", "odd", 0.34, checks.mixed, "strip all or none"),
     Rule("skull-unlike-training", "impossible", 0.05, checks.skull_unlike_training,
          "prepare the scan as the run's cohort was, or take a run that was trained on such scans"),
+    Rule("lies-unlike-training", "impossible", 0.03, checks.lies_otherwise,
+         "mend its header or its axes by the acquisition (DICOM)"),
+    Rule("contrast-unlike-training", "impossible", 0.07, checks.another_contrast,
+         "give it as the contrast that it is"),
+    Rule("slices-unlike-training", "impossible", 3.0, checks.spacing_unlike_training,
+         "take a run whose training had such voxels"),
     Rule("spacing-unlike-training", "odd", 1.5, checks.spacing_unlike_training,
          "take a run whose cohort was resampled to one spacing"),
     Rule("unlike-training", "odd", 6.0, checks.unlike_training,
          "look at it: another contrast, sequence or preparation than the run knows?"),
+    Rule("looks-unlike-training", "odd", 0.1, checks.pattern_unlike_training,
+         "look at it: another part of the body, field of view or preparation than the run knows?"),
 )  # fmt: skip
-"""In the order in which they are said; of `cut-off` and `cut` only the first."""
+"""In the order in which they are said."""
+WORSE = {"cut": "cut-off", "spacing-unlike-training": "slices-unlike-training"}
+"""Rules that say nothing where another one, of the same thing, has spoken."""
 
 NOT_TAKEN = "not-taken"
 """Name of what is not in the table: files that no layout takes (`layouts.NotTaken`), which `--missing` may make up."""
@@ -101,15 +111,14 @@ NOT_TAKEN = "not-taken"
 def judge(others: Others) -> list[Finding]:
     """All that is odd or impossible about a census, by rule and then by scan."""
     findings: list[Finding] = []
-    cut_off: set[tuple[str, str]] = set()
+    worse: set[tuple[str, str, str]] = set()
     for rule in RULES:
         for scan in others.scans:
             key = scan.subject, scan.contrast
-            text = None if rule.name == "cut" and key in cut_off else rule.says(scan, others, rule.threshold)
+            text = None if (WORSE.get(rule.name, ""), *key) in worse else rule.says(scan, others, rule.threshold)
             if text:
                 findings.append(Finding(rule, *key, text))
-            if text and rule.name == "cut-off":
-                cut_off.add(key)
+                worse.add((rule.name, *key))
     return findings
 
 

@@ -16,10 +16,11 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.orientations import ornt2axcodes
 from scipy import ndimage
 
+from scansynth.data.appearance import packed, seen_from_afar
 from scansynth.data.foreground import at_share, faces, thinned
 from scansynth.data.volume import Space, Volume, largest_shift
 
-VERSION = 1
+VERSION = 2
 """Goes up when a figure is computed otherwise."""
 SIDE = 72
 """Of a thumbnail, pixels."""
@@ -86,6 +87,8 @@ class ScanFacts:
     """(4, 4), voxel of the RAS+ array → mm."""
     profiles: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     """Foreground voxels in each plane across each axis: what of it a box cuts off is read from them."""
+    afar: str
+    """The head in blocks, packed (`appearance.py`)."""
     picture: str
     """Thumbnail, axial and coronal plane side by side, (`SIDE`, 2 `SIDE`) uint8 in base64."""
 
@@ -176,6 +179,7 @@ def facts_of(
         head_ml=filled, holes_ml=holes, shift=shift, shared=shared,
         digest=hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=12).hexdigest(),
         affine=tuple(tuple(row) for row in volume.affine.tolist()), profiles=profiles,
+        afar=packed(seen_from_afar(array, head, background)),
         picture=_picture(array, profiles, spacing, background, at_share(inside, 0.99)),
     )  # fmt: skip
 

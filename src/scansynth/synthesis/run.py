@@ -23,13 +23,13 @@ import torch
 import scansynth
 from scansynth.config import RunConfig, read_yaml
 from scansynth.data.census_checks import Others, has_skull
-from scansynth.data.census_rules import check_accepted, judge, refuse
+from scansynth.data.census_rules import Finding, check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.image_files import is_nifti
 from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
-from scansynth.data.scan_facts import facts_of
+from scansynth.data.scan_facts import ScanFacts, facts_of
 from scansynth.data.sources import Source, as_volume
 from scansynth.data.subject import stem_of
 from scansynth.data.tissue import from_labels, segment
@@ -327,23 +327,26 @@ class Run:
                 "%s is of an older version, which kept nothing of what its training scans were like: whether these "
                 "sources are like them (skull, spacing, contrast) is not checked", self.folder,
             )  # fmt: skip
-        first = next(iter(volumes.values()))
-        facts = [
-            facts_of(volume, "source", contrast, first=None if volume is first else first)
-            for contrast, volume in volumes.items()
-        ]
-        cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
-        findings = [
-            one
-            for one in judge(Others(scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual))
-            if one.rule.name != "few-slices"  # nothing is measured here
-        ]
+        facts, findings = self.found_in(volumes, grid, tissue=tissue)
         refuse(findings, accept)
         for one in findings:
             log.warning("%s: %s [%s]", volumes[one.contrast].name, one.text, one.rule.name)
         broken = tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
         odd = tuple(f"{one.contrast}: {one.text} [{one.rule.name}]" for one in findings)
         return broken, odd, any(map(has_skull, facts))
+
+    def found_in(
+        self, volumes: Mapping[str, Volume], grid: Grid, *, tissue: bool = False
+    ) -> tuple[list[ScanFacts], list[Finding]]:
+        """What the sources of a translation are like, and the rules that they break; arguments as of `guard`."""
+        first = next(iter(volumes.values()))
+        facts = [
+            facts_of(volume, "source", contrast, first=None if volume is first else first)
+            for contrast, volume in volumes.items()
+        ]
+        cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
+        others = Others(scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual)
+        return facts, [one for one in judge(others) if one.rule.name != "few-slices"]  # nothing is measured here
 
     def segmented(
         self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, *, labels: np.ndarray | None = None
