@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("--cohort", type=Path, help="a prepared cohort in place of the phantoms")
     parser.add_argument("--steps", type=int, default=1000, help="of the regression, which each training costs")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
-    parser.add_argument("--decay", choices=["constant", "cosine"], help="of the learning rate, not the recipe's")
+    parser.add_argument(
+        "--decay", choices=["constant", "cosine", "cooldown"], help="of the learning rate, not the recipe's"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()

@@ -91,12 +91,17 @@ def test_a_resumed_average_goes_on_where_it_was(tmp_path):
     assert torch.equal(flat(whole.averages["unet"]), flat(second.averages["unet"]))
 
 
-@pytest.mark.parametrize(("decay", "factor"), [("constant", 1.0), ("cosine", 0.5), (None, 0.75)])
-def test_the_decay_of_a_run_stands_above_the_methods_own(decay, factor, monkeypatch):
+@pytest.mark.parametrize(
+    ("decay", "number", "factor"),
+    [
+        ("constant", 50, 1.0), ("cosine", 50, 0.5), (None, 50, 0.75), ("cooldown", 79, 1.0), ("cooldown", 90, 0.5),
+    ],
+)  # fmt: skip
+def test_the_decay_of_a_run_stands_above_the_methods_own(decay, number, factor, monkeypatch):
     monkeypatch.setattr(Regression, "lr_factor", lambda self, player, progress: 0.75)
     engine = Engine(Regression(RegressionConfig.tiny(), ("T1w", "T2w")), CPU, "float32", decay=decay)
     seen = watch(engine)
-    step(engine, 50)
+    step(engine, number)
     assert seen[0][1] == pytest.approx(factor * RegressionConfig.tiny().learning_rate)
 
 

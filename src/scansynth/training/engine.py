@@ -24,6 +24,9 @@ from scansynth.network_precision import compute_in
 from scansynth.precision import Precision
 from scansynth.training import checkpoint
 
+COOLDOWN = 0.2
+"""Share of a training over which its learning rates fall, where they do so at its end."""
+
 
 def laid_out_like(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
     """The gradient in its parameter's memory layout.
@@ -114,7 +117,10 @@ class Engine:
         """What the player's learning rate is multiplied by."""
         if self.decay is None:
             return self.method.lr_factor(player, self.progress)
-        return 1.0 if self.decay == "constant" else 0.5 * (1 + math.cos(math.pi * self.progress.fraction))
+        done = self.progress.fraction
+        if self.decay == "cooldown":
+            return min(1.0, (1 - done) / COOLDOWN)
+        return 1.0 if self.decay == "constant" else 0.5 * (1 + math.cos(math.pi * done))
 
     def _over_processes(
         self, values: Tensor, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
