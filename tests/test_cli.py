@@ -234,6 +234,7 @@ def test_existing_output_is_kept(tour, folder, capfd):
     assert (folder / "out.nii.gz").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_demo_on_own_data_makes_everything_and_resumes(folder, tmp_path, capfd):
     # A few steps only: whether a run beats the copied source is for the whole demo to show.
     command = ["demo", "-o", str(tmp_path / "demo"), "--minutes", "0.02", "--data", str(folder / "DATA")]

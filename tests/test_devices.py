@@ -177,6 +177,7 @@ def two(one, cohort, first_stage):
     return one[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_equal_one(one, two, name):
     alone = one[0][name]
@@ -206,6 +207,7 @@ def joined(seen, prefix):
     return torch.cat([seen[key].flatten().double() for key in sorted(seen) if key.startswith(prefix)])
 
 
+@pytest.mark.slow
 def test_processes_know_of_each_other(two):
     seen = [json.loads((two / f"facts-{rank}.json").read_text()) for rank in range(2)]
     assert [(part["rank"], part["first"], part["share"]) for part in seen] == [
@@ -328,6 +330,7 @@ def assert_shared(done, run_folder, data, out):
         np.testing.assert_allclose(nib.load(path).get_fdata(dtype=np.float32), alone.array, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_folder_is_shared(finished, phantoms, tmp_path):
     done = run(*translating(finished[0], phantoms, tmp_path / "out"))
     assert_shared(done, finished[0], phantoms.root, tmp_path / "out")

@@ -209,6 +209,7 @@ def prepared(raw_data, program, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_raw_scans_are_prepared_in_one_command(prepared, head):
     cohort = Cohort.open(prepared)
     assert cohort.raw == Raw(brain="program", bias="none")
@@ -231,6 +232,7 @@ def test_raw_scans_are_prepared_in_one_command(prepared, head):
     assert (here / "quality.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_what_is_registered_is_kept_and_what_is_lost_is_made_again(prepared, raw_data, program, tmp_path, monkeypatch):
     folder = tmp_path / "cohort"
     shutil.copytree(prepared / "registered", folder / "registered")
@@ -254,6 +256,7 @@ def _unzipped(content):
     return gzip.decompress(content)
 
 
+@pytest.mark.slow
 def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw_data, program, tiny, tmp_path):
     cohort = Cohort.open(prepared)
     run = tmp_path / "run"

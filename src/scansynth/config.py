@@ -46,9 +46,9 @@ class Training:
     """What the networks compute in; losses and weights are always float32. auto: bfloat16 where the device computes it
     faster, else float32."""
     decay: Decay | None = None
-    """Learning rates: constant; a cosine from their first value to zero; or cooldown, constant but for the last fifth of
-    the training, over which they fall to zero along a line (Hägele et al., NeurIPS 2024). None: as the method's paper
-    has it."""
+    """Learning rates: constant; a cosine from their first value to zero; or cooldown, constant but for the last fifth
+    of the training, over which they fall to zero along a line (Hägele et al., NeurIPS 2024). None: as the method's
+    paper has it."""
     gradient_clip: Weight = 0.0
     """Largest norm of a player's gradient; 0 for no limit."""
     log_every: Count = 50
