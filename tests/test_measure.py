@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from scansynth.cli import main
 from scansynth.data.build_cohort import build_cohort
@@ -14,6 +16,7 @@ from scansynth.data.prepare import Preparation
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.sets.measure import measure_generated
+from scansynth.training.train import train
 
 SHAPE = (32, 32, 24)
 
@@ -100,6 +103,21 @@ def test_what_does_not_fit_is_refused(heads, sets, tmp_path):
     (only,) = found.memorisation.values()
     assert only.near is None
     assert not (tmp_path / "out").exists()
+
+
+def test_sets_are_held_against_people_from_elsewhere(heads, sets, tiny, tmp_path):
+    run = tmp_path / "run"
+    config = replace(tiny("autoencoder", steps=1, validate_every=1_000_000), contrasts=("T1w",))
+    train(config, heads, run, device=torch.device("cpu"))
+    write_phantom_cohort(tmp_path / "scans", 3, ("T1w",), layout="BIDS", shape=SHAPE, spacing=6.0, seed=500)
+    place = tmp_path / "external"
+    assert main(["prepare", "-i", str(tmp_path / "scans"), "-o", str(place), "--like", str(run)]) == 0
+    command = ["measure", "--set", str(sets[0]), "--cohort", str(heads.folder), "-o", str(tmp_path / "out")]
+    assert main([*command, "--no-memorisation", "--external", str(place)]) == 0
+    rows = json.loads((tmp_path / "out" / "sets.json").read_text())
+    assert [row["label"] for row in rows] == ["real, external test", "new", "real, held out", "real, train"]
+    assert {row["real"] for row in rows[1:]} == {"real, external test"}
+    assert main([*command, "--no-memorisation", "--external", str(heads.folder)]) == 1
 
 
 def test_volumes_of_other_programs_need_no_sidecar(heads, sets, tmp_path):

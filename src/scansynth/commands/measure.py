@@ -19,6 +19,9 @@ class Measure:
     """One folder of volumes or several, of one number each; the folder's name stands in the tables."""
     cohort: Path
     """The prepared cohort that the generators were trained on; its val and test subjects are what is compared with."""
+    external: Path | None = None
+    """People from elsewhere, prepared with --like a run of that cohort: sets are held against these, the held-out
+    volumes too, so that it is seen how far apart the places are."""
     output: Output
     """Folder of tables, pictures and the report."""
     contrast: str | None = None
@@ -46,6 +49,7 @@ class Measure:
                 Cohort.open(self.cohort),
                 self.output,
                 contrast=self.contrast,
+                external=Cohort.open(self.external) if self.external else None,
                 extractor=extractor,
                 memorisation=self.memorisation,
                 seed=self.seed,

@@ -95,20 +95,20 @@ def convert(root: Path, out: Path, *, table: Path | None = None, report: Report 
     """
     place = out / CONVERTED
     claim(place, {"version": VERSION})
-    named = _table(table) if table else {}
     with opened(root) as folder:
-        return _listed(_subjects(walk(folder)), root, place, named, table, report)
+        return _listed(_subjects(walk(folder)), root, place, table=table, report=report)
 
 
 def _listed(
     folders: Sequence[Folder],
     root: Path,
     place: Path,
-    named: dict[str, dict[str, str]],
+    *,
     table: Path | None,
     report: Report | None,
 ) -> Listing:
     """The subjects of folders, converted."""
+    named = _table(table) if table else {}
     names = [_name(folder.path) for folder in folders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{root}: two folders would both be subject {twice[0]}: rename one of them")
