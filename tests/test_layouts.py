@@ -385,3 +385,18 @@ def test_a_synthetic_scan_of_another_format_is_none(tmp_path):
     touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T2w.mgz")
     (tmp_path / "sub-01/anat/sub-01_T2w.json").write_text('{"synthetic": true}')
     assert find_subjects(tmp_path).contrasts == ("T1w",)
+
+
+def test_a_brains_own_mask_is_found_in_every_layout(tmp_path):
+    places = {
+        "bids/sub-01/anat": ("sub-01_T1w", "sub-01_desc-brain_mask"), "brats/case1": ("case1_t1", "case1_brain"),
+        "mine/p1": ("T1w", "brain"),
+    }  # fmt: skip
+    for place, names in places.items():
+        (tmp_path / place).mkdir(parents=True)
+        for name in names:
+            (tmp_path / place / f"{name}.nii.gz").touch()
+    for data, pattern in (("bids", None), ("brats", None), ("mine", "{subject}/{contrast}.nii.gz")):
+        (one,) = find_subjects(tmp_path / data, pattern).subjects
+        assert set(one.scans) == {"T1w"}
+        assert set(one.masks) == {"brain"}

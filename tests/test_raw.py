@@ -21,7 +21,7 @@ from scansynth.data.phantom import make_phantom
 from scansynth.data.raw.bias import without_bias
 from scansynth.data.raw.brain import brain_mask, rough_mask
 from scansynth.data.raw.folders import claim
-from scansynth.data.raw.registration import distance, moved, reached, register
+from scansynth.data.raw.registration import Registration, distance, moved, reached, register
 from scansynth.data.raw.settings import Raw
 from scansynth.data.raw.together import bring_together, reference_of
 from scansynth.data.record import PreparationRecord
@@ -277,6 +277,38 @@ def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw
     assert sidecar["brought_together"] == {"reference": "T2w", "registered": {}, "bias": "none", "brain": "program"}
     assert sidecar["SkullStripped"] is True
     assert str(tmp_path) not in json.dumps(sidecar)
+
+
+def test_a_brain_is_cut_out_by_the_subjects_own_mask(head, later, t1, tmp_path):
+    brain = head.tissue_map() > 0
+    mask = tmp_path / "brain.nii.gz"
+    Volume.of(brain, head.affine).write_array(mask, brain.astype(np.float32), "")
+    how = Raw(brain="own", bias="none")
+    found = bring_together({"T1w": t1}, how, mask=mask)
+    assert found.brain is not None
+    assert np.array_equal(found.brain, brain)
+    assert not found.volumes["T1w"].array[~brain].any()
+    with pytest.raises(InputError, match="no mask of its brain"):
+        bring_together({"T1w": t1}, how)
+    with pytest.raises(InputError, match="lies on no scan's grid"):
+        bring_together({"T2w": later}, how, mask=mask)
+    words = ["translate", "--run", "run", "--t1w", "a.nii.gz", "-o", "out.nii.gz", "--brain-mask", str(mask)]
+    assert main([*words, "--raw"]) == 1
+
+
+def test_a_mask_that_lies_on_a_moved_scan_moves_with_it(t1, later, tmp_path, monkeypatch):
+    centre = np.zeros(later.array.shape, np.float32)
+    centre[20:40, 30:60, 8:16] = 1
+    later.write_array(tmp_path / "mask.nii.gz", centre, "")
+    monkeypatch.setattr(scansynth.data.raw.together, "register", lambda *_, **__: Registration(
+        matrix=TURNED, information=1.0, before=0.5, shift=12.0, apart=0.0, centre=(0.0, 0.0, 0.0)
+    ))  # fmt: skip
+    found = bring_together({"T1w": t1, "T2w": later}, Raw(brain="own", bias="none", reference="T1w"),
+                           mask=tmp_path / "mask.nii.gz")  # fmt: skip
+    expected = moved(Volume.of(centre, later.affine), TURNED, t1, 0.0, order=0) > 0
+    assert found.brain is not None
+    assert np.array_equal(found.brain, expected)
+    assert expected.any()
 
 
 def test_settings_of_raw_scans_go_with_raw(raw_data, tmp_path):

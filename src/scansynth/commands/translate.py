@@ -12,7 +12,7 @@ import scansynth
 from scansynth.commands.console import Output, bars, err, out, stage_bars
 from scansynth.commands.next_step import after_translating
 from scansynth.data.contrasts import standard_name
-from scansynth.data.raw.settings import Raw
+from scansynth.data.raw.settings import OWN, Raw
 from scansynth.errors import InputError
 from scansynth.progress import named
 from scansynth.ranges import Count
@@ -61,6 +61,8 @@ class Translate:
     brought together, or by the settings below. Needs scansynth[raw]."""
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """With --raw: how, where it is not as in the run's training."""
+    brain_mask: Path | None = None
+    """With --raw --brain own, of one subject's files: the mask of its brain, on the grid of one of the sources."""
     series: Path | None = None
     """With --raw and -i of DICOM: CSV/TSV table of subject, series and contrast (none: leave out), where scanners do
     not say clearly which series is which."""
@@ -100,6 +102,8 @@ class Translate:
             return
         if self.series:
             raise InputError("--series goes with --raw and -i of DICOM")
+        if self.brain_mask and self.together.brain != OWN:
+            raise InputError("--brain-mask goes with --raw --brain own")
         with TemporaryDirectory(prefix="scansynth-") as place:
             series = {standard_name(name): path for name, path in sources.items() if path.is_dir()}
             self.one(_converted(sources, Path(place)), series)
@@ -154,7 +158,7 @@ class Translate:
         if how:
             if self.tissue:
                 raise InputError("--tissue lies on the grid of sources that share one: leave out --raw")
-            together = together_of(sources, how)
+            together = together_of(sources, how, mask=self.brain_mask)
         with bars() as move:
             synthesis = run.translate(
                 dict(together.volumes if together else sources),
@@ -215,6 +219,8 @@ class Translate:
         """A cohort."""
         if self.tissue:
             raise InputError("--tissue goes with one subject's files; in a folder each subject's own is found")
+        if self.brain_mask:
+            raise InputError("--brain-mask goes with one subject's files; in a folder each subject's own is found")
         if self.dicom or self.dicom_source or self.page:
             raise InputError("--dicom, --dicom-source and --page go with one subject's files; each subject of a folder "
                              "gets a page")  # fmt: skip

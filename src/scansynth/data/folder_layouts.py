@@ -2,14 +2,14 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scansynth.data.contrasts import known_name
 from scansynth.data.image_files import Folder, is_nifti
 from scansynth.data.not_taken import SECOND, NotTaken
-from scansynth.data.subject import MASKS, Subject, add_file, is_synthetic, make_subject, stem_of
+from scansynth.data.subject import BRAIN, MASKS, Subject, add_file, is_synthetic, make_subject, stem_of
 from scansynth.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -141,22 +141,26 @@ def _bids_entry(found: Found, name: str, place: Folder) -> None:
             found.leave(others, name, contrast)
     if choices:
         scans = {contrast: files[0] for contrast, files in choices.items()}
-        found.subjects.append(make_subject(name, scans, _bids_tissue(anat, name)))
+        found.subjects.append(make_subject(name, scans, _bids_masks(list(anat), name)))
 
 
-def _bids_tissue(files: Iterable[Path], name: str) -> dict[str, Path]:
-    """The discrete segmentation beside the scans of the subject entry `name`, as a mask."""
-    found = [
-        file
-        for file in files
-        if stem_of(file.name).lower().startswith(f"{name.lower()}_")
-        and stem_of(file.name).lower().endswith("_dseg")
-        and not is_synthetic(file)
-    ]
-    if len(found) > 1:
-        left_out = ", ".join(file.name for file in found[1:])
-        logger.warning("%s has several dseg: %s is taken, left out: %s", name, found[0].name, left_out)
-    return {"tissue": found[0]} if found else {}
+def _bids_masks(files: Sequence[Path], name: str) -> dict[str, Path]:
+    """The discrete segmentation and the brain's mask beside the scans of the subject entry `name`."""
+    masks = {}
+    for kind, ending in (("tissue", "_dseg"), (BRAIN, "_desc-brain_mask")):
+        found = [
+            file
+            for file in files
+            if stem_of(file.name).lower().startswith(f"{name.lower()}_")
+            and stem_of(file.name).lower().endswith(ending)
+            and not is_synthetic(file)
+        ]
+        if len(found) > 1:
+            left_out = ", ".join(file.name for file in found[1:])
+            logger.warning("%s has several %s: %s is taken, left out: %s", name, ending[1:], found[0].name, left_out)
+        if found:
+            masks[kind] = found[0]
+    return masks
 
 
 def _bids_contrast(file: Path, name: str) -> str | None:

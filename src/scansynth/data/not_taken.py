@@ -29,7 +29,10 @@ PATTERN = "pattern"
 HIDDEN = "hidden, as files are that macOS writes beside others: nothing to do"
 SYNTHETIC = "made by scansynth: never read as a scan"
 DERIVATIVE = f"derivative (desc-…, or below a folder derivatives), not acquired: to use it, rename or move it, {_TABLE}"
-MASK = "mask or segmentation: read are _seg and _tissue (BraTS), _dseg (BIDS) and labelsTr (nnU-Net), beside a scan"
+MASK = (
+    "mask or segmentation: read are _seg, _tissue, _brain (BraTS), _dseg, _desc-brain_mask (BIDS) and labelsTr "
+    "(nnU-Net), beside a scan"
+)
 PART = "phase, real or imaginary part: only the magnitude is read"
 INVERSION = "single inversion of an MP2RAGE: its UNIT1 image is read, as T1w"
 LOCALIZER = "localizer: no scan to work on"

@@ -11,8 +11,9 @@ from scansynth.users_files import read_json
 
 logger = logging.getLogger(__name__)
 
-MASKS = ("seg", "tissue")
-"""Label images that a subject may have: the tumour (BraTS), and tissues with BIDS' standard labels (tissue.py)."""
+BRAIN = "brain"
+MASKS = ("seg", "tissue", BRAIN)
+"""Label images that a subject may have: the tumour (BraTS), tissues with BIDS' standard labels (tissue.py), a brain."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import torch
 from scansynth.data.census_rules import NOT_TAKEN
 from scansynth.data.layouts import Listing
 from scansynth.data.raw.settings import Raw
-from scansynth.data.subject import Subject
+from scansynth.data.subject import BRAIN, Subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
 from scansynth.errors import InputError
@@ -145,7 +145,7 @@ def _translated(
 ) -> Synthesis:
     """One image of a folder, whose sidecar names its sources by their places in the data."""
     sources = sources_of(run, subject, name)
-    together = together_of(sources, wanted.raw) if wanted.raw else None
+    together = together_of(sources, wanted.raw, mask=subject.masks.get(BRAIN)) if wanted.raw else None
     synthesis = run.translate(
         dict(together.volumes if together else sources),
         name,

@@ -24,8 +24,8 @@ def choose_raw(run: Run, asked: Raw | None) -> Raw:
     return chosen
 
 
-def together_of(files: Mapping[str, Path], how: Raw) -> Together:
-    """Scans in files, by contrast, on the grid of one of them.
+def together_of(files: Mapping[str, Path], how: Raw, *, mask: Path | None = None) -> Together:
+    """Scans in files, by contrast, on the grid of one of them; with a mask of the brain, where it is the subject's own.
 
     Raises:
         InputError: if one cannot be read, or they cannot be brought together.
@@ -34,7 +34,7 @@ def together_of(files: Mapping[str, Path], how: Raw) -> Together:
     for name, path in files.items():
         with reading(path):
             volumes[standard_name(name)] = Volume.read(path)
-    return bring_together(volumes, how)
+    return bring_together(volumes, how, mask=mask)
 
 
 def with_raw(synthesis: Synthesis, together: Together, how: Raw) -> Synthesis:

@@ -22,12 +22,11 @@ from scansynth.data.kept_values import file_key, place_in
 from scansynth.data.layouts import Listing
 from scansynth.data.raw.folders import REGISTERED, are_whole, claim, sums_of
 from scansynth.data.raw.quality import picture
-from scansynth.data.raw.registration import moved
 from scansynth.data.raw.settings import Raw
-from scansynth.data.raw.together import Placed, Together, bring_together, together_odd
-from scansynth.data.readers import read_labels, reading
-from scansynth.data.subject import Subject
-from scansynth.data.volume import Volume, same_grid
+from scansynth.data.raw.together import Placed, bring_together, labels_together, together_odd
+from scansynth.data.readers import reading
+from scansynth.data.subject import BRAIN, Subject
+from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
@@ -124,8 +123,11 @@ def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
         for contrast, path in subject.scans.items():
             with reading(path):
                 volumes[contrast] = Volume.read(path)
-        together = bring_together(volumes, how)
-        masks = _masks(subject, volumes, together)
+        together = bring_together(volumes, how, mask=subject.masks.get(BRAIN))
+        masks = {
+            name: labels_together(path, volumes, together.reference, together.placed)
+            for name, path in subject.masks.items()
+        }
     except InputError as error:
         return str(error)
     record.unlink(missing_ok=True)
@@ -133,7 +135,7 @@ def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
     for contrast, volume in together.volumes.items():
         like.write_array(here / f"{contrast}.nii.gz", volume.array, TEXT)
     if together.brain is not None:
-        masks["brain"] = together.brain
+        masks[BRAIN] = together.brain
     for name, mask in masks.items():
         like.write_array(here / f"{name}.nii.gz", mask.astype(np.float32), TEXT)
     picture(together, subject.name).save(here / "quality.png")
@@ -148,27 +150,6 @@ def _one(subject: Subject, root: Path, place: Path, how: Raw) -> _Kept | str:
     stored = {**kept, "placed": {contrast: asdict(one) for contrast, one in together.placed.items()}}
     write_text(record, json.dumps(sealed(stored), indent=1))
     return kept
-
-
-def _masks(subject: Subject, volumes: Mapping[str, Volume], together: Together) -> dict[str, np.ndarray]:
-    """The subject's label images on the reference's grid, each moved as the scan that it lies on.
-
-    Raises:
-        InputError: if one lies on no scan's grid.
-    """
-    found = {}
-    like = together.volumes[together.reference]
-    for name, path in subject.masks.items():
-        labels, affine = read_labels(path)
-        owners = [key for key in volumes if same_grid(volumes[key].space, (labels.shape, affine))]
-        if not owners:
-            raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
-        if together.reference in owners:
-            found[name] = labels
-            continue
-        matrix = np.asarray(together.placed[owners[0]].matrix)
-        found[name] = moved(Volume.of(labels, affine), matrix, like, 0.0, order=0)
-    return found
 
 
 def _moved_to(subject: Subject, place: Path, kept: _Kept) -> Subject:

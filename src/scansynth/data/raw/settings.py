@@ -7,7 +7,7 @@ from typing import Literal
 from scansynth.data.contrasts import standard_name
 from scansynth.errors import InputError
 
-KEEP, ROUGH, PROGRAM = "keep", "rough", "program"
+KEEP, ROUGH, OWN, PROGRAM = "keep", "rough", "own", "program"
 """Ways to find a brain; the last stands in records for a program of the user's, which is never taken from them."""
 
 
@@ -21,8 +21,9 @@ class Raw:
     bias: Literal["n4", "none"] = "n4"
     """Bias fields: divided out by N4, or left."""
     brain: str = KEEP
-    """keep whole heads, or cut out the brain: by a rough mask without weights (rough; look at it), or by a program of
-    yours, 'COMMAND {input} {output}', as 'mri_synthstrip -i {input} -m {output}'."""
+    """keep whole heads, or cut out the brain: by a rough mask without weights (rough; look at it), by each subject's
+    own mask (own: _desc-brain_mask in BIDS, _brain elsewhere), or by a program of yours, 'COMMAND {input} {output}',
+    as 'mri_synthstrip -i {input} -m {output}'."""
 
     def __post_init__(self):
         if self.reference:
@@ -34,16 +35,16 @@ class Raw:
             raise InputError(
                 "the run was trained on brains that a program cut out: name yours, --brain 'COMMAND {input} {output}'"
             )
-        if self.brain not in (KEEP, ROUGH) and not ("{input}" in self.brain and "{output}" in self.brain):
+        if self.brain not in (KEEP, ROUGH, OWN) and not ("{input}" in self.brain and "{output}" in self.brain):
             raise InputError(
-                f"--brain {self.brain}: write keep, rough, or a command that reads {{input}} and writes a mask to "
+                f"--brain {self.brain}: write keep, rough, own, or a command that reads {{input}} and writes a mask to "
                 "{output}, as 'mri_synthstrip -i {input} -m {output}'"
             )
 
     @property
     def told(self) -> "Raw":
         """What records say: a program is a program there. Its command names folders, and would be a stranger's."""
-        return self if self.brain in (KEEP, ROUGH) else replace(self, brain=PROGRAM)
+        return self if self.brain in (KEEP, ROUGH, OWN) else replace(self, brain=PROGRAM)
 
     @property
     def key(self) -> str:

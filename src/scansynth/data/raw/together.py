@@ -7,6 +7,7 @@ made of them lies on a grid that the subject's own scanner gave.
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from scansynth.data.contrasts import STANDARD
 from scansynth.data.raw.bias import without_bias
 from scansynth.data.raw.brain import BEST, brain_mask
 from scansynth.data.raw.registration import Registration, moved, reached, register
-from scansynth.data.raw.settings import KEEP, Raw
+from scansynth.data.raw.settings import KEEP, OWN, Raw
+from scansynth.data.readers import read_labels
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 
@@ -105,19 +107,23 @@ def reference_of(volumes: Mapping[str, Volume], how: Raw) -> str:
     return min(volumes, key=coarseness)
 
 
-def bring_together(volumes: Mapping[str, Volume], how: Raw) -> Together:
+def bring_together(volumes: Mapping[str, Volume], how: Raw, *, mask: Path | None = None) -> Together:
     """Bring a subject's scans onto the grid of one of them.
 
     Args:
         volumes: as acquired, by standard contrast name.
         how: what else is done to them.
+        mask: label image of the brain on the grid of one of them, where `how` takes the subject's own.
 
     Raises:
         InputError: if SimpleITK is missing, or a brain is wanted and none is found, or of a CT.
     """
+    if how.brain == OWN and mask is None:
+        raise InputError("no mask of its brain is there (_desc-brain_mask in BIDS, _brain elsewhere): make one, or "
+                         "find the brain otherwise (--brain rough, or a program)")  # fmt: skip
     if "CT" in volumes and how.brain != KEEP:
         raise InputError("a CT is masked by no brain here: leave it out, or keep the heads (--brain keep)")
-    name = reference_of(volumes, how)
+    name, as_they_lay = reference_of(volumes, how), volumes
     if how.bias == "n4":
         volumes = {contrast: without_bias(volume, contrast) for contrast, volume in volumes.items()}
     reference = volumes[name]
@@ -137,13 +143,43 @@ def bring_together(volumes: Mapping[str, Volume], how: Raw) -> Together:
         result[contrast] = replace(reference, array=array, path=volume.path, _found={})
     brain = None
     if how.brain != KEEP:
-        best = next((contrast for contrast in BEST if contrast in result), name)
-        brain = brain_mask(result[best], best, how.brain)
+        if mask and how.brain == OWN:
+            brain = labels_together(mask, as_they_lay, name, placed) > 0
+        else:
+            best = next((contrast for contrast in BEST if contrast in result), name)
+            brain = brain_mask(result[best], best, how.brain)
         result = {
             contrast: replace(volume, array=np.where(brain, volume.array, 0).astype(np.float32), _found={})
             for contrast, volume in _above_nothing(result).items()
         }
     return Together(volumes=result, reference=name, placed=placed, brain=brain)
+
+
+def labels_together(
+    path: Path, volumes: Mapping[str, Volume], reference: str, placed: Mapping[str, Placed]
+) -> np.ndarray:
+    """A label image on the reference's grid, moved as the scan that it lies on.
+
+    Args:
+        path: of the labels.
+        volumes: the scans as they lay.
+        reference: the contrast that stays.
+        placed: how the others were brought onto its grid.
+
+    Returns:
+        (X, Y, Z).
+
+    Raises:
+        InputError: if it is no label image, or lies on no scan's grid.
+    """
+    labels, affine = read_labels(path)
+    owners = [key for key in volumes if same_grid(volumes[key].space, (labels.shape, affine))]
+    if not owners:
+        raise InputError(f"{path}: the mask lies on no scan's grid: resample it to its scan")
+    if reference in owners:
+        return labels
+    matrix = np.asarray(placed[owners[0]].matrix)
+    return moved(Volume.of(labels, affine), matrix, volumes[reference], 0.0, order=0)
 
 
 def _above_nothing(volumes: Mapping[str, Volume]) -> dict[str, Volume]:
