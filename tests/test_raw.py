@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 import scansynth
 from scansynth.cli import main
+from scansynth.data.census_rules import RULES
 from scansynth.data.cohort import Cohort
 from scansynth.data.phantom import make_phantom
 from scansynth.data.raw.bias import without_bias
@@ -27,6 +28,7 @@ from scansynth.data.raw.together import bring_together, reference_of
 from scansynth.data.record import PreparationRecord
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
+from scansynth.synthesis.raw_sources import brought_together
 from scansynth.training.train import train
 
 pytest.importorskip("SimpleITK")
@@ -242,7 +244,7 @@ def test_what_is_registered_is_kept_and_what_is_lost_is_made_again(prepared, raw
     done = []
     real = scansynth.data.raw.on_disk.bring_together
     monkeypatch.setattr(scansynth.data.raw.on_disk, "bring_together",
-                        lambda volumes, how: done.append(volumes) or real(volumes, how))  # fmt: skip
+                        lambda volumes, how, **more: done.append(volumes) or real(volumes, how, **more))  # fmt: skip
     words = preparing(raw_data, folder, program)
     assert main(words) == 0
     assert len(done) == 1
@@ -277,6 +279,24 @@ def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw
     assert sidecar["brought_together"] == {"reference": "T2w", "registered": {}, "bias": "none", "brain": "program"}
     assert sidecar["SkullStripped"] is True
     assert str(tmp_path) not in json.dumps(sidecar)
+
+
+def test_voxels_that_training_never_had_are_told_before_they_are_gone(cohort, tiny, t1, tmp_path):
+    run = tmp_path / "run"
+    train(tiny("regression", steps=2), cohort, run, device=torch.device("cpu"))
+    thick = Volume.of(t1.array[:, :, ::5], t1.affine @ np.diag([1, 1, 5, 1]))
+    thick.write_array(tmp_path / "t1.nii.gz", thick.array, "")
+    words = ["translate", "--run", run, "--t1w", tmp_path / "t1.nii.gz", "--target", "T2w", "-o", tmp_path / "o.nii.gz"]
+    words = [*map(str, words), "--raw", "--bias", "none"]
+    loaded = scansynth.load(run, "cpu")
+    with pytest.raises(InputError, match=r"voxels of 4×4×20 mm.*slices-unlike-training"):
+        brought_together(loaded, {"T1w": tmp_path / "t1.nii.gz"}, Raw(bias="none"))
+    assert main(words) == 1
+    every = [rule.name for rule in RULES if rule.severity == "impossible"]
+    assert main([*words, "--accept", *every]) == 0
+    told = json.loads((tmp_path / "o.json").read_text())
+    assert "slices-unlike-training" in told["accepted"]
+    assert any("4×4×20 mm" in line for line in told["odd"])
 
 
 def test_a_brain_is_cut_out_by_the_subjects_own_mask(head, later, t1, tmp_path):

@@ -140,7 +140,7 @@ class Translate:
         if self.dicom_source and not self.dicom:
             raise InputError("--dicom-source goes with --dicom FOLDER")
         from scansynth.synthesis.image import check_replaceable
-        from scansynth.synthesis.raw_sources import together_of, with_raw
+        from scansynth.synthesis.raw_sources import brought_together
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
@@ -154,26 +154,26 @@ class Translate:
             check_dicom(self.dicom, self.dicom_source)
         run = scansynth.load(self.run_folder, self.device, weights=self.weights)
         run.check_sampling(self.sampling)
-        how, together = self.brought(run), None
+        how, brought = self.brought(run), None
         if how:
             if self.tissue:
                 raise InputError("--tissue lies on the grid of sources that share one: leave out --raw")
-            together = together_of(sources, how, mask=self.brain_mask)
+            brought = brought_together(run, sources, how, mask=self.brain_mask, accept=self.accept)
         with bars() as move:
             synthesis = run.translate(
-                dict(together.volumes if together else sources),
+                dict(brought.together.volumes if brought else sources),
                 self.target,
                 sampling=self.sampling,
                 report=partial(move, "translating"),
                 tissue=self.tissue,
                 accept=self.accept,
             )
-        if how and together:
-            synthesis = with_raw(synthesis, together, how)
+        if brought:
+            synthesis = brought.told_in(synthesis)
         if self.dicom:  # first: it may refuse
             from scansynth.synthesis.writers.dicom import write_dicom
 
-            stays = together.reference if together else standard_name(next(iter(sources)))
+            stays = brought.together.reference if brought else standard_name(next(iter(sources)))
             write_dicom(synthesis, self.dicom, source=self.dicom_source or series.get(stays))
         for path in synthesis.write(self.output, overwrite=self.overwrite):
             out.print(f"{path}", markup=False)

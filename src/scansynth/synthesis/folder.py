@@ -24,7 +24,7 @@ from scansynth.synthesis.contrast_table import NAME, Entry, Image, Named, list_c
 from scansynth.synthesis.image import Synthesis
 from scansynth.synthesis.locking import LOCK, locked
 from scansynth.synthesis.pictures import picture_path, write_picture
-from scansynth.synthesis.raw_sources import together_of, with_raw
+from scansynth.synthesis.raw_sources import brought_together
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
 from scansynth.synthesis.what_to_make import Wanted, find_work, sources_of
@@ -145,9 +145,13 @@ def _translated(
 ) -> Synthesis:
     """One image of a folder, whose sidecar names its sources by their places in the data."""
     sources = sources_of(run, subject, name)
-    together = together_of(sources, wanted.raw, mask=subject.masks.get(BRAIN)) if wanted.raw else None
+    brought = None
+    if wanted.raw:
+        brought = brought_together(
+            run, sources, wanted.raw, mask=subject.masks.get(BRAIN), accept=wanted.accept
+        )  # fmt: skip
     synthesis = run.translate(
-        dict(together.volumes if together else sources),
+        dict(brought.together.volumes if brought else sources),
         name,
         sampling=wanted.sampling,
         subject=subject.name,
@@ -155,8 +159,8 @@ def _translated(
         tissue=subject.masks.get(OWN_MASK) if run.method.needs.tissue else None,
         accept=wanted.accept,
     )
-    if wanted.raw and together:
-        synthesis = with_raw(synthesis, together, wanted.raw)
+    if brought:
+        synthesis = brought.told_in(synthesis)
     told = {**synthesis.provenance, "sources": {key: place_of(file, listing.root) for key, file in sources.items()}}
     if link:
         told |= sidecar_fields(told, sources, listing.root, link)

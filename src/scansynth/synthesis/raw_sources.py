@@ -1,11 +1,13 @@
 """Sources of a translation as they come: brought onto one grid, as those of the run's training were."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scansynth.data.census_rules import Finding, check_accepted, refuse
 from scansynth.data.contrasts import standard_name
+from scansynth.data.prepare import grid_for
 from scansynth.data.raw.settings import Raw
 from scansynth.data.raw.together import Together, bring_together
 from scansynth.data.readers import reading
@@ -13,6 +15,8 @@ from scansynth.data.volume import Volume
 from scansynth.synthesis.image import Synthesis
 from scansynth.synthesis.run import Run
 
+VOXELS = ("slices-unlike-training", "spacing-unlike-training")
+"""Rules that know nothing any more of a scan that lies on another's grid."""
 KEY = "brought_together_key"
 """In a sidecar, what tells one way to bring sources together from another."""
 
@@ -24,20 +28,54 @@ def choose_raw(run: Run, asked: Raw | None) -> Raw:
     return chosen
 
 
-def together_of(files: Mapping[str, Path], how: Raw, *, mask: Path | None = None) -> Together:
-    """Scans in files, by contrast, on the grid of one of them; with a mask of the brain, where it is the subject's own.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Brought:
+    """A subject's sources on one grid, and what was odd about them before."""
+
+    together: Together
+    how: Raw
+    odd: tuple[Finding, ...]
+    """Of their voxels, which are no longer seen once they lie on another's grid."""
+    accepted: tuple[str, ...]
+
+    def told_in(self, synthesis: Synthesis) -> Synthesis:
+        """A synthesis whose sidecar says how its sources were brought together."""
+        told: dict[str, Any] = {
+            **synthesis.provenance, "brought_together": self.together.told(self.how), KEY: self.how.key,
+        }  # fmt: skip
+        if self.odd:
+            told["odd"] = [*(f"{one.contrast}: {one.text} [{one.rule.name}]" for one in self.odd), *told.get("odd", ())]
+        if rules := [one.rule.name for one in self.odd if one.rule.name in self.accepted]:
+            told["accepted"] = list(dict.fromkeys([*rules, *told.get("accepted", ())]))
+        return replace(synthesis, provenance=told)
+
+
+def brought_together(
+    run: Run, files: Mapping[str, Path], how: Raw, *, mask: Path | None = None, accept: Sequence[str] = ()
+) -> Brought:
+    """Scans in files, by contrast, on the grid of one of them.
+
+    Args:
+        run: that they are the sources of.
+        files: of the scans.
+        how: they are brought together.
+        mask: of the brain, where `how` takes the subject's own.
+        accept: as in `Run.translate`.
 
     Raises:
-        InputError: if one cannot be read, or they cannot be brought together.
+        InputError: if one cannot be read, or they cannot be brought together; if the run was trained on scans that were
+            not brought together, and one has voxels that those never had.
     """
     volumes = {}
     for name, path in files.items():
         with reading(path):
             volumes[standard_name(name)] = Volume.read(path)
-    return bring_together(volumes, how, mask=mask)
-
-
-def with_raw(synthesis: Synthesis, together: Together, how: Raw) -> Synthesis:
-    """A synthesis whose sidecar says how its sources were brought together."""
-    told: dict[str, Any] = {**synthesis.provenance, "brought_together": together.told(how), KEY: how.key}
-    return replace(synthesis, provenance=told)
+    odd: list[Finding] = []
+    if run.record.raw is None:
+        for contrast, volume in volumes.items():
+            _, found = run.found_in({contrast: volume}, grid_for({contrast: volume}, run.record.settings))
+            odd += [one for one in found if one.rule.name in VOXELS]
+        refuse(odd, check_accepted(accept))
+    return Brought(
+        together=bring_together(volumes, how, mask=mask), how=how, odd=tuple(odd), accepted=tuple(accept)
+    )  # fmt: skip
