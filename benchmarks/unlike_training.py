@@ -150,11 +150,15 @@ def with_affine(change: np.ndarray) -> "Spoil":
     return spoil
 
 
-def as_another(contrast: str, scan: Volume, contrasts: tuple[str, ...]) -> Iterator[tuple[str, Volume]]:
-    """The scan under each of the other contrasts' names."""
-    for other in contrasts:
-        if other != contrast:
-            yield other, scan
+def as_another(*, with_t2: bool) -> "Spoil":
+    """The scan under each of the other contrasts' names: those where one of the two is T2w, or those where none is."""
+
+    def spoil(contrast: str, scan: Volume, contrasts: tuple[str, ...]) -> Iterator[tuple[str, Volume]]:
+        for other in contrasts:
+            if other != contrast and ("T2w" in (contrast, other)) == with_t2:
+                yield other, scan
+
+    return spoil
 
 
 def thick(contrast: str, scan: Volume, _: tuple[str, ...]) -> Iterator[tuple[str, Volume]]:
@@ -194,7 +198,8 @@ def noisy(array: np.ndarray) -> np.ndarray:
 
 Spoil = Callable[[str, Volume, tuple[str, ...]], Iterator[tuple[str, Volume]]]
 KINDS: dict[str, Spoil] = {
-    "another contrast than its name says": as_another,
+    "T2w under another's name, another as T2w": as_another(with_t2=True),
+    "T1w, T1ce, FLAIR under each other's names": as_another(with_t2=False),
     "upside down": turned(lambda array: array[:, :, ::-1]),
     "nose to the back": turned(lambda array: array[:, ::-1]),
     "axes exchanged (y and z)": turned(lambda array: array.transpose(0, 2, 1)),

@@ -33,6 +33,8 @@ class Others:
     """Whether tissue is segmented in the scans."""
     usual: "Mapping[str, Usual]" = field(default_factory=dict)
     """Of sources of a translation: what the run's training scans are like, by contrast."""
+    worked: tuple[float | None, float | None, float | None] = (None, None, None)
+    """Voxel size, mm, to which both are resampled; None along axes that are kept as acquired."""
     _usual: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -415,10 +417,11 @@ def spacing_unlike_training(scan: ScanFacts, others: Others, threshold: float) -
     usual = others.usual.get(scan.contrast)
     if usual is None:
         return None
-    own, known = np.asarray(scan.spacing), np.asarray(usual.spacing)
+    least = [mm or 0.0 for mm in others.worked]  # what is finer is seen no finer
+    own, known = np.maximum(scan.spacing, least), np.maximum(usual.spacing, least)
     if float(np.max(np.maximum(own / known, known / own))) <= threshold:
         return None
-    here, there = ("×".join(f"{mm:.3g}" for mm in one) for one in (own, known))
+    here, there = ("×".join(f"{mm:.3g}" for mm in one) for one in (scan.spacing, usual.spacing))
     return f"voxels of {here} mm, where the run's training had {there} mm"
 
 

@@ -53,15 +53,20 @@ def rows_of(rows: Sequence[tuple[str, Sequence[Image.Image]]], banner: str | Non
     page = Image.new("RGB", (wide, height), "black")
     draw, top = ImageDraw.Draw(page), 0
     for name, row in rows:
-        draw.text((4, top + 2), name, fill=ALARM if name.startswith("SYNTHETIC") else "white", font_size=_SIZE)
+        draw.text((4, top + 2), _plain(name), fill=ALARM if name.startswith("SYNTHETIC") else "white", font_size=_SIZE)
         left, top = 0, top + _LINE
         for one in row:
             page.paste(one, (left, top))
             left += one.width
         top += max(one.height for one in row)
     if banner:
-        draw.text((4, top + 2), banner, fill=ALARM, font_size=_SIZE)
+        draw.text((4, top + 2), _plain(banner), fill=ALARM, font_size=_SIZE)
     return page
+
+
+def _plain(text: str) -> str:
+    """Text that the built-in font can write."""
+    return text.replace("–", "-").replace("²", "2").encode("latin-1", "replace").decode("latin-1")
 
 
 def _plane(

@@ -93,9 +93,10 @@ def survey(
         axes = axes_of(group, settings)
         for scan in group:
             cuts[scan.subject, scan.contrast] = scan.cut(*zip(*axes, strict=True))
-    findings = (
-        judge(Others(scans=census.scans, splits=splits, cuts=cuts, tissue=tissue, usual=usual)) if census.scans else []
-    )
+    others = Others(
+        scans=census.scans, splits=splits, cuts=cuts, tissue=tissue, usual=usual, worked=settings.spacing
+    )  # fmt: skip
+    findings = judge(others) if census.scans else []
     return Survey(census, settings, cuts, findings)
 
 

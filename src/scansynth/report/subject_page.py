@@ -5,7 +5,6 @@
 
 import base64
 import io
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +144,7 @@ def _shown(told: Mapping[str, Any], picture: bytes | None) -> dict[str, Any]:
         ("Run", f"{told.get('run', '')}, {told.get('weights_chosen', '')} weights of step "
                 f"{weights.get('training_step', '?')}, SHA-256 {weights.get('sha256', '')}"),
         ("Image", f"{told.get('image', '')}; {told.get('samples', 1)} drawn, seed {told.get('seed', '')}"),
-        ("Sources", json.dumps(told.get("sources", {}), ensure_ascii=False)),
+        ("Sources", "; ".join(f"{contrast}: {file}" for contrast, file in told.get("sources", {}).items())),
         ("Accepted against the rules", ", ".join(told.get("accepted", ())) or "nothing"),
     ]  # fmt: skip
     for contrast, values in together.get("registered", {}).items():

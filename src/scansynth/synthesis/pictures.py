@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from scansynth.data.foreground import bounding_box
 from scansynth.data.planes import BANNER, grey, middle_of, planes, rows_of
 from scansynth.data.subject import stem_of
 from scansynth.files import written
 from scansynth.synthesis.image import Synthesis
 
 FOLDER = "figures"
+MARGIN = 12.0
+"""Around the head, mm."""
 
 
 def picture_path(image: Path) -> Path:
@@ -23,17 +27,26 @@ def picture_of(synthesis: Synthesis) -> Image.Image:
     """A row a source, then the synthesis, then its deviation and the half width of its widest interval."""
     first = next(iter(synthesis.given))
     like = synthesis.given[first]
-    middle, spacing = middle_of(like.array > like.threshold(first)), like.spacing
-    unit = synthesis.provenance["unit"]
-    rows = [(name, planes(grey(volume.array), middle, spacing)) for name, volume in synthesis.given.items()]
-    rows.append((f"SYNTHETIC {synthesis.provenance['target']}", planes(grey(synthesis.array), middle, spacing)))
+    head, spacing = like.array > like.threshold(first), like.spacing
+    margins = [round(MARGIN / mm) for mm in spacing]
+    box = tuple(
+        slice(max(0, part.start - margin), part.stop + margin)
+        for part, margin in zip(bounding_box(head), margins, strict=True)
+    )
+    middle, unit = middle_of(head[box]), synthesis.provenance["unit"]
+
+    def row(array: np.ndarray, *scale: float) -> list[Image.Image]:
+        return planes(grey(array[box], *scale), middle, spacing)
+
+    rows = [(name, row(volume.array)) for name, volume in synthesis.given.items()]
+    rows.append((f"SYNTHETIC {synthesis.provenance['target']}", row(synthesis.array)))
     unsure = {} if synthesis.deviation is None else {"standard deviation of the samples": synthesis.deviation}
     if synthesis.intervals:
         level = max(synthesis.intervals)
         unsure[f"half the width of the {100 * level:g} % interval"] = synthesis.intervals[level]
     for name, array in unsure.items():
         top = float(array.max())
-        rows.append((f"{name}; white is {top:.3g} {unit}", planes(grey(array, 0, top), middle, spacing)))
+        rows.append((f"{name}; white is {top:.3g} {unit}", row(array, 0, top)))
     return rows_of(rows, BANNER)
 
 

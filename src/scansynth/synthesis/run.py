@@ -345,7 +345,10 @@ class Run:
             for contrast, volume in volumes.items()
         ]
         cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
-        others = Others(scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual)
+        others = Others(
+            scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual,
+            worked=self.record.settings.spacing,
+        )  # fmt: skip
         return facts, [one for one in judge(others) if one.rule.name != "few-slices"]  # nothing is measured here
 
     def segmented(
