@@ -139,7 +139,8 @@ class Translate:
             raise InputError("--missing, --devices and --nodes go with a folder (-i)")
         if self.dicom_source and not self.dicom:
             raise InputError("--dicom-source goes with --dicom FOLDER")
-        from scansynth.synthesis.image import check_replaceable
+        from scansynth.data.subject import sidecar_of, stem_of
+        from scansynth.synthesis.image import check_replaceable, content_of
         from scansynth.synthesis.raw_sources import brought_together
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
@@ -180,7 +181,8 @@ class Translate:
         if self.page:
             from scansynth.report.subject_page import picture_bytes, write_page
 
-            write_page(self.page, synthesis.provenance["subject"], [(synthesis.provenance, picture_bytes(synthesis))])
+            images = [(content_of(sidecar_of(self.output)), picture_bytes(synthesis))]
+            write_page(self.page, stem_of(self.output.name), images, layout="DICOM" if series else "")
         for extra in (self.dicom, self.page):
             if extra:
                 out.print(f"{extra}", markup=False)

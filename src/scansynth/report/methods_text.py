@@ -117,7 +117,7 @@ def _brought(how: Mapping[str, Any], cite: Any) -> list[str]:
     if how.get("registered"):
         sentences.append(
             f"Each subject's scans were registered rigidly to one of them by mutual information {cite(REGISTRATION)} "
-            f"in SimpleITK {cite(SIMPLE_ITK)} and interpolated once."
+            f"in SimpleITK {cite(SIMPLE_ITK)} and interpolated onto its grid."
         )
     brain = how.get("brain")
     if brain == ROUGH:

@@ -11,6 +11,7 @@ joins its study and its frame of reference, plane by plane; without it, it is of
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -356,25 +357,27 @@ def _map(synthesis: Synthesis, images: Sequence["Dataset"], frames: np.ndarray, 
         lut_label=name[:16].upper(), lut_explanation=what, unit=unit, value_range=(0.0, most),
         slope=1, intercept=0,
     )  # fmt: skip
-    one = ParametricMap(
-        images,
-        np.ascontiguousarray(frames, np.float32),
-        series_instance_uid=generate_uid(),
-        series_number=9000 + number,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="scansynth",
-        manufacturer_model_name=str(synthesis.provenance.get("method", "")),
-        software_versions=scansynth.__version__,
-        device_serial_number="none",
-        contains_recognizable_visual_features=True,
-        real_world_value_mappings=[mapping],
-        voi_lut_transformations=[VOILUTTransformation(most / 2, most, voi_lut_function="LINEAR_EXACT")],
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_label="UNCERTAINTY",
-        content_description=what,
-        series_description=f"SYNTHETIC {synthesis.provenance['target']}: {what}"[:64],
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of names that the source's hospital writes
+        one = ParametricMap(
+            images,
+            np.ascontiguousarray(frames, np.float32),
+            series_instance_uid=generate_uid(),
+            series_number=9000 + number,
+            sop_instance_uid=generate_uid(),
+            instance_number=1,
+            manufacturer="scansynth",
+            manufacturer_model_name=str(synthesis.provenance.get("method", "")),
+            software_versions=scansynth.__version__,
+            device_serial_number="none",
+            contains_recognizable_visual_features=True,
+            real_world_value_mappings=[mapping],
+            voi_lut_transformations=[VOILUTTransformation(most / 2, most, voi_lut_function="LINEAR_EXACT")],
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            content_label="UNCERTAINTY",
+            content_description=what,
+            series_description=f"SYNTHETIC {synthesis.provenance['target']}: {what}"[:64],
+        )
     one.Laterality = ""
     _mark(one, synthesis)
     return one
