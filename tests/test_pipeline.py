@@ -202,7 +202,13 @@ def test_the_box_holds_the_heads_at_a_spacing_that_is_affordable(data):
     assert all(side * 6.0 >= extent for side, extent in zip(preparation.size[:2], seen.extent[:2], strict=True))
     assert "as acquired" in why
     fine = Look(
-        spacing=(0.5, 0.5, 3.0), equal=True, extent=(150.0, 190.0, 140.0), slices=40.0, paired=1.0, unreadable=()
+        apart=False,
+        spacing=(0.5, 0.5, 3.0),
+        equal=True,
+        extent=(150.0, 190.0, 140.0),
+        slices=40.0,
+        paired=1.0,
+        unreadable=(),
     )
     coarse, why = choose_preparation(fine, 112 * 144, one_grid=False)
     assert coarse.spacing == (1.5, 1.5, None)

@@ -281,6 +281,29 @@ def test_raw_sources_are_translated_onto_the_grid_of_the_reference(prepared, raw
     assert str(tmp_path) not in json.dumps(sidecar)
 
 
+@pytest.mark.slow
+def test_one_command_registers_what_lies_apart_and_makes_what_is_missing(raw_data, program, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(raw_data, data)
+    (data / "sub-03" / "anat" / "sub-03_T2w.nii.gz").unlink()
+    (data / "sub-03" / "anat" / "sub-03_dseg.nii.gz").unlink()
+    words = ["run", "-i", data, "-o", out, "--target", "T2w", "--hours", "0.002", "--device", "cpu"]
+    words = [*map(str, words), "--bias", "none", "--brain", program]
+    assert main([*words, "--dry-run"]) == 1
+    assert not out.exists()
+    assert main(words) == 0
+    assert Cohort.open(out / "cohort").raw == Raw(bias="none", brain="program")
+    made = nib.load(out / "translated/sub-03/anat/sub-03_desc-synthetic_T2w.nii.gz")
+    assert np.allclose(made.affine, nib.load(data / "sub-03/anat/sub-03_T1w.nii.gz").affine)
+    told = json.loads((out / "translated/sub-03/anat/sub-03_desc-synthetic_T2w.json").read_text())
+    assert told["brought_together"]["brain"] == "program"
+    assert told["sources"] == {"T1w": "sub-03/anat/sub-03_T1w.nii.gz"}
+    assert "registered" in (out / "report.html").read_text(encoding="utf-8")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    assert main(words) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+
+
 def test_voxels_that_training_never_had_are_told_before_they_are_gone(cohort, tiny, t1, tmp_path):
     run = tmp_path / "run"
     train(tiny("regression", steps=2), cohort, run, device=torch.device("cpu"))

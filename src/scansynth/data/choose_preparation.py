@@ -38,6 +38,8 @@ class Look:
     """Axial slices of a scan that show the head, median."""
     paired: float
     """Share of the subjects with several contrasts whose scans lie on one grid."""
+    apart: bool
+    """Whether of most of those the scans lie on several grids, as scanners give them."""
     unreadable: tuple[str, ...]
     """What could not be read, and why."""
 
@@ -83,6 +85,7 @@ def look(listing: Listing, contrasts: Sequence[str], report: Report | None = Non
         extent=(wide, high, deep),
         slices=float(np.median(slices)),
         paired=float(np.mean(grids)) if grids else 0.0,
+        apart=bool(grids) and float(np.mean(grids)) < 0.5,
         unreadable=tuple(unreadable),
     )
 

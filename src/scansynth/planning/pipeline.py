@@ -25,6 +25,9 @@ from scansynth.data.build_cohort import CENSUS, build_cohort
 from scansynth.data.census import take
 from scansynth.data.cohort import Cohort, StoredPreparation, read_settings
 from scansynth.data.layouts import Listing
+from scansynth.data.raw.folders import is_ours
+from scansynth.data.raw.on_disk import register_listing
+from scansynth.data.raw.settings import Raw
 from scansynth.data.survey import survey
 from scansynth.errors import InputError, shown
 from scansynth.evaluation.evaluate import Evaluation, evaluate
@@ -44,6 +47,8 @@ from scansynth.training.train import train
 
 log = logging.getLogger(__name__)
 
+COHORT = "cohort"
+
 
 def carry_out(
     proposal: Proposal, out: Path, device: torch.device, report: Report
@@ -59,16 +64,16 @@ def carry_out(
     asked, folder = proposal.asked, out / "run"
     listing = proposal.listing
     census = take(
-        listing, listing.contrasts, known=out / "cohort" / CENSUS, keep=True,
+        listing, listing.contrasts, known=out / COHORT / CENSUS, keep=True,
         report=named(report, "reading"),
     )  # fmt: skip
     splits = {subject.name: subject.split or "train" for subject in listing.subjects}
     for line in survey(census, proposal.preparation, splits).lines(asked.accept)[1:]:
         log.warning("%s", line)
     cohort = build_cohort(
-        listing, out / "cohort", proposal.preparation, fractions=asked.fractions, seed=asked.seed,
+        listing, out / COHORT, proposal.preparation, fractions=asked.fractions, seed=asked.seed,
         report=named(report, "preparing"), skip_bad=asked.skip_bad,
-        accept=asked.accept, census=census,
+        accept=asked.accept, census=census, raw=asked.together if proposal.as_found else None,
     )  # fmt: skip
     train(
         proposal.config, cohort, folder, device=device,
@@ -91,11 +96,12 @@ def begun(out: Path, asked: Asked) -> bool:
     """
     path = out / "request.json"
     if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        stopped = out.is_dir() and [one.name for one in out.iterdir()] == [COHORT] and is_ours(out / COHORT)
+        if not stopped and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out}: not empty, and not a folder of `scansynth run`; choose another -o")
         return False
     before, now = _remembered(out)["asked"], json.loads(json.dumps(asdict(asked)))
-    before = {"accept": [], "pattern": None} | before  # older folders do not know them
+    before = {"accept": [], "pattern": None, "together": asdict(Raw())} | before  # older folders do not know them
     if before != now:
         differ = [
             f"{name} {shown(before.get(name))} there, {shown(now[name])} now"
@@ -127,7 +133,24 @@ def _remembered(out: Path) -> _Remembered:
     return read_json(out / "request.json", _Remembered, "restore it, or choose another -o")
 
 
-def recall(listing: Listing, asked: Asked, out: Path) -> Proposal:
+def brought_together(listing: Listing, asked: Asked, out: Path, report: Report) -> Listing:
+    """The scans of subjects, each subject's on one grid, in the folder of the cohort; what is there already is kept.
+
+    Raises:
+        InputError: if some subject's cannot be, unless bad scans are left out.
+    """
+    found = register_listing(listing, out / COHORT, asked.together, report=named(report, "registering"))
+    if found.bad and not asked.skip_bad:
+        raise InputError(f"{len(found.bad)} subjects cannot be brought together: {'; '.join(found.bad)}; mend them, or "
+                         "leave them out with --skip-bad")  # fmt: skip
+    for line in found.bad:
+        log.warning("left out: %s", line)
+    for line in found.odd:
+        log.warning("look at the registration of %s", line)
+    return found.listing
+
+
+def recall(listing: Listing, asked: Asked, out: Path, *, as_found: Listing | None = None) -> Proposal:
     """The proposal that a pipeline was begun with: nothing is decided anew, though the machine is busier now."""
     content = _remembered(out)
     preparation = read_settings(content["preparation"])
@@ -143,6 +166,7 @@ def recall(listing: Listing, asked: Asked, out: Path) -> Proposal:
         config=config,
         lines=tuple(content["lines"]),
         unreadable=(),
+        as_found=as_found,
     )
 
 
@@ -168,14 +192,15 @@ def _translate(proposal: Proposal, run: Run, out: Path, report: Report) -> list[
         return []
     return translate_cohort(
         run,
-        proposal.listing,
+        proposal.as_found or proposal.listing,
         out / "translated",
         target=_target(proposal),
         missing=True,
         sampling=Sampling(seed=proposal.asked.seed),
         accept=proposal.asked.accept,
         report=named(report, "making what is missing"),
-        then=partial(write_pages, out / "translated", proposal.listing),
+        raw=proposal.asked.together if proposal.as_found else None,
+        then=partial(write_pages, out / "translated", proposal.as_found or proposal.listing),
     )
 
 

@@ -14,6 +14,7 @@ from scansynth.data.choose_preparation import Look, choose_preparation, look
 from scansynth.data.contrasts import standard_name
 from scansynth.data.layouts import Listing, chosen_contrasts
 from scansynth.data.prepare import Preparation
+from scansynth.data.raw.settings import Raw
 from scansynth.data.splits import SPLITS, choose_splits, person_of
 from scansynth.errors import InputError
 from scansynth.planning.plan import memory_there, plan, topic_line
@@ -29,6 +30,12 @@ TRAINING = 0.85
 """Share of the time that training gets; the rest is for looking, preparing, measuring, translating and the report."""
 BY = (80, 96)
 """Slice of the trial that says how many voxels are affordable."""
+
+
+REGISTERED_FIRST = (
+    "each subject's scans lie on several grids: they are registered to one of them first (bias {}, brain {}): look at "
+    "cohort/registered"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,8 @@ class Asked:
     """Rules of the census that may be broken."""
     pattern: str | None = None
     """How files are named, where no layout that is known names them so."""
+    together: Raw = Raw()  # noqa: RUF009 (frozen)
+    """How scans that lie on several grids are brought together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,8 @@ class Proposal:
     """Of the plan."""
     unreadable: tuple[str, ...]
     """Of the scans looked at."""
+    as_found: Listing | None = None
+    """The scans as they came, where `listing` has what was registered of them; what is missing is made of these."""
 
     @property
     def generates(self) -> bool:
@@ -93,6 +104,11 @@ class Proposal:
         how = f"size {_axes(prepared.size)}, spacing {_axes(prepared.spacing)} mm, intensities {prepared.intensity}"
         lines = [
             ("scans", f"{where}, {', '.join(self.listing.contrasts)}"),
+            *(
+                [("together", REGISTERED_FIRST.format(self.asked.together.bias, self.asked.together.told.brain))]
+                if self.as_found
+                else ()
+            ),
             ("split", ", ".join(f"{self.split[name]} {name}" for name in SPLITS)),
             *self._warnings(),
             ("prepare", f"{how}: {self.why_so}"),
@@ -116,7 +132,15 @@ class Proposal:
         return f"{held_out}; {made}; one page links it all"
 
 
-def propose(listing: Listing, asked: Asked, device: torch.device, report: Report) -> Proposal:
+def propose(
+    listing: Listing,
+    asked: Asked,
+    device: torch.device,
+    report: Report,
+    *,
+    as_found: Listing | None = None,
+    seen: Look | None = None,
+) -> Proposal:
     """Look at the scans and decide what to do; nothing is written.
 
     Args:
@@ -124,6 +148,8 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
         asked: targets and hours.
         device: where to train.
         report: told of what is being done.
+        as_found: where the listing has registered scans, the scans as they came.
+        seen: what a look at the listing's scans showed, if there was one.
 
     Raises:
         InputError: if nothing can be trained on such scans.
@@ -134,7 +160,7 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
     chosen_contrasts(listing, asked.targets)  # somebody must have each
     listing = with_split(listing, asked)
     splits = {subject.name: subject.split or "train" for subject in listing.subjects}
-    seen = look(listing, contrasts, named(report, "looking at scans"))
+    seen = seen or look(listing, contrasts, named(report, "looking at scans"))
     if seen.unreadable and not asked.skip_bad:
         raise InputError(
             f"{len(seen.unreadable)} scans cannot be read: mend or remove them, or --skip-bad; {seen.unreadable[0]}"
@@ -159,6 +185,7 @@ def propose(listing: Listing, asked: Asked, device: torch.device, report: Report
         config=config,
         lines=tuple(planned.lines()),
         unreadable=seen.unreadable,
+        as_found=as_found,
     )
     if not proposal.generates:
         check_missing(listing, proposal.missing_images, asked.accept)
@@ -202,6 +229,7 @@ def asked_of(
     fractions: tuple[float, float, float],
     accept: Sequence[str] = (),
     pattern: str | None = None,
+    together: Raw = Raw(),  # noqa: B008 (frozen)
 ) -> Asked:
     """What was asked, in standard names; `all` stands for every contrast."""
     names = () if "all" in targets else tuple(dict.fromkeys(standard_name(name) for name in targets))
@@ -214,6 +242,7 @@ def asked_of(
         fractions=fractions,
         accept=check_accepted(accept),
         pattern=pattern,
+        together=together,
     )
 
 
