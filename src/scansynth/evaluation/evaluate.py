@@ -69,6 +69,8 @@ class Evaluation:
     """How far from the mean to a draw the syntheses lie, of runs that have both."""
     external: bool = False
     """Whether the cohort is another one than the runs were trained on, prepared like it."""
+    together: bool = False
+    """Whether the cohort's scans were registered, the targets among them (`prepare --raw`)."""
     sites: Mapping[str, str] = field(default_factory=dict)
     """Subject → where it was scanned, of those of whom that is known (`participants.tsv`)."""
 
@@ -76,7 +78,7 @@ class Evaluation:
     def notes(self) -> list[str]:
         """What the reader of any of its tables must know, each a sentence."""
         people = len({result.subject for result in self.results})
-        return [EXTERNAL.format(people)] if self.external else []
+        return [*([EXTERNAL.format(people)] if self.external else ()), *([TOGETHER] if self.together else ())]
 
     def of(self, kind: type[Kind]) -> Kind:
         """The figures of a kind; empty ones where it was not taken."""
@@ -242,10 +244,15 @@ def evaluate(
         mean=mean,
         realism=realism,
         external=cohort.like is not None,
+        together=cohort.raw is not None,
         sites=sites_of(cohort, [result.subject for result in results]),
     )
 
 
+TOGETHER = (
+    "The scans were brought together with the targets in sight (`prepare --raw`): grid, registration and mask of a "
+    "source may come from its target, which `translate` does not have."
+)
 EXTERNAL = (
     "External test: {} subjects of another cohort than the runs were trained on, prepared with the runs' settings and "
     "training statistics."
