@@ -19,6 +19,7 @@ from scansynth.data.appearance import (
 )
 from scansynth.data.phantom import make_phantom
 from scansynth.data.volume import Volume
+from scansynth.errors import InputError
 
 CONTRASTS = ("T1w", "T2w")
 
@@ -97,6 +98,9 @@ def test_the_least_of_a_training_leaves_each_scan_out_of_the_mean(heads):
     left_out = [alike(one, mean_of([other for other in own if other is not one])) for one in own]
     assert pattern.whole == pytest.approx(min(left_out), abs=1e-4)
     assert Pattern.read({**vars(pattern)}) == pattern
+    for damaged in (pattern.mean[:-8], "?" + pattern.mean[1:]):
+        with pytest.raises(InputError, match="no picture"):
+            Pattern.read({**vars(pattern), "mean": damaged})
 
 
 def test_what_is_flat_is_like_nothing():

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from scansynth.errors import InputError
+
 SIDE = 16
 """Blocks along each axis of the box around the head."""
 RIM = 0.05
@@ -139,8 +141,17 @@ class Pattern:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Pattern":
-        """From JSON values."""
-        return cls(**values)
+        """From JSON values.
+
+        Raises:
+            InputError: if they are none of a pattern.
+        """
+        found = cls(**values)
+        try:
+            found.blocks()
+        except ValueError:
+            raise InputError("what the training scans look like is no picture") from None
+        return found
 
     def blocks(self) -> np.ndarray:
         """The mean, (16, 16, 16)."""

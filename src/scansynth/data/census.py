@@ -196,5 +196,5 @@ def _facts(kept: Mapping[str, Any], key: list[Any]) -> ScanFacts | None:
     try:
         build(ScanFacts, kept.get("facts"), "facts")
         return ScanFacts.read(kept["facts"])
-    except InputError:
+    except (InputError, ValueError):
         return None

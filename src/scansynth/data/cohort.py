@@ -158,7 +158,10 @@ class Cohort:
     @cached_property
     def usual(self) -> dict[str, Usual]:
         """What the training scans of each contrast are like."""
-        return {name: Usual.read(values) for name, values in self.index.get("census", {}).items()}
+        try:
+            return {name: Usual.read(values) for name, values in self.index.get("census", {}).items()}
+        except InputError as error:
+            raise InputError(f"{self.folder / 'cohort.json'}: damaged ({error}): {CURE}") from None
 
     @property
     def like(self) -> str | None:

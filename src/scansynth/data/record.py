@@ -92,6 +92,7 @@ class PreparationRecord:
         values: Any = read_json(run / FILE, _Stored, cure)  # whose form is checked, and whose values are plain
         try:
             settings = read_settings(values["settings"])
+            usual = {name: Usual.read(found) for name, found in values.get("usual", {}).items()}
         except InputError as error:
             raise InputError(f"{run / FILE}: damaged ({error}): {cure}") from None
         return cls(
@@ -102,7 +103,7 @@ class PreparationRecord:
             labels=tuple(  # older runs have none
                 Label(**{**label, "classes": tuple(label["classes"])}) for label in values.get("labels", ())
             ),
-            usual={name: Usual.read(found) for name, found in values.get("usual", {}).items()},
+            usual=usual,
             raw=Raw(**values["raw"]) if values.get("raw") else None,
             seen=tuple(values.get("seen", ())),
         )

@@ -16,7 +16,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.orientations import ornt2axcodes
 from scipy import ndimage
 
-from scansynth.data.appearance import packed, seen_from_afar
+from scansynth.data.appearance import packed, seen_from_afar, unpacked
 from scansynth.data.foreground import at_share, faces, thinned
 from scansynth.data.volume import Space, Volume, largest_shift
 
@@ -94,8 +94,13 @@ class ScanFacts:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "ScanFacts":
-        """From JSON values."""
+        """From JSON values.
+
+        Raises:
+            KeyError, TypeError, ValueError: if they are none of a scan's.
+        """
         content = dict(values)
+        unpacked(content["afar"])
         for name in ("shape", "spacing", "quartiles", "shift"):
             content[name] = tuple(content[name])
         for name in ("profiles", "affine"):

@@ -22,6 +22,7 @@ import torch
 
 import scansynth
 from scansynth.config import RunConfig, read_yaml
+from scansynth.data.appearance import LEAST
 from scansynth.data.census_checks import Others, has_skull
 from scansynth.data.census_rules import Finding, check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
@@ -326,6 +327,11 @@ class Run:
             log.warning(
                 "%s is of an older version, which kept nothing of what its training scans were like: whether these "
                 "sources are like them (skull, spacing, contrast) is not checked", self.folder,
+            )  # fmt: skip
+        elif any(one.pattern is None and one.scans >= LEAST for one in self.record.usual.values()):
+            log.warning(
+                "%s is of an older version, which kept nothing of how its training scans look: whether these sources "
+                "lie as they do and have the contrast that is said is not checked", self.folder,
             )  # fmt: skip
         facts, findings = self.found_in(volumes, grid, tissue=tissue)
         refuse(findings, accept)
