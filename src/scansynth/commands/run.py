@@ -38,7 +38,7 @@ class Pipeline:
     together: Annotated[Raw, arg(name="")] = Raw()  # noqa: RUF009 (frozen)
     """Where a subject's scans lie on several grids, and for DICOM: how they are registered first (`prepare --raw`)."""
     series: Path | None = None
-    """Of DICOM: CSV/TSV table of subject, series and contrast, where scanners do not say clearly which is which."""
+    """For DICOM: CSV/TSV table of subject, series and contrast, where scanners do not say clearly which is which."""
     dry_run: bool = False
     """Print the plan and write it beside the output folder, as OUT.yaml, which `train` takes; do nothing else."""
     device: str = "auto"
