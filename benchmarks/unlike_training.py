@@ -30,6 +30,7 @@ from scansynth.data.prepare import Preparation, grid_for
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
 from scansynth.recipes import find_recipe
+from scansynth.synthesis.guard import found_in
 from scansynth.synthesis.run import Run
 from scansynth.training.train import train
 
@@ -112,7 +113,7 @@ def said(run: Run, contrast: str, scan: Volume) -> tuple[bool, set[str]]:
     volumes = {contrast: scan}
     try:
         grid = grid_for(volumes, run.record.settings)
-        _, facts = run.found_in(volumes, grid)
+        _, facts = found_in(run.record, volumes, grid)
     except InputError as error:
         return True, {str(error).partition(":")[0]}
     return any(one.rule.severity == "impossible" for one in facts), {one.rule.name for one in facts}

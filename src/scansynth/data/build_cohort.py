@@ -22,7 +22,6 @@ from scansynth.data.appearance import patterns_of, unpacked
 from scansynth.data.arrays import Sums
 from scansynth.data.build_tissue import TissueSettings, with_tissue, write_tissue
 from scansynth.data.census import Census, take
-from scansynth.data.census_checks import Usual
 from scansynth.data.census_rules import check_accepted
 from scansynth.data.cohort import FORMAT, Cohort, ScanRecord, StoredPreparation
 from scansynth.data.crops import Crop, Extent, Room, crops_with, room_for
@@ -38,6 +37,7 @@ from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import FRACTIONS, check_own_files, choose_splits, without_training
 from scansynth.data.subject_ids import some_of
 from scansynth.data.survey import survey
+from scansynth.data.usual import Usual
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text

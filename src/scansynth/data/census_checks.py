@@ -3,22 +3,18 @@
 Each takes a scan, its census and the rule's threshold, and says in words what is wrong, or None.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from scansynth.data.appearance import UPRIGHT, Pattern, Pose, alike, best_pose, unpacked
 from scansynth.data.scan_facts import ScanFacts
 from scansynth.data.splits import person_of
+from scansynth.data.usual import FIGURES, Usual, deviation_of, has_skull
 
 LEAST_OTHERS = 6
 """Scans of a contrast from which on one can be unlike the others."""
-LARGEST_BRAIN = 2000.0
-"""Millilitres: no brain with its fluid fills more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class Others:
     """Share of a scan's foreground that the prepared box leaves out."""
     tissue: bool = False
     """Whether tissue is segmented in the scans."""
-    usual: "Mapping[str, Usual]" = field(default_factory=dict)
+    usual: Mapping[str, Usual] = field(default_factory=dict)
     """Of sources of a translation: what the run's training scans are like, by contrast."""
     worked: tuple[float | None, float | None, float | None] = (None, None, None)
     """Voxel size, mm, to which both are resampled; None along axes that are kept as acquired."""
@@ -50,7 +46,7 @@ class Others:
         key = contrast, name
         if key not in self._usual:
             values = np.array([figure(one) for one in self.by_contrast[contrast]])
-            self._usual[key] = float(np.median(values)), _deviation(values)
+            self._usual[key] = float(np.median(values)), deviation_of(values)
         return self._usual[key]
 
     @cached_property
@@ -303,18 +299,6 @@ def spacing(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     return f"voxels of {own} mm, {ratio:.1f} times off what the others have ({others_are} mm)"
 
 
-FIGURES: dict[str, Callable[[ScanFacts], float]] = {
-    "contrast inside the head": lambda one: (one.quartiles[2] - one.quartiles[0]) / _above(one),
-    "brightness of the brightest tissue": lambda one: (one.top - one.background) / _above(one),
-    "volume of the head": lambda one: one.head_ml,
-}
-"""What scans of one contrast have in common, whatever the scanner's gain."""
-
-
-def _above(scan: ScanFacts) -> float:
-    return max(scan.quartiles[1] - scan.background, 1e-9)
-
-
 def unlike(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     """Figures far from the contrast's other scans."""
     if len(others.by_contrast[scan.contrast]) < LEAST_OTHERS:
@@ -324,11 +308,6 @@ def unlike(scan: ScanFacts, others: Others, threshold: float) -> str | None:
         if abs(figure(scan) - usual) > threshold * deviation:
             return f"{name}: {figure(scan):.3g}, where {scan.contrast} scans here have {usual:.3g}"
     return None
-
-
-def has_skull(scan: ScanFacts) -> bool:
-    """Whether a scan shows more than a brain."""
-    return scan.head_ml > LARGEST_BRAIN
 
 
 def with_skull(scan: ScanFacts, others: Others, threshold: float) -> str | None:
@@ -346,146 +325,3 @@ def mixed(scan: ScanFacts, others: Others, threshold: float) -> str | None:
     if not has_skull(scan) and 1 - share <= threshold:
         return "it is stripped of the skull, where most scans here show it"
     return None
-
-
-@dataclass(frozen=True)
-class Usual:
-    """What the training scans of a contrast are usually like; it travels with the run."""
-
-    figures: dict[str, tuple[float, float]]
-    """Name in `FIGURES` → median and robust standard deviation."""
-    spacing: tuple[float, float, float]
-    """mm, median."""
-    with_skull: float
-    """Share of the scans."""
-    scans: int
-    pattern: Pattern | None = None
-    """What they look like from afar; none of few scans, or of an older version's run."""
-
-    @classmethod
-    def of(cls, scans: Sequence[ScanFacts], pattern: Pattern | None = None) -> "Usual":
-        """From the training scans of one contrast, at least one, and their pattern."""
-        figures = {}
-        for name, figure in FIGURES.items():
-            values = np.array([figure(one) for one in scans])
-            figures[name] = (float(np.median(values)), _deviation(values))
-        x, y, z = np.median([one.spacing for one in scans], axis=0).tolist()
-        return cls(figures, (x, y, z), sum(map(has_skull, scans)) / len(scans), len(scans), pattern)
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> "Usual":
-        """From JSON values."""
-        x, y, z = values["spacing"]
-        figures = {name: (float(middle), float(deviation)) for name, (middle, deviation) in values["figures"].items()}
-        pattern = Pattern.read(values["pattern"]) if values.get("pattern") else None
-        return cls(figures, (x, y, z), values["with_skull"], values["scans"], pattern)
-
-
-def _deviation(values: np.ndarray) -> float:
-    """A robust standard deviation, at least a twentieth of the median: few scans may agree by chance."""
-    usual = float(np.median(values))
-    return max(1.4826 * float(np.median(np.abs(values - usual))), 0.05 * abs(usual), 1e-9)
-
-
-def unlike_training(scan: ScanFacts, others: Others, threshold: float) -> str | None:
-    """Figures far from the run's training scans."""
-    usual = others.usual.get(scan.contrast)
-    if usual is None or usual.scans < LEAST_OTHERS:
-        return None
-    for name, figure in FIGURES.items():
-        middle, deviation = usual.figures.get(name, (0.0, math.inf))  # of another version's run
-        if abs(figure(scan) - middle) > threshold * deviation:
-            return f"{name}: {figure(scan):.3g}, where the run's training had {middle:.3g}"
-    return None
-
-
-def skull_unlike_training(scan: ScanFacts, others: Others, threshold: float) -> str | None:
-    """A head for a run of brains, or a brain for a run of heads."""
-    usual = others.usual.get(scan.contrast)
-    if usual is None or usual.scans < 2:
-        return None
-    volume = usual.figures.get("volume of the head", (0.0, 0.0))[0]
-    if has_skull(scan) and usual.with_skull <= threshold and scan.head_ml > 1.5 * volume:
-        return f"it shows the skull (foreground of {scan.head_ml:.0f} ml), and the run was trained on brains alone"
-    if not has_skull(scan) and usual.with_skull >= 1 - threshold and scan.head_ml < volume / 1.5:
-        return f"it is stripped of the skull ({scan.head_ml:.0f} ml), and the run was trained on whole heads"
-    return None
-
-
-def spacing_unlike_training(scan: ScanFacts, others: Others, threshold: float) -> str | None:
-    """Other voxels than the run's training scans."""
-    usual = others.usual.get(scan.contrast)
-    if usual is None:
-        return None
-    least = [mm or 0.0 for mm in others.worked]  # what is finer is seen no finer
-    own, known = np.maximum(scan.spacing, least), np.maximum(usual.spacing, least)
-    if float(np.max(np.maximum(own / known, known / own))) <= threshold:
-        return None
-    here, there = ("×".join(f"{mm:.3g}" for mm in one) for one in (scan.spacing, usual.spacing))
-    return f"voxels of {here} mm, where the run's training had {there} mm"
-
-
-REVERSED = {
-    (False, True): "upside down", (True, False): "with nose and back of the head exchanged",
-    (True, True): "turned around and upside down",
-}  # fmt: skip
-"""Which of the anterior and the superior axis is reversed, in words."""
-
-
-def lies_otherwise(scan: ScanFacts, others: Others, threshold: float) -> str | None:
-    """A head that fits the training's better upside down, or with axes exchanged."""
-    pattern = _pattern(scan, others)
-    if pattern is None:
-        return None
-    own, mean = unpacked(scan.afar), pattern.blocks()
-    here, (there, pose) = alike(own, mean), best_pose(own, mean)
-    if there - here <= threshold - min(0.0, pattern.upright) or there < pattern.whole - threshold:
-        return None
-    return (
-        f"the head seems to lie {_in_words(pose)}: turned back, it is {there:.2f} like the run's training, as its "
-        f"header says {here:.2f} (correlation)"
-    )
-
-
-def _in_words(pose: Pose) -> str:
-    axes, flips = pose
-    if axes == UPRIGHT[0]:
-        return REVERSED[flips[1:]]
-    return (
-        f"with axes exchanged (right, anterior and superior are its axes {', '.join(str(axis + 1) for axis in axes)})"
-    )
-
-
-def another_contrast(scan: ScanFacts, others: Others, threshold: float) -> str | None:
-    """A scan that looks like another contrast of the run's training."""
-    pattern = _pattern(scan, others)
-    if pattern is None:
-        return None
-    own = unpacked(scan.afar)
-    here = alike(own, pattern.blocks(), inner=True)
-    for name, usual in others.usual.items():
-        if name == scan.contrast or usual.pattern is None:
-            continue
-        there = alike(own, usual.pattern.blocks(), inner=True)
-        if there - here > threshold - min(0.0, pattern.apart.get(name, -1.0)):
-            return (
-                f"it looks like {name} ({there:.2f}), not like {scan.contrast} ({here:.2f}): correlation with the "
-                "run's training"
-            )
-    return None
-
-
-def pattern_unlike_training(scan: ScanFacts, others: Others, threshold: float) -> str | None:
-    """A scan that looks like none of the training's."""
-    pattern = _pattern(scan, others)
-    if pattern is None:
-        return None
-    here = alike(unpacked(scan.afar), pattern.blocks(), inner=True)
-    if here >= pattern.inner - threshold:
-        return None
-    return f"it looks like none of the run's training ({here:.2f}, where these have {pattern.inner:.2f} at least)"
-
-
-def _pattern(scan: ScanFacts, others: Others) -> Pattern | None:
-    usual = others.usual.get(scan.contrast)
-    return usual.pattern if usual else None

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scansynth.data import census_checks as checks
+from scansynth.data import training_checks as training
 from scansynth.data.census_checks import Others
 from scansynth.data.scan_facts import ScanFacts
+from scansynth.data.usual import LARGEST_BRAIN
 from scansynth.errors import InputError
 
 Severity = Literal["odd", "impossible"]
@@ -65,7 +67,7 @@ RULES = (
     Rule("same-voxels", "impossible", 0.0, checks.same_voxels, "remove one of them, or rename it"),
     Rule("cut-off", "impossible", 0.05, checks.cut, "give a larger --size, or none"),
     Rule("cut", "odd", 0.01, checks.cut, "give a larger --size, or none"),
-    Rule("with-skull", "impossible", checks.LARGEST_BRAIN, checks.with_skull,
+    Rule("with-skull", "impossible", LARGEST_BRAIN, checks.with_skull,
          "strip the skulls first, or give a subject's own tissue mask"),
     Rule("forms-apart", "odd", 0.1, checks.apart, "see whether the sform is meant"),
     Rule("shear", "odd", 0.5, checks.sheared, "correct the tilt when converting (dcm2niix does)"),
@@ -85,19 +87,19 @@ RULES = (
     Rule("spacing-differs", "odd", 1.5, checks.spacing, "give --spacing, so that all have one"),
     Rule("unlike-others", "odd", 6.0, checks.unlike, "look at it: another contrast, sequence or preparation?"),
     Rule("skull-differs", "odd", 0.34, checks.mixed, "strip all or none"),
-    Rule("skull-unlike-training", "impossible", 0.05, checks.skull_unlike_training,
+    Rule("skull-unlike-training", "impossible", 0.05, training.skull_unlike_training,
          "prepare the scan as the run's cohort was, or take a run that was trained on such scans"),
-    Rule("lies-unlike-training", "impossible", 0.03, checks.lies_otherwise,
+    Rule("lies-unlike-training", "impossible", 0.03, training.lies_otherwise,
          "mend its header or its axes by the acquisition (DICOM)"),
-    Rule("contrast-unlike-training", "impossible", 0.07, checks.another_contrast,
+    Rule("contrast-unlike-training", "impossible", 0.07, training.another_contrast,
          "give it as the contrast that it is"),
-    Rule("slices-unlike-training", "impossible", 3.0, checks.spacing_unlike_training,
+    Rule("slices-unlike-training", "impossible", 3.0, training.spacing_unlike_training,
          "take a run whose training had such voxels"),
-    Rule("spacing-unlike-training", "odd", 1.5, checks.spacing_unlike_training,
+    Rule("spacing-unlike-training", "odd", 1.5, training.spacing_unlike_training,
          "take a run whose cohort was resampled to one spacing"),
-    Rule("unlike-training", "odd", 6.0, checks.unlike_training,
+    Rule("unlike-training", "odd", 6.0, training.unlike_training,
          "look at it: another contrast, sequence or preparation than the run knows?"),
-    Rule("looks-unlike-training", "odd", 0.1, checks.pattern_unlike_training,
+    Rule("looks-unlike-training", "odd", 0.1, training.pattern_unlike_training,
          "look at it: another part of the body, field of view or preparation than the run knows?"),
 )  # fmt: skip
 """In the order in which they are said."""

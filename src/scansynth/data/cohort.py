@@ -24,13 +24,13 @@ import numpy as np
 
 from scansynth.data.arrays import Sum, read_array
 from scansynth.data.build_tissue import read_densities
-from scansynth.data.census_checks import Usual
 from scansynth.data.crops import Crop, Extent, crop_of, inside
 from scansynth.data.intensity import ContrastStatistics, Scaling
 from scansynth.data.prepare import Preparation
 from scansynth.data.raw.settings import Raw
 from scansynth.data.splits import SPLITS
 from scansynth.data.tissue import OWN_MASK, from_labels
+from scansynth.data.usual import Usual
 from scansynth.errors import InputError, shown
 from scansynth.ranges import Count, Finite, Share
 from scansynth.records import build, read_json

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from scansynth.data.census_checks import Usual
 from scansynth.data.cohort import Cohort, StoredPreparation, read_settings
 from scansynth.data.intensity import ContrastStatistics
 from scansynth.data.labels import Label, fit_labels
 from scansynth.data.prepare import Preparation
 from scansynth.data.raw.settings import Raw
+from scansynth.data.usual import Usual
 from scansynth.errors import InputError
 from scansynth.files import write_text
 from scansynth.ranges import Finite, Positive

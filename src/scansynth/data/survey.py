@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from scansynth.data.census import Census, screen, table
-from scansynth.data.census_checks import Others, Usual
+from scansynth.data.census_checks import Others
 from scansynth.data.census_rules import Finding, judge, refuse, told
 from scansynth.data.prepare import Preparation, prepared_axis
 from scansynth.data.scan_facts import SIDE, ScanFacts
+from scansynth.data.usual import Usual
 from scansynth.data.volume import same_grid
 from scansynth.errors import InputError
 from scansynth.files import write_text

@@ -12,6 +12,7 @@ from scansynth.data.raw.settings import Raw
 from scansynth.data.raw.together import Together, bring_together
 from scansynth.data.readers import reading
 from scansynth.data.volume import Volume
+from scansynth.synthesis.guard import found_in, told_of
 from scansynth.synthesis.image import Synthesis
 from scansynth.synthesis.run import Run
 
@@ -44,7 +45,7 @@ class Brought:
             **synthesis.provenance, "brought_together": self.together.told(self.how), KEY: self.how.key,
         }  # fmt: skip
         if self.odd:
-            told["odd"] = [*(f"{one.contrast}: {one.text} [{one.rule.name}]" for one in self.odd), *told.get("odd", ())]
+            told["odd"] = [*map(told_of, self.odd), *told.get("odd", ())]
         if rules := [one.rule.name for one in self.odd if one.rule.name in self.accepted]:
             told["accepted"] = list(dict.fromkeys([*rules, *told.get("accepted", ())]))
         return replace(synthesis, provenance=told)
@@ -73,7 +74,8 @@ def brought_together(
     odd: list[Finding] = []
     if run.record.raw is None:
         for contrast, volume in volumes.items():
-            _, found = run.found_in({contrast: volume}, grid_for({contrast: volume}, run.record.settings))
+            alone = {contrast: volume}
+            _, found = found_in(run.record, alone, grid_for(alone, run.record.settings))
             odd += [one for one in found if one.rule.name in VOXELS]
         refuse(odd, check_accepted(accept))
     return Brought(

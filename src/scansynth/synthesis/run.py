@@ -22,15 +22,11 @@ import torch
 
 import scansynth
 from scansynth.config import RunConfig, read_yaml
-from scansynth.data.appearance import LEAST
-from scansynth.data.census_checks import Others, has_skull
-from scansynth.data.census_rules import Finding, check_accepted, judge, refuse
 from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.image_files import is_nifti
-from scansynth.data.prepare import Grid, Undo, grid_for, labels_on, prepare, to_source
+from scansynth.data.prepare import Undo, grid_for, labels_on, prepare, to_source
 from scansynth.data.record import PreparationRecord
-from scansynth.data.scan_facts import ScanFacts, facts_of
 from scansynth.data.sources import Source, as_volume
 from scansynth.data.subject import stem_of
 from scansynth.data.tissue import from_labels, segment
@@ -47,6 +43,7 @@ from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
 from scansynth.progress import Event, Report, one_of
 from scansynth.ranges import check_ranges
+from scansynth.synthesis.guard import guard
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
 from scansynth.synthesis.moments import Moments
@@ -205,7 +202,9 @@ class Run:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: as_volume(source, name) for name, source in named.items()}
         grid = grid_for(volumes, self.record.settings)
-        accepted, odd, skull = self.guard(volumes, grid, accept, tissue=self.method.needs.tissue and not tissue)
+        guarded = guard(
+            self.record, volumes, grid, accept=accept, tissue=self.method.needs.tissue and not tissue, of=self.folder
+        )  # fmt: skip
         images = torch.zeros(1, len(self.config.contrasts), *grid.shape)
         available = torch.zeros(1, len(self.config.contrasts), dtype=torch.bool)
         undo = Undo(grid)
@@ -248,7 +247,7 @@ class Run:
             found |= {name: to_source(array, grid, 0.0) for name, array in own.maps.items()}
             if sampling.samples > 1 and sampling.keeps_samples:
                 kept.append(made)
-        provenance = {**self.provenance(target, volumes, sampling, subject=subject), "SkullStripped": not skull}
+        provenance = {**self.provenance(target, volumes, sampling, subject=subject), "SkullStripped": not guarded.skull}
         widths = {}
         if intervals:
             provenance["intervals_of"] = f"{intervals.subjects} validation subjects"
@@ -257,10 +256,7 @@ class Run:
                 width = half_width(center, deviation, intervals, level)
                 low, high = (undo(edge, self.record.statistics[target]) for edge in (center - width, center + width))
                 widths[level] = (high - low) / 2
-        if accepted:
-            provenance["accepted"] = list(accepted)
-        if odd:
-            provenance["odd"] = list(odd)
+        provenance |= guarded.told
         if self.method.needs.tissue:
             provenance["tissue"] = Path(tissue).name if tissue else "segmented from each source"
         return Synthesis(
@@ -304,58 +300,6 @@ class Run:
             InputError: if the run was not calibrated so.
         """
         return read_intervals(self, samples=sampling.samples, mean=sampling.mean)
-
-    def guard(
-        self, volumes: Mapping[str, Volume], grid: Grid, accept: Sequence[str], *, tissue: bool = False
-    ) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-        """Hold the sources of a translation against the rules of the census, and against the training's census.
-
-        Args:
-            volumes: sources by contrast, on one grid.
-            grid: that they are prepared on.
-            accept: names of rules that they may break.
-            tissue: whether tissue is segmented in them.
-
-        Returns:
-            The accepted rules that are broken, what is odd in words, and whether the sources show more than a brain.
-
-        Raises:
-            InputError: if a source cannot be right, or the run does not know the like of it.
-        """
-        accept = check_accepted(accept)
-        if not self.record.usual:
-            log.warning(
-                "%s is of an older version, which kept nothing of what its training scans were like: whether these "
-                "sources are like them (skull, spacing, contrast) is not checked", self.folder,
-            )  # fmt: skip
-        elif any(one.pattern is None and one.scans >= LEAST for one in self.record.usual.values()):
-            log.warning(
-                "%s is of an older version, which kept nothing of how its training scans look: whether these sources "
-                "lie as they do and have the contrast that is said is not checked", self.folder,
-            )  # fmt: skip
-        facts, findings = self.found_in(volumes, grid, tissue=tissue)
-        refuse(findings, accept)
-        for one in findings:
-            log.warning("%s: %s [%s]", volumes[one.contrast].name, one.text, one.rule.name)
-        broken = tuple(dict.fromkeys(one.rule.name for one in findings if one.rule.name in accept))
-        odd = tuple(f"{one.contrast}: {one.text} [{one.rule.name}]" for one in findings)
-        return broken, odd, any(map(has_skull, facts))
-
-    def found_in(
-        self, volumes: Mapping[str, Volume], grid: Grid, *, tissue: bool = False
-    ) -> tuple[list[ScanFacts], list[Finding]]:
-        """What the sources of a translation are like, and the rules that they break; arguments as of `guard`."""
-        first = next(iter(volumes.values()))
-        facts = [
-            facts_of(volume, "source", contrast, first=None if volume is first else first)
-            for contrast, volume in volumes.items()
-        ]
-        cuts = {(one.subject, one.contrast): one.cut(grid.start, grid.step, grid.shape) for one in facts}
-        others = Others(
-            scans=facts, splits={}, cuts=cuts, tissue=tissue, usual=self.record.usual,
-            worked=self.record.settings.spacing,
-        )  # fmt: skip
-        return facts, [one for one in judge(others) if one.rule.name != "few-slices"]  # nothing is measured here
 
     def segmented(
         self, images: torch.Tensor, available: torch.Tensor, affine: np.ndarray, *, labels: np.ndarray | None = None
