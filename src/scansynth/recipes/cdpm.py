@@ -12,7 +12,7 @@ from scansynth.methods.cdpm import CdpmConfig
 from scansynth.methods.ddpm import DdpmConfig
 
 PAPER = Training(steps=200_000, batch_size=3)
-SMALL = Training(steps=3000, batch_size=4, decay="cosine")
+SMALL = Training(steps=3000, batch_size=4, decay="cooldown")
 
 _SIZE: dict[str, Any] = {
     "channels": 48,

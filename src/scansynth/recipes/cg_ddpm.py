@@ -13,7 +13,7 @@ from scansynth.methods.ddpm import DdpmConfig
 
 STEPS_PER_EPOCH = 89
 PAPER = Training(steps=1000 * STEPS_PER_EPOCH, batch_size=4)
-SMALL = Training(steps=2400, batch_size=2, checkpoint_every=200, validate_every=1_000_000, decay="cosine")
+SMALL = Training(steps=2400, batch_size=2, checkpoint_every=200, validate_every=1_000_000, decay="cooldown")
 """For two cores: patches of 32×32×16, networks that give the velocity, 12 steps of sampling, one
 validation at the end, since it samples volumes."""
 

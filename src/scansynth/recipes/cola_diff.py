@@ -16,7 +16,7 @@ STEPS = 300_000
 """Of both stages; settled, since the paper gives none."""
 BRATS = ("T1w", "T1ce", "T2w", "FLAIR")
 IXI = ("T1w", "T2w", "PDw")
-SMALL = Training(steps=3000, batch_size=4, decay="cosine")
+SMALL = Training(steps=3000, batch_size=4, decay="cooldown")
 _SMALL: dict[str, Any] = {
     "latent_channels": 4,
     "factor": 2,

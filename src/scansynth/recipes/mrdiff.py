@@ -13,7 +13,7 @@ from scansynth.config import RunConfig, Training
 from scansynth.methods.ddpm import DdpmConfig
 from scansynth.methods.mrdiff import MrDiffConfig
 
-SMALL = Training(steps=3000, batch_size=4, decay="cosine")
+SMALL = Training(steps=3000, batch_size=4, decay="cooldown")
 FEW_CALLS: dict[str, Any] = {"sampler": "dpm-solver", "spacing": "log-snr", "sampling_steps": 12}
 """Draws as many calls do, texture included (`benchmarks/sampling.py`)."""
 

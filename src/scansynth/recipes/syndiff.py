@@ -42,7 +42,7 @@ def syndiff_small() -> Recipe:
             cycle_weight_diffusive=10.0,
             learning_rate=5e-4,
         ),
-        training=Training(steps=8000, batch_size=1, decay="cosine"),
+        training=Training(steps=8000, batch_size=1, decay="cooldown"),
     )
 
 
