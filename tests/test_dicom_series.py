@@ -284,7 +284,8 @@ def test_a_member_stays_in_the_folder(tmp_path):
 
 def test_a_folder_of_several_series_is_no_source(data, tmp_path):
     (tmp_path / "into").mkdir()
-    assert one_series(data / "anna" / "b", tmp_path / "into").name == "2.nii.gz"
+    file, person = one_series(data / "anna" / "b", tmp_path / "into")
+    assert (file.name, person) == ("2.nii.gz", ("anna", "anna"))
     with pytest.raises(InputError, match=r"one series; it holds series 1 \(localizer\) and 2"):
         one_series(data / "anna", tmp_path / "into")
 
@@ -316,6 +317,13 @@ def test_a_series_goes_in_and_a_synthetic_one_of_its_study_comes_out(run, phanto
     assert len(made) == volume.array.shape[2]
     sidecar = json.loads((tmp_path / "t2.json").read_text())
     assert sidecar["sources"] == {"T1w": "4.nii.gz"}  # no folder's name, which may be a patient's
+
+
+def test_series_of_two_people_are_no_subject(run, data, tmp_path, capsys):
+    words = ["translate", "--run", run, "--t1w", data / "anna" / "b", "--t2w", data / "ben b" / "b"]
+    assert main([*map(str, words), "-o", str(tmp_path / "o.nii.gz")]) == 1
+    assert "of different people" in capsys.readouterr().err
+    assert not (tmp_path / "o.nii.gz").exists()
 
 
 def test_a_folder_of_dicom_is_translated(run, phantoms, tmp_path):

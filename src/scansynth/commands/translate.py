@@ -105,8 +105,8 @@ class Translate:
         if self.brain_mask and self.together.brain != OWN:
             raise InputError("--brain-mask goes with --raw --brain own")
         with TemporaryDirectory(prefix="scansynth-") as place:
-            series = {standard_name(name): path for name, path in sources.items() if path.is_dir()}
-            self.one(_converted(sources, Path(place)), series)
+            files = _converted(sources, Path(place))
+            self.one(files, {standard_name(name): path for name, path in sources.items() if files[name] != path})
 
     def sources(self) -> dict[str, Path]:
         """Source files by contrast."""
@@ -131,7 +131,7 @@ class Translate:
 
         Args:
             sources: by contrast.
-            series: folders of DICOM that some of them were converted from.
+            series: folders and archives of DICOM that some of them were converted from.
         """
         if self.pattern:
             raise InputError("--pattern goes with a folder (-i)")
@@ -142,6 +142,7 @@ class Translate:
         from scansynth.data.subject import sidecar_of, stem_of
         from scansynth.synthesis.image import check_replaceable, content_of
         from scansynth.synthesis.raw_sources import brought_together
+        from scansynth.synthesis.writers import writing
 
         given = [*sources.values(), *([self.tissue] if self.tissue else [])]
         check_replaceable(self.sampling.images(self.output), given, overwrite=self.overwrite)
@@ -175,14 +176,18 @@ class Translate:
             from scansynth.synthesis.writers.dicom import write_dicom
 
             stays = brought.together.reference if brought else standard_name(next(iter(sources)))
-            write_dicom(synthesis, self.dicom, source=self.dicom_source or series.get(stays))
+            there = series.get(stays)
+            write_dicom(
+                synthesis, self.dicom, source=self.dicom_source or (there if there and there.is_dir() else None)
+            )  # fmt: skip
         for path in synthesis.write(self.output, overwrite=self.overwrite):
             out.print(f"{path}", markup=False)
         if self.page:
             from scansynth.report.subject_page import picture_bytes, write_page
 
             images = [(content_of(sidecar_of(self.output)), picture_bytes(synthesis))]
-            write_page(self.page, stem_of(self.output.name), images, layout="DICOM" if series else "")
+            with writing(self.page):
+                write_page(self.page, stem_of(self.output.name), images, layout="DICOM" if series else "")
         for extra in (self.dicom, self.page):
             if extra:
                 out.print(f"{extra}", markup=False)
@@ -232,8 +237,9 @@ class Translate:
 
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
-                listing = self.listed(folder, processes)
                 run = scansynth.load(self.run_folder, str(processes.device), weights=self.weights)
+                run.check_sampling(self.sampling)  # before anything is converted
+                listing = self.listed(folder, processes)
             entries = translate_cohort(
                 run,
                 listing,
@@ -259,10 +265,14 @@ def _converted(sources: dict[str, Path], place: Path) -> dict[str, Path]:
     from scansynth.data.raw.archives import is_archive
     from scansynth.data.raw.dicom_series import one_series
 
-    found = {}
+    found, people = {}, {}
     for name, path in sources.items():
         if path.is_dir() or is_archive(path):
             (place / name).mkdir()
-            path = one_series(path, place / name)
+            series, people[name] = one_series(path, place / name)
+            path = series
         found[name] = path
+    if len(set(people.values())) > 1:
+        raise InputError(f"the DICOM of {' and '.join(people)} is of different people (by their IDs and names): give "
+                         "one subject's")  # fmt: skip
     return found

@@ -53,6 +53,8 @@ _DERIVED = {
 }  # fmt: skip
 """Values of Image Type that no scan has which is worked on here."""
 
+Person = tuple[str, str]
+"""Patient ID and name of DICOM."""
 Told = Mapping[str, Any]
 """A sidecar as dcm2niix writes it: times in seconds."""
 
@@ -137,7 +139,7 @@ def _listed(
     return Listing(LAYOUT, place, tuple(sorted(subjects, key=lambda one: one.name)), contrasts, tuple(left))
 
 
-def one_series(path: Path, into: Path) -> Path:
+def one_series(path: Path, into: Path) -> tuple[Path, Person]:
     """Convert the one series of a folder or zip archive.
 
     Args:
@@ -145,19 +147,19 @@ def one_series(path: Path, into: Path) -> Path:
         into: a folder for it.
 
     Returns:
-        The NIfTI file, named by the series' number.
+        The NIfTI file, named by the series' number, and whose it is: to be compared, and never kept.
 
     Raises:
         InputError: if dcm2niix is missing or fails, or there is not one series in it.
     """
     with opened(path) as folder, TemporaryDirectory(dir=into) as made:
         _dcm2niix(folder, Path(made))
-        found = _taken(folder, Path(made), into)
+        found, person = _taken(folder, Path(made), into)
     numbers = {one.number for one in found}
     whole = [one for one in found if not _PARTS.fullmatch(one.number) and f"{one.number}_Eq" not in numbers]
     if len(whole) != 1:
         raise InputError(f"{path}: give the folder of one series; it holds {_named(found)}")
-    return whole[0].file
+    return whole[0].file, person
 
 
 def choose(
@@ -333,7 +335,7 @@ def _converted(folder: Folder, place: Path) -> _Converted:
     here.mkdir(parents=True)
     with TemporaryDirectory(dir=here) as made:
         _dcm2niix(folder.path, Path(made))
-        return _Converted(here, key, _taken(folder.path, Path(made), here))
+        return _Converted(here, key, _taken(folder.path, Path(made), here)[0])
 
 
 def _dcm2niix(folder: Path, out: Path) -> None:
@@ -353,14 +355,14 @@ def _dcm2niix(folder: Path, out: Path) -> None:
         raise InputError(f"{folder}: dcm2niix made nothing of it (exit {done.returncode}); it said: {last[0]}")
 
 
-def _taken(folder: Path, made: Path, here: Path) -> list[Series]:
-    """What dcm2niix made, moved to its place with sidecars that name nobody."""
+def _taken(folder: Path, made: Path, here: Path) -> tuple[list[Series], Person]:
+    """What dcm2niix made, moved to its place with sidecars that name nobody; and who it is."""
     people, series = set(), []
     for file in sorted(made.glob("*.nii.gz")):
         number = file.name.removesuffix(".nii.gz")
         sidecar = made / f"{number}.json"
         told = read_json(sidecar) if sidecar.is_file() else {}
-        people.add((told.get("PatientID", ""), told.get("PatientName", "")))
+        people.add((str(told.get("PatientID", "")), str(told.get("PatientName", ""))))
         contrasts, why = contrasts_of(told, number)
         if (made / f"{number}_Eq.nii.gz").exists():
             contrasts, why = (), "slices at unequal distances: its even copy (_Eq) is taken"
@@ -372,7 +374,7 @@ def _taken(folder: Path, made: Path, here: Path) -> list[Series]:
     if len(people) > 1:
         shutil.rmtree(here)
         raise InputError(f"{folder}: holds DICOM of {len(people)} people: give each a folder of their own")
-    return series
+    return series, people.pop()
 
 
 def _table(table: Path) -> dict[str, dict[str, str]]:
