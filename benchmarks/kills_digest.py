@@ -16,7 +16,7 @@ def digest(run: Path) -> dict[str, str]:
     """The hash of every part of a run that must not depend on interruptions."""
     parts = {name: hash_of((run / name).read_bytes()) for name in ("config.yaml", "preparation.json")}
     parts["metrics.jsonl"] = hash_of(*(json.dumps(line).encode() for line in figures(run)))
-    pictures = sorted((run / "validation").glob("*.png"))
+    pictures = sorted((run / "validation").glob("[!.]*.png"))
     parts["validation"] = hash_of(*(part for path in pictures for part in (path.name.encode(), path.read_bytes())))
     for kind in ("last", "best"):
         folder = checkpoint.current(run / kind)

@@ -3,8 +3,10 @@
 What was written is on the disk before its name is: after a power loss, too, a name stands for a whole file.
 """
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -44,7 +46,7 @@ def written(path: Path) -> Iterator[Path]:
         OSError: if it cannot be written; what stood there is untouched, and the half file gone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = place_beside(path)
     try:
         with _named(path):
             yield temporary
@@ -53,6 +55,32 @@ def written(path: Path) -> Iterator[Path]:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def place_beside(path: Path) -> Path:
+    """A hidden name next to a file or folder, to write it at before it gets its own: that of this process.
+
+    What killed processes of this machine left at theirs is removed. A hidden file may be written by way of another.
+    """
+    pattern = re.compile(rf"(?:\.(\d{{1,9}})-)+{re.escape(path.name)}")
+    with contextlib.suppress(OSError):  # no folder yet, or none that may be listed
+        for other in path.parent.iterdir():
+            if (found := pattern.fullmatch(other.name)) and not _lives(int(found[1])):
+                shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
+    return path.with_name(f".{os.getpid()}-{path.name}")
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this number runs; taken to be so where the system cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from nibabel.orientations import apply_orientation, ornt_transform
 from scansynth.data.foreground import find_background, foreground_threshold
 from scansynth.data.nifti_header import Image, Image2, comment, geometry_of, new_header
 from scansynth.errors import InputError
+from scansynth.files import place_beside
 
 IN_MEMORY = "in memory"
 """What a volume without a file is called, in messages and in provenance (there with its hash)."""
@@ -146,7 +147,7 @@ class Volume:
         # nibabel leaves the header's forms alone because the affine equals the one they give.
         image = image_class(native, self.native_affine, header)
 
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix tells nibabel whether to compress
+        temporary = place_beside(path)  # the suffix tells nibabel whether to compress
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             image.to_filename(temporary)

@@ -107,13 +107,13 @@ class VolumeSet:
 
     @classmethod
     def from_folder(cls, folder: Path | str, label: str | None = None) -> "VolumeSet":
-        """The NIfTI files of a folder, sorted by name; subfolders are not searched.
+        """The NIfTI files of a folder, sorted by name; subfolders are not searched, and hidden files left out.
 
         Raises:
             InputError: if there is none, two have one name, or, when one is read, its grid is not that of the first.
         """
         folder = Path(folder)
-        paths = sorted(path for path in folder.glob("*") if path.name.lower().endswith((".nii", ".nii.gz")))
+        paths = sorted(path for path in folder.glob("[!.]*") if path.name.lower().endswith((".nii", ".nii.gz")))
         if not paths:
             raise InputError(f"{folder}: no NIfTI file (.nii, .nii.gz); give the folder that holds the volumes")
         names = tuple(path.name.lower().removesuffix(".gz").removesuffix(".nii") for path in paths)

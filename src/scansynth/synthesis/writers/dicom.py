@@ -21,6 +21,7 @@ import numpy as np
 
 import scansynth
 from scansynth.errors import InputError
+from scansynth.files import place_beside
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.writers import writing
 
@@ -135,7 +136,7 @@ def write_dicom(synthesis: Synthesis, folder: Path, *, source: Path | None = Non
     for number, (name, array) in enumerate(maps.items(), 1):
         frames = np.stack([plane.of(array, affine) for plane in planes])
         objects[f"{name}.dcm"] = _map(synthesis, images, frames, name=name, number=number)
-    temporary = folder.absolute().with_name(f".{os.getpid()}-new-{folder.name}")
+    temporary = place_beside(folder.absolute())
     try:
         with writing(folder):
             temporary.mkdir(parents=True)

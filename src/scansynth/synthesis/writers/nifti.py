@@ -17,7 +17,7 @@ from scansynth.data.nifti_header import comments_in
 from scansynth.data.subject import sidecar_of, stem_of
 from scansynth.data.volume import Volume
 from scansynth.errors import InputError
-from scansynth.files import sha256_of, write_text
+from scansynth.files import place_beside, sha256_of, write_text
 from scansynth.synthesis.writers import Part, writing
 from scansynth.users_files import open_file, parse_json
 
@@ -58,7 +58,7 @@ def write(parts: Mapping[Path, Part], like: Volume, *, provenance: Mapping[str, 
         with writing(itself):
             for file, part in parts.items():
                 sidecar = sidecar_of(file)
-                staged |= {one: one.with_name(f".{os.getpid()}-new-{one.name}") for one in (file, sidecar)}
+                staged |= {one: place_beside(one) for one in (file, sidecar)}
                 content = {**provenance, **part.content}
                 note = {"mark": part.mark, **{name: content[name] for name in _NOTED if name in content}}
                 try:
