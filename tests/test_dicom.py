@@ -220,6 +220,41 @@ def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"source", "empty"}
 
 
+DAMAGE = {
+    "a place that is no number": (b"\x20\x00\x32\x00DS", b"nan\\"),
+    "a text for a number": (b"\x28\x00\x30\x00DS", b"\xff\xff\xff"),
+    "one number for two": (b"\x28\x00\x30\x00DS", b"10000000"),
+    "a kind of value that there is not": (b"\x20\x00\x52\x00", b"UH"),
+}
+"""Fault → the tag that it is in and the bytes there."""
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_damaged_header_is_one_short_line_that_names_its_file(tmp_path, fault):
+    folder = series_of(tmp_path / "source", TURN)
+    file = sorted(folder.iterdir())[2]
+    content = file.read_bytes()
+    tag, value = DAMAGE[fault]
+    assert content.count(tag) == 1
+    start = content.index(tag) + len(tag) + (2 if len(tag) == 6 else 0)
+    file.write_bytes(content[:start] + value + content[start + len(value) :])
+    with pytest.raises(InputError) as caught:
+        read_planes(folder)
+    said = str(caught.value)
+    assert said.startswith(f"{file} cannot be read (")
+    assert "\n" not in said
+    assert len(said) < 600
+
+
+def test_a_file_of_two_series_at_once_is_refused(tmp_path):
+    folder = series_of(tmp_path / "source", TURN)
+    one = pydicom.dcmread(sorted(folder.iterdir())[0])
+    one.SeriesInstanceUID = ["1.2", "1.3"]
+    one.save_as(sorted(folder.iterdir())[0])
+    with pytest.raises(InputError, match="several DICOM series"):
+        read_planes(folder)
+
+
 def test_the_command(cohort, phantoms, tiny, tmp_path, capfd):
     folder = tmp_path / "run"
     train(tiny("syndiff", steps=2), cohort, folder, device=torch.device("cpu"))

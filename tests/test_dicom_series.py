@@ -282,6 +282,31 @@ def test_a_member_stays_in_the_folder(tmp_path):
     assert not folder.exists()
 
 
+def test_a_damaged_directory_of_an_archive_is_one_line(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("one.dcm", b"x")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 28] = 0  # a name of no letters
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zip cannot be unpacked \("), archives.opened(path):
+        pass
+
+
+def test_what_dcm2niix_makes_of_a_damaged_header_names_the_series(data, tmp_path, monkeypatch):
+    from scansynth.data.raw import dicom_series
+
+    def convert(folder, out):
+        (out / "2.nii.gz").write_bytes(b"")
+        (out / "2.json").write_bytes(b'{"PatientID": "\x01"}')
+
+    monkeypatch.setattr(dicom_series, "_dcm2niix", convert)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(InputError) as caught:
+        one_series(data / "anna" / "b", tmp_path / "into")
+    assert str(caught.value).startswith(f"{data / 'anna' / 'b'} cannot be read (JSONDecodeError: ")
+
+
 def test_a_folder_of_several_series_is_no_source(data, tmp_path):
     (tmp_path / "into").mkdir()
     file, person = one_series(data / "anna" / "b", tmp_path / "into")

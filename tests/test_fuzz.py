@@ -11,6 +11,7 @@ import pytest
 
 from fuzz import campaign
 from fuzz.campaign import CORPUS, judge, supervise
+from fuzz.folders import FIRST
 from fuzz.mutations import SEEDS, held
 from scansynth.data.readers import read_labels
 from scansynth.data.volume import Volume
@@ -21,14 +22,14 @@ pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), rea
 
 def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path):
     pytest.importorskip("SimpleITK")
-    words = ["--inputs", "300", "--seed", "1", "-o", str(tmp_path)]
+    words = ["--inputs", "400", "--seed", "1", "-o", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, campaign.__file__, *words], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["found"] == []
-    assert set(report["ends"]) == {*SEEDS, "corpus"}
+    assert set(report["ends"]) == {*SEEDS, *FIRST, "corpus"}
     assert all(sum(ends.values()) for ends in report["ends"].values())
     assert sum(ends.get("read", 0) for ends in report["ends"].values()) > 50  # not all are refused for one reason
     assert report["mutations"].keys() >= {"flip", "truncate", "splice", "nifti_field", "mgh_field", "line", "bomb"}

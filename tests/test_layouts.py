@@ -213,7 +213,9 @@ BAD_TABLES = {
     "same contrast": ([HEADER, "p1,T1,images/a.nii.gz,", "p1,t1n,images/b.nii.gz,"], "both T1w of one subject"),
     "same file": ([HEADER, "p1,T1,images/a.nii.gz,", "p2,T1,images/../images/a.nii.gz,"], "the file of line 2"),
     "bad contrast": ([HEADER, "p1,T1/2,images/a.nii.gz,"], "line 2: contrast name 'T1/2'"),
-    "bad subject": ([HEADER, "../p1,T1,images/a.nii.gz,"], "subject name '../p1'"),
+    "bad subject": ([HEADER, "../p1,T1,images/a.nii.gz,"], "line 2: subject name '../p1'"),
+    "long subject": ([HEADER, f"{'p' * 200},T1,images/a.nii.gz,"], "use 128 letters at most"),
+    "no name of a file": ([HEADER, f"p1,T1,{'x' * 300},"], "cannot be looked for (File name too long)"),
     "bad split": ([HEADER, "p1,T1,images/a.nii.gz,held-out"], "names the split 'held-out': use train, val, test"),
     "two splits": ([HEADER, "p1,T1,images/a.nii.gz,train", "p1,T2,images/b.nii.gz,val"], "puts p1 into train and val"),
 }  # fmt: skip

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import os
+import re
+import resource
 import shutil
 from dataclasses import replace
 
@@ -59,6 +61,20 @@ def bids(tmp_path_factory):
 @pytest.fixture
 def source(bids):
     return bids / "sub-002" / "anat" / "sub-002_T1w.nii.gz"
+
+
+@pytest.mark.parametrize("change", [
+    ("channels: 8", "channels: 60000"), ("T1w", "T1w/"), ("\n- T2w", ""),
+], ids=["networks beyond the weights", "no contrast", "one contrast"])  # fmt: skip
+def test_a_strangers_settings_take_no_memory_and_are_named(runs, tmp_path, change):
+    folder = shutil.copytree(runs["regression"], tmp_path / "run")
+    settings = (folder / "config.yaml").read_text()
+    assert change[0] in settings
+    (folder / "config.yaml").write_text(settings.replace(*change))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=re.escape(str(folder / "config.yaml"))):
+        Run.load(folder, "cpu")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
 @pytest.mark.parametrize("method", ["regression", "syndiff"])

@@ -10,8 +10,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 
+from scansynth.data.contrasts import check_letters
 from scansynth.data.settings import DataSettings
-from scansynth.errors import InputError
+from scansynth.errors import InputError, located
 from scansynth.methods import find_method
 from scansynth.precision import AskedPrecision
 from scansynth.ranges import Count, Natural, Seed, Weight, check_ranges
@@ -90,6 +91,8 @@ class RunConfig(Generic[MethodConfig]):
 
     def __post_init__(self):
         check_ranges(self)
+        for contrast in self.contrasts:  # files are named by them
+            check_letters(contrast)
 
 
 def to_yaml(config: RunConfig[Any]) -> str:
@@ -141,8 +144,6 @@ def read_yaml(path: Path) -> RunConfig[Any]:
         raise InputError(f"{path}: not a YAML settings file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or "method" not in content:
         raise InputError(f"{path}: a settings file needs the key 'method' (see `scansynth methods`)")
-    try:
+    with located(path):
         config_type = find_method(shown_key(content["method"])).Config
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     return build(RunConfig[config_type], {"settings": {}, **content}, str(path))

@@ -2,7 +2,8 @@
 
 import reprlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -36,6 +37,17 @@ class StoppedError(Exception):
         self.by = by
 
 
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Around what is made of a file: an `InputError` that does not say where, says it."""
+    try:
+        yield
+    except InputError as error:
+        if str(where) in str(error):
+            raise
+        raise InputError(f"{where}: {error}") from error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question that names what is nearly written so, for a message; nothing where nothing is."""
     close = get_close_matches(name, list(known), n=3)
@@ -57,6 +69,14 @@ class _Short(reprlib.Repr):
 
 MOST_SHOWN = 80
 """Characters of a value in a message."""
+MOST_TOLD = 240
+"""Characters of what another library says."""
+
+
+def why(error: BaseException) -> str:
+    """Kind and words of an error that is none of ours, for a message: one line, of some length at most."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MOST_TOLD else f"{text[: MOST_TOLD - 1]}…"
 
 
 def shown(value: object) -> str:

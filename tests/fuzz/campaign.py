@@ -1,11 +1,12 @@
-"""Many damaged files through the readers, one process at a time with limits, and what was found.
+"""Many damaged files and folders through the readers, one process at a time with limits, and what was found.
 
     python tests/fuzz/campaign.py --inputs 100000 --seed 0 -o build/fuzz
 
-Of each file is asked what must hold of any: no exception but `InputError`, which names the file in one line; no more
-than 5 s; no more memory than twice what the file truly holds and 200 MB. What is read is written and read again, and
-must be the same. `report.json` says what was tried, what came of it and what the readers' last boundary caught; files
-that break a rule stand in `found/`: mended, they go into `corpus/`, which every run begins with.
+Of each is asked what must hold of any: no exception but `InputError`, which names the file in one line that can be
+read; no more than 5 s; no more memory than twice what the file truly holds and 200 MB. What is read of images is
+written and read again, and must be the same. `report.json` says what was tried, what came of it and what the readers'
+last boundary caught; files that break a rule stand in `found/`: mended, they go into `corpus/`, which every run begins
+with, or into a test.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from fuzz import folders  # noqa: E402
 from fuzz.mutations import draw, held  # noqa: E402
 
 SECONDS = 5.0
@@ -37,6 +39,12 @@ STARTING = 120.0
 ROOM = 6 << 30
 """Bytes of address space that a process may map in all, libraries included."""
 CORPUS = HERE / "corpus"
+LONGEST = 1000
+"""Characters of a message."""
+FOLDERS = 0.35
+"""Share of cases that are whole folders (`folders.py`); the others are single images, masks and sidecars."""
+BASES = "bases"
+"""Folder of those that are mutated, in the campaign's own."""
 IMAGES = (".nii", ".nii.gz", ".mgh", ".mgz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
 
@@ -46,10 +54,11 @@ def cases(inputs: int) -> list[str]:
     return [*corpus, *map(str, range(inputs))]
 
 
-def case(name: str, seed: int) -> tuple[str, str, dict[str, bytes]]:
+def case(name: str, seed: int, bases: Path) -> tuple[str, str, dict[str, bytes]]:
     """Kind, mutations and files of a case."""
     if name.isdecimal():
-        return draw(random.Random(f"{seed} {name}"))
+        rng = random.Random(f"{seed} {name}")
+        return folders.draw(rng, bases) if rng.random() < FOLDERS else draw(rng)
     stem = name.split(".")[0]
     beside = [path for path in sorted(CORPUS.iterdir()) if path.name.split(".")[0] == stem and path.name != name]
     return "corpus", name, {path.name: path.read_bytes() for path in (CORPUS / name, *beside)}
@@ -70,10 +79,11 @@ def judge(call: Callable[[Path], Any], path: Path, allowed: int) -> tuple[str, s
         call(path)
         ended = "read", ""
     except InputError as error:
-        ended = "caught" if error.__cause__ is not None and " cannot be read (" in str(error) else "refused", str(error)
+        by_boundary = f" cannot be read ({type(error.__cause__).__name__}: " in str(error)
+        ended = "caught" if by_boundary else "refused", str(error)
         if isinstance(error.__cause__, MemoryError):
             ended = "memory", f"{error} (of its address space)"
-        elif str(path.parent) not in str(error) or "\n" in str(error):
+        elif str(path.parent) not in str(error) or "\n" in str(error) or len(str(error)) > LONGEST:
             ended = "words", str(error)
     except BaseException as error:
         ended = "exception", f"{type(error).__name__}: {error}"
@@ -90,7 +100,7 @@ def work(seed: int, inputs: int, first: int, folder: Path) -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    calls = _calls(folder)
+    calls = _calls(folder) | folders.calls(folder)
     resource.setrlimit(resource.RLIMIT_AS, (ROOM, ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     tell = os.fdopen(os.dup(1), "w", buffering=1)
@@ -98,23 +108,28 @@ def work(seed: int, inputs: int, first: int, folder: Path) -> None:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     for index, name in enumerate(cases(inputs)[first:], first):
-        kind, how, file = case(name, seed)
+        kind, how, file = case(name, seed, folder / BASES)
         place = folder / "case"
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        for part, content in file.items():
-            (place / part).write_bytes(content)
-        path = place / next(iter(file))
+        _write(place, file)
+        path = place / folders.FIRST.get(kind, next(iter(file)))
         allowed = 2 * held(file) + MEMORY
         del file
-        for call in calls[path.suffix == ".json"]:
+        for call in calls[kind if kind in calls else "sidecar" if path.suffix == ".json" else "image"]:
             tell.write(f"{json.dumps([index])}\n")
             ended, why = judge(call, path, allowed)
             tell.write(f"{json.dumps([index, kind, how, call.__name__, ended, why])}\n")
 
 
-def _calls(folder: Path) -> dict[bool, list[Callable[[Path], Any]]]:
-    """What is done with an image (False) and with a sidecar (True)."""
+def _write(place: Path, file: dict[str, bytes]) -> None:
+    """The files of a case, each where its name says."""
+    for part, content in file.items():
+        (place / part).parent.mkdir(parents=True, exist_ok=True)
+        (place / part).write_bytes(content)
+
+
+def _calls(folder: Path) -> dict[str, list[Callable[[Path], Any]]]:
+    """What is done with an image and with a sidecar."""
     import numpy as np
 
     from scansynth.data.acquisitions import read_sidecar
@@ -144,7 +159,7 @@ def _calls(folder: Path) -> dict[bool, list[Callable[[Path], Any]]]:
         is_synthetic(path.with_name("x.nii"))
         json.loads(json.dumps(read_sidecar(path), allow_nan=False))
 
-    return {False: [scan, mask], True: [sidecar]}
+    return {"image": [scan, mask], "sidecar": [sidecar]}
 
 
 def supervise(
@@ -206,10 +221,12 @@ def campaign(inputs: int, seed: int, out: Path) -> dict[str, Any]:
     caught: dict[str, list[str]] = {}
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
+        bases = Path(folder, BASES)
+        folders.make(bases)
         command = [sys.executable, str(Path(__file__)), "--inputs", str(inputs), "--seed", str(seed), "-o", folder]
         for index, kind, how, call, ended, why in supervise([*command, "--worker"], len(names)):
             if not kind:
-                kind, how, _ = case(names[index], seed)
+                kind, how, _ = case(names[index], seed, bases)
             for one in how.split("+") if kind != "corpus" else ["corpus"]:
                 tried[one] += 1
             ends.setdefault(kind, Counter())[ended] += 1
@@ -217,11 +234,8 @@ def campaign(inputs: int, seed: int, out: Path) -> dict[str, Any]:
                 caught.setdefault(f"{kind}: {why.split(' cannot be read ')[-1]}", []).append(names[index])
             if ended not in ("read", "refused", "caught"):
                 found.append({"case": names[index], "kind": kind, "how": how, "call": call, "rule": ended, "why": why})
-                place = out / "found" / names[index]
-                place.mkdir(parents=True, exist_ok=True)
-                for name, content in case(names[index], seed)[2].items():
-                    if len(content) < 1 << 20:
-                        (place / name).write_bytes(content)
+                files = case(names[index], seed, bases)[2]
+                _write(out / "found" / names[index], {name: one for name, one in files.items() if len(one) < 1 << 20})
     report = {
         "inputs": inputs, "corpus": len(names) - inputs, "seed": seed, "seconds": round(time.monotonic() - start, 1),
         "found": found, "mutations": dict(tried.most_common()),

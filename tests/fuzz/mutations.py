@@ -108,15 +108,15 @@ def draw(rng: random.Random) -> tuple[str, str, File]:
 def _for(name: str) -> list[Callable[[bytes, random.Random], bytes]]:
     """What may be done to a file of this name; header fields more often than the rest."""
     ending = name.split(".", 1)[1]
-    general = [_flip, _flip_early, _truncate, _grow, _splice, _repeat]
+    general = [flip, _flip_early, truncate, grow, splice, repeat]
     own = {
         "nii": [_nifti_field], "nii.gz": [_nifti_field, _bomb], "mgh": [_mgh_field], "mgz": [_mgh_field, _bomb],
-        "mha": [_line], "mhd": [_line], "nrrd": [_line], "nhdr": [_line], "json": [_json_value, _json_value, _line],
+        "mha": [line], "mhd": [line], "nrrd": [line], "nhdr": [line], "json": [json_value, json_value, line],
     }.get(ending, [])  # fmt: skip
     return general + own * (12 // max(1, len(own)))
 
 
-def _flip(content: bytes, rng: random.Random) -> bytes:
+def flip(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 8))):
         if changed:
@@ -125,14 +125,14 @@ def _flip(content: bytes, rng: random.Random) -> bytes:
 
 
 def _flip_early(content: bytes, rng: random.Random) -> bytes:
-    return _flip(content[:600], rng) + content[600:]
+    return flip(content[:600], rng) + content[600:]
 
 
-def _truncate(content: bytes, rng: random.Random) -> bytes:
+def truncate(content: bytes, rng: random.Random) -> bytes:
     return content[: rng.randrange(len(content) + 1)]
 
 
-def _grow(content: bytes, rng: random.Random) -> bytes:
+def grow(content: bytes, rng: random.Random) -> bytes:
     return content + rng.choice((b"\0", b"\xff", b"\n")) * rng.choice((1, 2, 512, 4096, 5000, 70_000))
 
 
@@ -141,14 +141,14 @@ def _bomb(content: bytes, rng: random.Random) -> bytes:
     return content + bytes(1 << rng.choice((13, 16, 16, 20, 22)))
 
 
-def _splice(content: bytes, rng: random.Random) -> bytes:
+def splice(content: bytes, rng: random.Random) -> bytes:
     other = rng.choice(list(SEEDS[rng.choice(sorted(SEEDS))]().values()))
     start, place = rng.randrange(len(other)), rng.randrange(len(content) + 1)
     part = other[start : start + rng.choice((4, 64, 400, 4000))]
     return content[:place] + part + content[place + (len(part) if rng.random() < 0.5 else 0) :]
 
 
-def _repeat(content: bytes, rng: random.Random) -> bytes:
+def repeat(content: bytes, rng: random.Random) -> bytes:
     """A second part, as of a file that was written twice."""
     return content + content[: rng.randrange(len(content) + 1)]
 
@@ -191,7 +191,7 @@ def _numpy_field(content: bytes, kind: np.dtype, rng: random.Random) -> bytes:
     return head.tobytes() + content[kind.itemsize :]
 
 
-def _line(content: bytes, rng: random.Random) -> bytes:
+def line(content: bytes, rng: random.Random) -> bytes:
     """One line of a text header: another value, without it, twice, elsewhere."""
     text, voxels = content, b""
     for end in (b"LOCAL\n", b"\n\n"):
@@ -216,7 +216,7 @@ def _line(content: bytes, rng: random.Random) -> bytes:
     return b"\n".join(lines) + voxels
 
 
-def _json_value(content: bytes, rng: random.Random) -> bytes:
+def json_value(content: bytes, rng: random.Random) -> bytes:
     lines = content.split(b"\n")
     place = rng.randrange(len(lines))
     key, sign, _ = lines[place].partition(b":")

@@ -2,7 +2,7 @@
 
 import re
 
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 
 STANDARD = ("T1w", "T2w", "PDw", "FLAIR", "T1ce", "CT")
 
@@ -51,9 +51,14 @@ def standard_name(name: str) -> str:
         return known
     if several := may_mean(name):
         raise InputError(f"contrast name {name!r} may be {', '.join(several[:-1])} or {several[-1]}: write which it is")
-    if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
-        raise InputError(f"contrast name {name!r}: use letters, digits, '-' and '_' only")
+    check_letters(name)
     return name
+
+
+def check_letters(name: str) -> None:
+    """Raise InputError for a name of a contrast that cannot stand in a file name."""
+    if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
+        raise InputError(f"contrast name {shown(name)}: use letters, digits, '-' and '_' only")
 
 
 def known_name(name: str) -> str | None:

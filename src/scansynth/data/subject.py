@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scansynth.data.readers import ending_of
-from scansynth.errors import InputError
+from scansynth.errors import InputError, shown
 from scansynth.users_files import read_json
 
 logger = logging.getLogger(__name__)
+
+LONGEST = 128
+"""Bytes of a subject's name: files are named by it, with more around it."""
 
 BRAIN = "brain"
 MASKS = ("seg", "tissue", BRAIN)
@@ -34,14 +37,27 @@ class Subject:
     """Column of `participants.tsv` → what it says, as written; without what is not known."""
 
 
+def check_name(name: str) -> None:
+    """Check that a subject's name can stand in a file name.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(
+            f"subject name {shown(name)}: use letters, digits, '-', '_' and '.' only, it becomes a file name"
+        )
+    if len(name.encode()) > LONGEST:
+        raise InputError(f"subject name {shown(name)}: it becomes a file name, use {LONGEST} letters at most")
+
+
 def make_subject(name: str, scans: dict[str, Path], masks: dict[str, Path] | None = None) -> Subject:
     """A subject with the sidecars that stand beside its scans.
 
     Raises:
         InputError: if the name cannot stand in a file name.
     """
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"subject name {name!r}: use letters, digits, '-', '_' and '.' only, it becomes a file name")
+    check_name(name)
     beside = {contrast: sidecar_of(file) for contrast, file in scans.items()}
     for sidecar in beside.values():
         if sidecar.is_symlink() and not sidecar.exists():

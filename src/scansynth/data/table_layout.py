@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from scansynth.data.contrasts import standard_name
-from scansynth.data.subject import MASKS, Subject, add_file, make_subject
+from scansynth.data.subject import MASKS, Subject, add_file, check_name, make_subject
 from scansynth.data.text_table import is_unknown, read_rows
-from scansynth.errors import InputError
+from scansynth.errors import InputError, located, shown
 
 COLUMNS = ("subject", "contrast", "path")
 
@@ -26,6 +26,8 @@ def read_table(table: Path) -> tuple[list[Subject], list[tuple[str, str]]]:
         if empty := [column for column in COLUMNS if not row[column]]:
             raise InputError(f"{where} has no {' and no '.join(empty)}: fill it in or remove the line")
         subject = row["subject"]
+        with located(where):
+            check_name(subject)
         if (before := spelt.setdefault(subject.lower(), subject)) != subject:
             raise InputError(f"{where} names {subject}, another line {before}: write one subject in one way")
         file = _existing(where, Path(os.path.abspath(table.parent / row["path"])))
@@ -48,18 +50,20 @@ def _kind(where: str, contrast: str) -> str:
     """Standard name of a contrast, or the kind of a mask."""
     if contrast.lower() in MASKS:
         return contrast.lower()
-    try:
+    with located(where):
         return standard_name(contrast)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
 
 
 def _existing(where: str, file: Path) -> Path:
-    if file.is_dir():
+    try:
+        is_folder, is_file = file.is_dir(), file.is_file()
+    except OSError as error:  # no name of a file
+        raise InputError(f"{where}: {shown(str(file))} cannot be looked for ({error.strerror}): correct it") from error
+    if is_folder:
         raise InputError(
             f"{where}: {file} is a folder: name an image file in it (a folder of DICOM files is first converted to "
             "NIfTI, with dcm2niix)"
         )
-    if not file.is_file():
+    if not is_file:
         raise InputError(f"{where}: {file} does not exist: correct the path, it is relative to the table's folder")
     return file

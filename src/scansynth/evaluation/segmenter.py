@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, read_image, to_network
+from scansynth.data.readers import reading
 from scansynth.errors import InputError
 from scansynth.networks.unet import UNet
 from scansynth.progress import Event, Report
@@ -201,7 +202,7 @@ def command_segmenter(command: str) -> Segment:
                     f"--segmenter: no contrast {error} here; there are {', '.join(files)} and output"
                 ) from error
             try:
-                ended = subprocess.run(filled, capture_output=True, text=True, check=False)
+                ended = subprocess.run(filled, capture_output=True, text=True, errors="replace", check=False)
             except OSError as error:
                 raise InputError(f"--segmenter: {filled[0]} cannot be run: {error}") from error
             if ended.returncode or not output.exists():
@@ -209,7 +210,8 @@ def command_segmenter(command: str) -> Segment:
                     f"--segmenter: {shlex.join(filled)} ended with {ended.returncode}"
                     f"{'' if output.exists() else ' and wrote no output'}: {ended.stderr.strip()[-500:]}"
                 )
-            labels = np.asanyarray(Nifti1Image.from_filename(output).dataobj)
+            with reading(output):
+                labels = np.asanyarray(Nifti1Image.from_filename(output).dataobj)
         shape = next(iter(images.values())).shape
         if labels.shape != shape:
             raise InputError(f"--segmenter: labels {labels.shape} and images {shape} lie on different grids")

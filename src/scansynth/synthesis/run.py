@@ -11,7 +11,8 @@ Volume.write_array the original orientation and affine, with a sidecar that says
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import scansynth
 from scansynth.config import RunConfig, read_yaml
@@ -26,6 +29,7 @@ from scansynth.data.contrasts import standard_name
 from scansynth.data.datasets import as_acquired, from_network, to_network
 from scansynth.data.image_files import is_nifti
 from scansynth.data.prepare import Undo, grid_for, labels_on, prepare, to_source
+from scansynth.data.readers import reading
 from scansynth.data.record import PreparationRecord
 from scansynth.data.sources import Source, as_volume
 from scansynth.data.subject import stem_of
@@ -33,7 +37,7 @@ from scansynth.data.tissue import from_labels, segment
 from scansynth.data.volume import Volume
 from scansynth.devices import find_device
 from scansynth.diffusion.windows import Windows
-from scansynth.errors import InputError
+from scansynth.errors import InputError, located
 from scansynth.given import given, sources_for
 from scansynth.method import Method
 from scansynth.metrics.conformal import Intervals, half_width
@@ -68,6 +72,26 @@ class Sample:
     """What the method saw of its own steps (`Made.observed`)."""
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Maps that the features stand for, by name and unit, (X, Y, Z) float32; 0 where no source shows anything."""
+
+
+@contextmanager
+def _built(folder: Path, numbers: int) -> Iterator[None]:
+    """Around the making of a run's networks, which have no more numbers than its weights: a stranger's settings take no
+    memory. Whatever is wrong with them names their file."""
+    settings, made = folder / "config.yaml", 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += parameter.numel() if parameter is not None else 0
+        if made > numbers:
+            raise InputError(f"networks of more numbers than the {numbers} of its weights: restore both, or train anew")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with located(settings), reading(settings):
+            yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +132,8 @@ class Run:
                 "%s: the weights of step %d are taken, the best that were validated; those of step %d, the last, never "
                 "were (training that goes on validates them)", folder, step_of(source), newer,
             )  # fmt: skip
-        method = make_method(config)
+        with _built(folder, sum(tensor.numel() for tensor in tensors.values())):
+            method = make_method(config)
         restore(dict(method.nets.items()), tensors, source)
         if method.builds_on(config.settings):
             method.first_stage = FirstStage.read(folder / FOLDER)

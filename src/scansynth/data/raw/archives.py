@@ -39,12 +39,11 @@ def opened(path: Path) -> Iterator[Path]:
         with open_file(path) as file:
             try:
                 _unpack(zipfile.ZipFile(file), folder)
-            except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OSError) as error:
-                raise InputError(
-                    f"{path} cannot be unpacked ({error}): unpack it yourself, or fetch it anew"
-                ) from error
             except RuntimeError as error:  # of zipfile, where a member is encrypted
                 raise InputError(f"{path} cannot be unpacked ({error}): unpack it yourself") from error
+            except Exception as error:  # of a damaged one: BadZipFile, and whatever its fields lead to
+                why = " ".join(str(error).split())
+                raise InputError(f"{path} cannot be unpacked ({why}): unpack it yourself, or fetch it anew") from error
         yield folder
 
 

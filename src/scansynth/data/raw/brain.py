@@ -179,7 +179,7 @@ def _by_command(volume: Volume, command: str) -> np.ndarray:
                 word = word.replace(name, place)
             words.append(word)
         try:
-            done = subprocess.run(words, capture_output=True, text=True)
+            done = subprocess.run(words, capture_output=True, text=True, errors="replace")
         except OSError as error:
             raise InputError(f"--brain: {words[0]} cannot be started ({error.strerror}): is it installed?") from error
         if done.returncode or not mask.is_file():

@@ -28,14 +28,15 @@ from scansynth.data.layouts import Listing
 from scansynth.data.not_taken import KINDS, LOCALIZERS, NotTaken
 from scansynth.data.raw.archives import is_archive, opened
 from scansynth.data.raw.folders import CONVERTED, are_whole, claim, sums_of
+from scansynth.data.readers import reading
 from scansynth.data.subject import make_subject
 from scansynth.data.text_table import read_rows
-from scansynth.errors import InputError
+from scansynth.errors import InputError, located
 from scansynth.files import write_text
 from scansynth.progress import Event, Report
 from scansynth.records import read_json as read_record
 from scansynth.records import sealed
-from scansynth.users_files import read_json
+from scansynth.users_files import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ def one_series(path: Path, into: Path) -> tuple[Path, Person]:
     Raises:
         InputError: if dcm2niix is missing or fails, or there is not one series in it.
     """
-    with opened(path) as folder, TemporaryDirectory(dir=into) as made:
+    with located(path), opened(path) as folder, TemporaryDirectory(dir=into) as made:
         _dcm2niix(folder, Path(made))
         found, person = _taken(folder, Path(made), into)
     numbers = {one.number for one in found}
@@ -348,7 +349,7 @@ def _dcm2niix(folder: Path, out: Path) -> None:
         program = dcm2niix.bin
     done = subprocess.run(
         [program, "-z", "y", "-b", "y", "-ba", "n", "-f", "%s", "-o", str(out), str(folder)],
-        capture_output=True, text=True,
+        capture_output=True, text=True, errors="replace",
     )  # fmt: skip
     if done.returncode or not any(out.glob("*.nii.gz")):
         last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["nothing"]
@@ -361,7 +362,8 @@ def _taken(folder: Path, made: Path, here: Path) -> tuple[list[Series], Person]:
     for file in sorted(made.glob("*.nii.gz")):
         number = file.name.removesuffix(".nii.gz")
         sidecar = made / f"{number}.json"
-        told = read_json(sidecar) if sidecar.is_file() else {}
+        with reading(folder):
+            told = parse_json(sidecar.read_bytes()) if sidecar.is_file() else {}
         people.add((str(told.get("PatientID", "")), str(told.get("PatientName", ""))))
         contrasts, why = contrasts_of(told, number)
         if (made / f"{number}_Eq.nii.gz").exists():

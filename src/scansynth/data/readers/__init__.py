@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scansynth.errors import InputError
+from scansynth.errors import InputError, why
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,8 +54,7 @@ def reading(path: Path | str) -> Iterator[None]:
         raise InputError(f"{path} needs more memory than there is: resample or crop it, or leave it out") from error
     except Exception as error:
         logger.debug("%s", path, exc_info=True)
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{path} cannot be read ({why}): export it again or leave it out") from error
+        raise InputError(f"{path} cannot be read ({why(error)}): export it again or leave it out") from error
 
 
 def read(path: Path) -> "Volume":

@@ -9,6 +9,7 @@ no echo time holds for an image that no scanner made. With the series that the s
 joins its study and its frame of reference, plane by plane; without it, it is of a new study of nobody.
 """
 
+import contextlib
 import os
 import shutil
 import warnings
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import scansynth
+from scansynth.data.readers import reading
 from scansynth.errors import InputError
 from scansynth.files import place_beside
 from scansynth.synthesis.image import NOTICE, Synthesis
@@ -159,20 +161,19 @@ def read_planes(folder: Path) -> list[Plane]:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    found: list[Dataset] = []
+    read: dict[Path, Dataset] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not file.is_file():
             continue
-        try:
-            found.append(dcmread(file, stop_before_pixels=True))
-        except InvalidDicomError:
-            continue
-        except OSError as error:
-            raise InputError(f"{file} cannot be read ({error.strerror or error}): check its permissions") from error
-    found = [one for one in found if "SeriesInstanceUID" in one]
+        with reading(file), contextlib.suppress(InvalidDicomError):
+            one = dcmread(file, stop_before_pixels=True)
+            one.decode()
+            if "SeriesInstanceUID" in one:
+                read[file] = one
+    found = list(read.values())
     if not found:
         raise InputError(f"{folder}: no DICOM series: give the folder of the one that the source was converted from")
-    if len({one.SeriesInstanceUID for one in found}) > 1:
+    if len({str(one.SeriesInstanceUID) for one in found}) > 1:
         raise InputError(f"{folder}: several DICOM series: give a folder of the one that the source was converted from")
     wanted = (
         "ImagePositionPatient",
@@ -186,17 +187,10 @@ def read_planes(folder: Path) -> list[Plane]:
         raise InputError(
             f"{folder}: its files state no {missing[0]}: give a series of single slices, not an enhanced one"
         )
-    planes = [
-        Plane(
-            position=np.array(one.ImagePositionPatient, float),
-            across=np.array(one.ImageOrientationPatient[:3], float) * float(one.PixelSpacing[1]),
-            down=np.array(one.ImageOrientationPatient[3:], float) * float(one.PixelSpacing[0]),
-            shape=(int(one.Rows), int(one.Columns)),
-            thickness=float(one.get("SliceThickness") or 0),
-            source=one,
-        )
-        for one in found
-    ]
+    planes = []
+    for file, one in read.items():
+        with reading(file):
+            planes.append(_plane(one))
     normal = np.cross(planes[0].across, planes[0].down)
     first = planes[0]
     for plane in planes:
@@ -210,6 +204,24 @@ def read_planes(folder: Path) -> list[Plane]:
         raise InputError(f"{folder}: two slices lie in one place (echoes, phases?): give a series of one stack")
     apart = float(np.diff(places).min() / np.linalg.norm(normal)) if len(places) > 1 else 1.0
     return [plane if plane.thickness else replace(plane, thickness=apart) for plane in planes]
+
+
+def _plane(one: "Dataset") -> Plane:
+    """A slice; what its header says of its place is no number: ValueError, TypeError."""
+    plane = Plane(
+        position=np.array(one.ImagePositionPatient, float),
+        across=np.array(one.ImageOrientationPatient[:3], float) * float(one.PixelSpacing[1]),
+        down=np.array(one.ImageOrientationPatient[3:], float) * float(one.PixelSpacing[0]),
+        shape=(int(one.Rows), int(one.Columns)),
+        thickness=float(one.get("SliceThickness") or 0),
+        source=one,
+    )
+    places = np.array([plane.position, plane.across, plane.down])  # of three numbers each
+    if not np.isfinite(places).all() or not np.cross(plane.across, plane.down).any():
+        raise ValueError("its place in space is none")
+    for name in _KEPT:  # read when they are asked for
+        one.get(name)
+    return plane
 
 
 def own_planes(affine: np.ndarray, shape: Sequence[int]) -> list[Plane]:
@@ -244,7 +256,6 @@ def _shared(synthesis: Synthesis, planes: Sequence[Plane]) -> dict[str, Any]:
     told: dict[str, Any] = dict.fromkeys(_KEPT, "")
     told |= {"StudyInstanceUID": generate_uid(), "FrameOfReferenceUID": generate_uid()}
     if like is not None:
-        like.decode()
         told |= {name: like[name].value for name in _KEPT if like.get(name) is not None}
     for name in ("IssuerOfPatientID", "StudyDescription"):  # which are not there rather than empty
         if not told[name]:
