@@ -5,7 +5,9 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
 
+from scansynth import files
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
 from scansynth.data.dry_run import dry_run
@@ -236,3 +238,17 @@ def test_a_damaged_file_is_named_and_can_be_prepared_again(listing, tmp_path, ke
         cohort.read("s1", "T1w")
     again = build_cohort(listing, tmp_path / "out", SETTINGS)
     np.testing.assert_array_equal(again.read("s1", "T1w"), whole)
+
+
+def test_of_two_commands_at_once_one_prepares_a_cohort(phantoms, tmp_path, monkeypatch):
+    """Also where the other one has made nothing but its lock yet; and the same command may take it twice."""
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    out = tmp_path / "cohort"
+    out.mkdir()
+    other = FileLock(out / files.LOCK)  # another open file is another command's to the system
+    with other, pytest.raises(InputError, match="another command writes into it"):
+        build_cohort(phantoms, out, Preparation(size=(32, 32, None)))
+    assert [path.name for path in out.iterdir()] == [files.LOCK]
+    with files.only_one(out):
+        cohort = build_cohort(phantoms, out, Preparation(size=(32, 32, None)))
+    assert len(cohort.subjects()) == 6

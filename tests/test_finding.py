@@ -146,10 +146,10 @@ def test_flags_that_verbs_share_have_one_name(capsys):
     for verb in ("evaluate", "compare"):
         assert "--split" in flags[verb]
         assert "--on" not in flags[verb]
-    for verb in set(VERBS) - {"methods", "train", "calibrate"}:  # the last two write into the run
+    for verb in set(VERBS) - {"methods", "inspect", "train", "calibrate"}:  # which write nothing, or into the run
         assert "-o" in flags[verb], verb
     for verb in ("prepare", "translate"):
         assert {"-i", "--overwrite"} <= flags[verb]
-    for verb in ("train regression_small", *(set(VERBS) - {"methods", "train"})):
+    for verb in ("train regression_small", *(set(VERBS) - {"methods", "inspect", "train"})):
         assert "--seed" in flags[verb], verb
     assert {"--overwrite"} <= flags["train"] & flags["generate"]

@@ -17,6 +17,7 @@ from scansynth.commands.calibrate import Calibrate
 from scansynth.commands.console import LineHandler, err, out
 from scansynth.commands.evaluate import Compare, Conventions, Evaluate
 from scansynth.commands.generate import Generate
+from scansynth.commands.inspect import Inspect
 from scansynth.commands.measure import Measure
 from scansynth.commands.methods import Methods
 from scansynth.commands.plan import Plan
@@ -43,6 +44,7 @@ VERBS = {
     "compare": Compare,
     "measure": Measure,
     "reproduce": Reproduce,
+    "inspect": Inspect,
 }
 
 WAYS_ON = {

@@ -116,6 +116,47 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+LOCK = ".scansynth.lock"
+PATIENCE = 15.0
+"""Seconds to wait for another command to end: the workers of a killed one live on for some seconds."""
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep other commands off a folder: a lock in it, which the system frees when the process ends.
+
+    One command may take it several times.
+
+    Raises:
+        InputError: if another one still has it after a while.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / LOCK, is_singleton=True)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise InputError(f"{folder}: another command writes into it: let it end, or choose another -o") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+LEADS_OUT = "a link that leads out of the run's folder: put what it names in its place"
+
+
+def leading_out(folder: Path) -> Iterator[Path]:
+    """Links in a folder, at any depth, to what is not in it."""
+    inside = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                yield path
+
+
 def check_place(folder: Path) -> None:
     """Raise InputError where a folder could not be made or written to: said before the work, not after it.
 

@@ -284,6 +284,7 @@ def calls(scratch: Path) -> dict[str, list[Callable[[Path], Any]]]:
     from scansynth.data.raw.dicom_series import one_series
     from scansynth.synthesis.contrast_table import read_table, synthetic_images
     from scansynth.synthesis.image import is_made
+    from scansynth.synthesis.inspection import inspect
     from scansynth.synthesis.run import Run
     from scansynth.synthesis.writers.dicom import read_planes
 
@@ -306,6 +307,10 @@ def calls(scratch: Path) -> dict[str, list[Callable[[Path], Any]]]:
         loaded = Run.load(path.parent, "cpu")
         assert all(tensor.isfinite().all() for net in loaded.method.nets.values() for tensor in net.parameters())
 
+    def look(path: Path) -> None:
+        found = inspect(path.parent)
+        assert not [line for line in found.off if str(path.parent) not in line or len(line) > 1000]
+
     def settings(path: Path) -> None:
         read_yaml(path)
 
@@ -324,6 +329,6 @@ def calls(scratch: Path) -> dict[str, list[Callable[[Path], Any]]]:
         one_series(path if path.suffix == ".zip" else path.parent, made)
 
     return {
-        "table": [table], "bids": [bids], "cohort": [cohort], "run": [run, settings], "synthetic": [synthetic],
+        "table": [table], "bids": [bids], "cohort": [cohort], "run": [run, settings, look], "synthetic": [synthetic],
         "dicom": [planes, series], "archive": [series],
     }  # fmt: skip

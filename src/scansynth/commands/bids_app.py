@@ -49,9 +49,9 @@ class BidsApp:
     def run(self) -> None:
         """Translate each participant under a lock of their own."""
         from scansynth.data.layouts import find_subjects
+        from scansynth.files import LOCK
         from scansynth.report.subject_page import write_pages
         from scansynth.synthesis.folder import translate_cohort
-        from scansynth.synthesis.locking import LOCK
         from scansynth.synthesis.what_to_make import sources_of
 
         listing = find_subjects(self.bids_dir)

@@ -1,5 +1,6 @@
 """`prepare`: scans into a cohort."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,14 +76,9 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, or show what would be done."""
-        from scansynth.data.acquisitions import read_table
-        from scansynth.data.build_cohort import CENSUS, build_cohort, check_folder
-        from scansynth.data.build_tissue import TissueSettings
-        from scansynth.data.census import take
+        from scansynth.data.build_cohort import check_folder
         from scansynth.data.census_rules import check_accepted
-        from scansynth.data.dry_run import dry_run
-        from scansynth.data.prepare import Preparation, find_preparation
-        from scansynth.files import check_place
+        from scansynth.files import check_place, only_one
 
         if self.together != Raw() and not self.raw:
             raise InputError("--reference, --bias and --brain go with --raw")
@@ -95,12 +91,29 @@ class Prepare:
             check_place(self.output)
             check_folder(self.output)
         like = self.record()
+        how = self.brought(like)
+        with only_one(self.output) if self.raw else nullcontext():  # converted and registered scans come first
+            self.prepare(like, how)
+
+    def prepare(self, like: Any, how: Any) -> None:
+        """What `run` does, once it is clear that it may.
+
+        Args:
+            like: what the run keeps that these scans are to test, or None.
+            how: raw scans are brought together, or None.
+        """
+        from scansynth.data.acquisitions import read_table
+        from scansynth.data.build_cohort import CENSUS, build_cohort
+        from scansynth.data.build_tissue import TissueSettings
+        from scansynth.data.census import take
+        from scansynth.data.dry_run import dry_run
+        from scansynth.data.prepare import Preparation, find_preparation
+
         given = {"spacing": self.spacing, "size": self.size, "intensity": self.intensity}
         basis = find_preparation(self.recipe) if self.recipe else Preparation(intensity="robust")
         settings = replace(basis, **{name: value for name, value in given.items() if value is not None})
         settings = like.settings if like else settings
         listing = self.found()
-        how = self.brought(like)
         if how:
             listing = self.registered(listing, how, like)
         contrasts = self.chosen(listing, like)

@@ -40,7 +40,7 @@ from scansynth.data.survey import survey
 from scansynth.data.usual import Usual
 from scansynth.data.volume import Volume, same_grid
 from scansynth.errors import InputError
-from scansynth.files import write_text
+from scansynth.files import LOCK, only_one, write_text
 from scansynth.progress import Event, Report
 from scansynth.records import read_json, sealed
 
@@ -90,7 +90,7 @@ def build_cohort(
 
     Raises:
         InputError: for contrasts that nobody has, bad scans, scans that break a rule, unfit splits, or a folder that
-            holds something else.
+            holds something else or that another command prepares into.
     """
     folder, accept = Path(folder), check_accepted(accept)
     contrasts = chosen_contrasts(listing, contrasts)
@@ -111,72 +111,75 @@ def build_cohort(
     found.refuse(accept)
     if like:
         _check_unseen(census, like)
-    _claim(folder, settings)
-    census.write(folder / CENSUS)
-    found.write(folder)
+    with only_one(folder):
+        _claim(folder, settings)
+        census.write(folder / CENSUS)
+        found.write(folder)
 
-    segmented = with_tissue(contrasts) if tissue else []
-    total = sum(name in subject.scans for subject in subjects for name in (*contrasts, *segmented))
-    done, problems = 0, []
-    entries: dict[str, Any] = {}
-    for subject in subjects:
-        wanted = {name: subject.scans[name] for name in contrasts if name in subject.scans}
-        writer = _SubjectWriter(
-            subject,
-            wanted,
-            folder,
-            root=listing.root,
-            settings=settings,
-            acquisitions=table,
-            read=census.volumes,
-            tested=splits[subject.name] == "test",
-        )
-        bad = writer.load()
-        problems += bad
-        for contrast in wanted if not bad or skip_bad else ():
-            writer.write(contrast)
-            done += 1
-            if report is not None:
-                report(Event(done, total, f"{subject.name} {contrast}"))
-        with_maps = []
-        for contrast in segmented if not bad or skip_bad else ():
-            if tissue is None or contrast not in writer.records:
-                continue
-            try:
-                record, crops = writer.records[contrast], writer.crops(contrast)
-                write_tissue(
-                    writer.folder, contrast, record, tissue, folder / "cohort.json", sums=writer.sums, crops=crops
-                )
-                with_maps.append(contrast)
-            except InputError as error:
-                problems.append(str(error))
-            done += 1
-            if report is not None:
-                report(Event(done, total, f"{subject.name} {contrast} tissue"))
-        if writer.records:
-            entries[subject.name] = writer.entry(with_maps)
-    if problems and not skip_bad:
-        raise InputError(f"{len(problems)} bad files, mend them or leave them out (skip_bad): {'; '.join(problems)}")
-    for problem in problems:
-        logger.warning("left out: %s", problem)
+        segmented = with_tissue(contrasts) if tissue else []
+        total = sum(name in subject.scans for subject in subjects for name in (*contrasts, *segmented))
+        done, problems = 0, []
+        entries: dict[str, Any] = {}
+        for subject in subjects:
+            wanted = {name: subject.scans[name] for name in contrasts if name in subject.scans}
+            writer = _SubjectWriter(
+                subject,
+                wanted,
+                folder,
+                root=listing.root,
+                settings=settings,
+                acquisitions=table,
+                read=census.volumes,
+                tested=splits[subject.name] == "test",
+            )
+            bad = writer.load()
+            problems += bad
+            for contrast in wanted if not bad or skip_bad else ():
+                writer.write(contrast)
+                done += 1
+                if report is not None:
+                    report(Event(done, total, f"{subject.name} {contrast}"))
+            with_maps = []
+            for contrast in segmented if not bad or skip_bad else ():
+                if tissue is None or contrast not in writer.records:
+                    continue
+                try:
+                    record, crops = writer.records[contrast], writer.crops(contrast)
+                    write_tissue(
+                        writer.folder, contrast, record, tissue, folder / "cohort.json", sums=writer.sums, crops=crops
+                    )
+                    with_maps.append(contrast)
+                except InputError as error:
+                    problems.append(str(error))
+                done += 1
+                if report is not None:
+                    report(Event(done, total, f"{subject.name} {contrast} tissue"))
+            if writer.records:
+                entries[subject.name] = writer.entry(with_maps)
+        if problems and not skip_bad:
+            raise InputError(
+                f"{len(problems)} bad files, mend them or leave them out (skip_bad): {'; '.join(problems)}"
+            )
+        for problem in problems:
+            logger.warning("left out: %s", problem)
 
-    splits = {name: splits[name] for name in entries}
-    index = {
-        "format": FORMAT,
-        "contrasts": list(contrasts),
-        "settings": asdict(settings),
-        "statistics": _statistics(entries, splits, contrasts, settings.intensity, like=like),
-        "splits": splits,
-        "subjects": entries,
-        "census": _usual(census, splits, contrasts),
-        "accepted": list(accept),
-        "voxels": sorted({scan.digest for scan in census.scans if splits.get(scan.subject) in ("train", "val")}),
-        **({"raw": asdict(raw.told)} if raw else {}),
-        **({"like": like.fingerprint} if like else {}),
-    }
-    index["fingerprint"] = _fingerprint(index)
-    write_text(folder / "cohort.json", _json(sealed(index)))
-    return Cohort.open(folder)
+        splits = {name: splits[name] for name in entries}
+        index = {
+            "format": FORMAT,
+            "contrasts": list(contrasts),
+            "settings": asdict(settings),
+            "statistics": _statistics(entries, splits, contrasts, settings.intensity, like=like),
+            "splits": splits,
+            "subjects": entries,
+            "census": _usual(census, splits, contrasts),
+            "accepted": list(accept),
+            "voxels": sorted({scan.digest for scan in census.scans if splits.get(scan.subject) in ("train", "val")}),
+            **({"raw": asdict(raw.told)} if raw else {}),
+            **({"like": like.fingerprint} if like else {}),
+        }
+        index["fingerprint"] = _fingerprint(index)
+        write_text(folder / "cohort.json", _json(sealed(index)))
+        return Cohort.open(folder)
 
 
 class _SubjectWriter:
@@ -403,7 +406,7 @@ def _usual(census: Census, splits: Mapping[str, str], contrasts: Sequence[str]) 
 def check_folder(folder: Path) -> None:
     """Raise InputError if a folder holds something that is no cohort: said before thousands of scans are read."""
     ours = (folder / "preparation.json").is_file() or is_ours(folder)
-    if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not ours and folder.exists() and (not folder.is_dir() or any(one.name != LOCK for one in folder.iterdir())):
         raise InputError(f"{folder}: not a prepared cohort and not empty: give a new folder")
 
 

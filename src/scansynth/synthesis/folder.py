@@ -19,10 +19,11 @@ from scansynth.data.subject import BRAIN, Subject
 from scansynth.data.tissue import OWN_MASK
 from scansynth.devices import Processes
 from scansynth.errors import InputError
+from scansynth.files import LOCK
 from scansynth.progress import Parts, Report
 from scansynth.synthesis.contrast_table import NAME, Entry, Image, Named, list_contrasts, write_table
 from scansynth.synthesis.image import Synthesis
-from scansynth.synthesis.locking import LOCK, locked
+from scansynth.synthesis.locking import locked
 from scansynth.synthesis.pictures import picture_path, write_picture
 from scansynth.synthesis.raw_sources import brought_together
 from scansynth.synthesis.run import Run

@@ -8,10 +8,8 @@ from filelock import FileLock, Timeout
 
 from scansynth.devices import Processes
 from scansynth.errors import InputError
+from scansynth.files import LOCK, PATIENCE
 from scansynth.synthesis.writers import writing
-from scansynth.training.run_folder import PATIENCE
-
-LOCK = ".scansynth.lock"
 
 
 @contextmanager

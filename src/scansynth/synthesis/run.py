@@ -38,6 +38,7 @@ from scansynth.data.volume import Volume
 from scansynth.devices import find_device
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError, located
+from scansynth.files import LEADS_OUT, leading_out
 from scansynth.given import given, sources_for
 from scansynth.method import Method
 from scansynth.metrics.conformal import Intervals, half_width
@@ -120,11 +121,14 @@ class Run:
             weights: last, best, or by rule (`training/selection.py`).
 
         Raises:
-            InputError: if the folder holds no trained run, or not the weights that are asked for.
+            InputError: if the folder holds no trained run, or not the weights that are asked for, or a link in it leads
+                out of it.
         """
         folder = Path(folder)
         if not (folder / "config.yaml").is_file():
             raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
+        for link in leading_out(folder):
+            raise InputError(f"{link}: {LEADS_OUT}")
         config = read_yaml(folder / "config.yaml")
         tensors, source = load_weights(folder, weights)
         if newer := unvalidated(folder, source):

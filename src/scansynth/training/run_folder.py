@@ -27,7 +27,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.devices import Processes
 from scansynth.errors import InputError
-from scansynth.files import write_text
+from scansynth.files import PATIENCE, write_text
 from scansynth.precision import automatic, choose_precision
 from scansynth.training import checkpoint
 from scansynth.training.first_stage import FOLDER, FirstStage
@@ -40,9 +40,6 @@ MOVABLE = (
     "validate_every",
 )  # fmt: skip
 """Fields of `Training` that may be changed when a run resumes: they change nothing of what has been trained."""
-
-PATIENCE = 15.0
-"""Seconds to wait for another training on the run to end: the workers of a killed one live on for some seconds."""
 
 
 @contextmanager
