@@ -212,6 +212,33 @@ def test_a_stop_while_it_is_overwritten_leaves_no_old_sidecar_for_a_new_image(so
     np.testing.assert_array_equal(nib.load(path).get_fdata(), new)
 
 
+@pytest.mark.parametrize("number", range(2, 2 * len(PARTS) - 2, 2))
+def test_a_command_that_was_stopped_between_parts_goes_on_without_overwrite(source, tmp_path, monkeypatch, number):
+    path, plain, count = tmp_path / "t2.nii.gz", os.replace, iter(range(999))
+
+    def stopped(here, there):
+        if not there.name.startswith(".") and next(count) == number:
+            raise KeyboardInterrupt
+        plain(here, there)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            synthesis(source).write(path, overwrite=False)
+    assert list(tmp_path.glob("t2_*.nii.gz"))
+    assert not path.exists()
+    synthesis(source).write(path, overwrite=False)
+    assert is_made(path, {"target": "T2w"}, "")
+    with pytest.raises(InputError, match="there already"):  # now it is whole
+        synthesis(source).write(path, overwrite=False)
+
+
+def test_another_image_by_the_name_of_a_part_is_not_replaced_without_overwrite(source, tmp_path):
+    replace(synthesis(source), deviation=None, samples=(), maps={}).write(tmp_path / "t2_std.nii.gz")
+    with pytest.raises(InputError, match="t2_std.nii.gz is there already"):
+        synthesis(source).write(tmp_path / "t2.nii.gz", overwrite=False)
+
+
 def test_parts_of_the_image_before_do_not_stay_with_the_next(source, tmp_path):
     path = tmp_path / "t2.nii.gz"
     synthesis(source).write(path)

@@ -128,16 +128,19 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
     sidecar for its own, so it must be marked too.
 
     Args:
-        images: that will be written, each with its sidecar.
+        images: that will be written, each with its sidecar; where they are the parts of one, that comes last.
         sources: that they are made of. These and their sidecars are never replaced, whatever their marks; links to
             them, symbolic or hard, count as they do.
-        overwrite: whether images that are marked may be replaced.
+        overwrite: whether images that are marked may be replaced; parts of one that a stop has kept from being written
+            always are.
 
     Raises:
         InputError: naming the first file in the way, or whose name is not that of a NIfTI file, and the way on.
     """
     kept: set[tuple[int, int]] | None = None
+    images = list(images)
     for image in images:
+        itself = images[-1]
         nifti.check_name(image)
         sidecar = sidecar_of(image)
         _check_folder(image.parent)
@@ -159,7 +162,7 @@ def check_replaceable(images: Iterable[Path], sources: Iterable[Path] = (), *, o
                     f"{twin} is not marked synthetic, and {sidecar.name} would be taken for its sidecar: choose "
                     "another -o"
                 )
-        if not overwrite and os.path.lexists(image):
+        if not overwrite and os.path.lexists(image) and not (image != itself and _was_stopped(image, itself)):
             raise InputError(f"{image} is there already; choose another -o, or --overwrite")
 
 
@@ -226,6 +229,12 @@ def is_made(path: Path, wanted: Mapping[str, Any], what: str, *, images: Iterabl
             raise InputError(f"{path} is there {what}: choose another -o, or --overwrite")
         return False
     return all(map(is_whole, {*parts, *images}))
+
+
+def _was_stopped(part: Path, itself: Path) -> bool:
+    """Whether a file is part of an image that is not there: that comes last, and a stop has come before."""
+    told = content_of(sidecar_of(part))
+    return not os.path.lexists(itself) and told.get("synthetic") is True and "parts" not in told
 
 
 def _is_ours(file: Path, image: Path) -> bool:
