@@ -286,6 +286,14 @@ def test_a_large_settings_file_and_a_long_name(tmp_path):
         read_yaml(tmp_path / f"{'x' * 300}.yaml")
 
 
+def test_a_message_is_not_without_end_and_keeps_both_of_its_own():
+    assert str(InputError("x" * 2000)) == "x" * 2000
+    said = str(InputError(f"/a/file states {'7 ' * 9000}: mend its header"))
+    assert len(said) <= 2000
+    assert said.startswith("/a/file states 7 7")
+    assert said.endswith("7 : mend its header")
+
+
 def test_what_a_message_shows_is_short():
     nested: list = []
     for _ in range(60):

@@ -235,7 +235,7 @@ def test_a_command_that_was_stopped_between_parts_goes_on_without_overwrite(sour
 
 def test_another_image_by_the_name_of_a_part_is_not_replaced_without_overwrite(source, tmp_path):
     replace(synthesis(source), deviation=None, samples=(), maps={}).write(tmp_path / "t2_std.nii.gz")
-    with pytest.raises(InputError, match="t2_std.nii.gz is there already"):
+    with pytest.raises(InputError, match=r"t2_std\.nii\.gz is there already"):
         synthesis(source).write(tmp_path / "t2.nii.gz", overwrite=False)
 
 

@@ -11,8 +11,13 @@ class InputError(ValueError):
     """Wrong input: the message is one line that says what is wrong, in which file, and what to do.
 
     The command line prints the message without a traceback and exits with code 1. Anything else that is
-    raised is a mistake of the program and keeps its traceback.
+    raised is a mistake of the program and keeps its traceback. Of a message without end, as of a file that holds one,
+    the middle is left out.
     """
+
+    def __init__(self, message: str):
+        long = len(message) > MOST_SAID
+        super().__init__(f"{message[: MOST_SAID - 400]} […] {message[-390:]}" if long else message)
 
 
 class ToldElsewhereError(InputError):
@@ -67,6 +72,8 @@ class _Short(reprlib.Repr):
         return repr(x) if x.bit_length() < 200 else f"a number of some {round(x.bit_length() * 0.30103)} digits"
 
 
+MOST_SAID = 2000
+"""Characters of a message."""
 MOST_SHOWN = 80
 """Characters of a value in a message."""
 MOST_TOLD = 240

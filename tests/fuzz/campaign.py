@@ -39,9 +39,9 @@ STARTING = 120.0
 ROOM = 6 << 30
 """Bytes of address space that a process may map in all, libraries included."""
 CORPUS = HERE / "corpus"
-LONGEST = 1000
+LONGEST = 2000
 """Characters of a message."""
-FOLDERS = 0.35
+FOLDERS = 0.2
 """Share of cases that are whole folders (`folders.py`); the others are single images, masks and sidecars."""
 BASES = "bases"
 """Folder of those that are mutated, in the campaign's own."""
