@@ -16,6 +16,7 @@ from scansynth.errors import InputError
 from scansynth.methods.regression import RegressionConfig
 from scansynth.training import checkpoint, loop
 from scansynth.training.checkpoint import load_weights
+from scansynth.training.engine import Engine
 from scansynth.training.run_folder import locked
 from scansynth.training.selection import RULE
 from scansynth.training.train import train
@@ -381,10 +382,30 @@ def test_init_from_what_does_not_fit_is_refused(finished, cohort, tiny, tmp_path
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(cohort, tiny, tmp_path):
     wild = RegressionConfig(channels=8, multipliers=(1, 2), learning_rate=1e30)
-    with pytest.raises(InputError, match=r"step \d: the loss of player 'G' is not finite"):
+    some = "|".join(cohort.subjects("train"))
+    with pytest.raises(InputError, match=rf"step \d: the loss of player 'G' is not finite .*, on scans of ({some})"):
         train(tiny(settings=wild, checkpoint_every=1), cohort, tmp_path / "run", device=CPU)
     files, state = checkpoint.load(checkpoint.current(tmp_path / "run" / "last"), *FILES)
     assert state["step"] >= 1
+    assert all(torch.isfinite(tensor).all() for tensor in files["weights"].values())
+
+
+def test_weights_that_are_not_finite_though_the_losses_are_take_no_checkpoints_place(
+    cohort, tiny, tmp_path, monkeypatch
+):
+    """As of a gradient that overflows: the loss of the step tells nothing, and that of the next comes too late."""
+    plain = Engine.update
+
+    def overflowing(self, player, losses):
+        plain(self, player, losses)
+        if self.progress.step == 4:
+            next(next(iter(self.method.nets.values())).parameters()).data.flatten()[0] = torch.inf
+
+    monkeypatch.setattr(Engine, "update", overflowing)
+    with pytest.raises(InputError, match=r"step 5: the weights of network '\w+' are not finite"):
+        train(tiny(checkpoint_every=1), cohort, tmp_path / "run", device=CPU)
+    files, state = checkpoint.load(checkpoint.current(tmp_path / "run" / "last"), *FILES)
+    assert state["step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in files["weights"].values())
 
 

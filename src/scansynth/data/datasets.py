@@ -164,6 +164,10 @@ class SliceDataset(Samples):
             return {contrast: place for contrast in self.contrasts if contrast in available}
         return {contrast: self._draw(contrast, i) for contrast in self.contrasts}
 
+    def shows(self, i: int) -> list[str]:
+        """Subjects whose slices sample i is of."""
+        return sorted({subject for subject, _ in self.places(i).values()})
+
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
 

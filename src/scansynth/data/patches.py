@@ -85,6 +85,10 @@ class PatchDataset(Samples):
         x, y, z = keyed_generator(self.seed, "corner", i).integers(free)
         return subject, (int(x), int(y), int(z))
 
+    def shows(self, i: int) -> list[str]:
+        """The subject whose patch sample i is."""
+        return [self.place(i)[0]]
+
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Sample i: `images` (K, X, Y, Z) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
 

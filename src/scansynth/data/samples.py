@@ -15,3 +15,7 @@ class Samples(Dataset[dict[str, Tensor]], ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Samples in an epoch."""
+
+    @abstractmethod
+    def shows(self, i: int) -> list[str]:
+        """Subjects whose scans sample i is of."""

@@ -80,6 +80,10 @@ class SliceSetDataset(Samples):
         index, is_target = self.draw(self._shape(subject)[2], generator)
         return subject, index, is_target
 
+    def shows(self, i: int) -> list[str]:
+        """The subject whose slices sample i is."""
+        return [self.place(i)[0]]
+
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Sample i, padded to n = `largest` slices.
 

@@ -7,7 +7,7 @@ serve two players, and `torch.autograd.grad` goes past its hooks.
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class Engine:
             player: [group["lr"] for group in optimizer.param_groups] for player, optimizer in self.optimizers.items()
         }
         self.progress = Progress(0, 1, 0.0)
+        self.whose: Callable[[], str] = lambda: ""
+        """Says whose samples the batch has, where somebody knows."""
         self._updates = dict.fromkeys(self.optimizers, 0)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -92,10 +94,11 @@ class Engine:
         ]
         values, gradients = self._over_processes(values.detach(), parameters, gradients)
         if not torch.isfinite(values.sum()):  # the mean, so that all processes come to the same end
+            told = ", ".join(f"{name} {value:.3g}" for name, value in zip(losses, values.tolist(), strict=True))
             raise self.processes.error(
-                f"step {self.progress.step}: the loss of player {player!r} is not finite "
-                f"({', '.join(f'{name} {value:.3g}' for name, value in zip(losses, values.tolist(), strict=True))}); "
-                "train another run with a lower learning rate or in float32 (--init starts from this one's weights)"
+                f"step {self.progress.step}: the loss of player {player!r} is not finite ({told}){self.whose()}; the "
+                "last checkpoint stays as it is. Look at those scans, or train another run with a lower learning rate "
+                "or in float32 (--init starts from this one's weights)"
             )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -172,7 +175,18 @@ class Engine:
             self.method.train()
 
     def save(self, folder: Path, step: int, state: Mapping[str, Any]) -> None:
-        """Write everything that a resume needs."""
+        """Write everything that a resume needs.
+
+        Raises:
+            InputError: if a network has numbers that are not finite; nothing is written.
+        """
+        for name, net in self.method.nets.items():
+            if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
+                raise self.processes.error(
+                    f"step {step}: the weights of network {name!r} are not finite, though the losses were; the last "
+                    "checkpoint stays as it is. Train another run with a lower learning rate, with "
+                    "--training.gradient-clip or in float32 (--init starts from this one's weights)"
+                )
         tensors, groups = checkpoint.pack_optimizers(self.optimizers)
         files = {
             "weights": checkpoint.flatten(dict(self.method.nets.items())),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -159,11 +160,18 @@ class Loop:
             training = self.config.training
             epoch = done * training.batch_size / len(self.dataset)
             batch, begun, used = next(batches), time.perf_counter(), time.process_time()
+            self.engine.whose = partial(self.whose, done)
             step(self.engine, batch, self.config, done, progress_at(training, done, epoch))
             done += 1
             self.make_room(time.perf_counter() - begun, time.process_time() - used)
             self.revise(done)
             yield done
+
+    def whose(self, done: int) -> str:
+        """Of whom the samples of a step are, for a message."""
+        size = self.config.training.batch_size
+        names = {name for place in range(size) for name in self.dataset.shows(done * size + place)}
+        return f", on scans of {', '.join(sorted(names))}"
 
     def revise(self, done: int) -> None:
         """Move the end of a run by minutes, where the clock says so; written down, it holds for a resumed run too."""
