@@ -52,7 +52,9 @@ class Watch:
         rows = rows[rows[:, 0] >= SETTLED * rows[-1, 0]]
         memory, files = (np.polyfit(rows[:, 0] / 1000, rows[:, column], 1)[0] for column in (1, 2))
         return {
-            "counted": int(rows[-1, 0] - rows[0, 0]), "MB at first": round(float(rows[0, 1]), 1),
+            "counted": int(rows[-1, 0] - rows[0, 0]),
+            "MB in quarters": [round(float(part[:, 1].mean()), 1) for part in np.array_split(rows, 4)],
+            "MB at first": round(float(rows[0, 1]), 1),
             "MB at last": round(float(rows[-1, 1]), 1), "MB for a thousand": round(float(memory), 2),
             "open files at first": int(rows[0, 2]), "open files at last": int(rows[-1, 2]),
             "open files for a thousand": round(float(files), 2),

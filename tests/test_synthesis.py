@@ -31,6 +31,7 @@ from scansynth.metrics.protocols import measure
 from scansynth.noise import Noise
 from scansynth.physics.kspace import undersample
 from scansynth.synthesis.folder import translate_cohort
+from scansynth.synthesis.image import Synthesis
 from scansynth.synthesis.run import Run, Sample
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.train import train
@@ -200,6 +201,21 @@ def test_missing_contrasts_of_a_bids_folder(runs, bids, tmp_path):
     assert made == ["sub-002/anat/sub-002_desc-synthetic_T2w.nii.gz"]
     assert json.loads((tmp_path / "dataset_description.json").read_text())["DatasetType"] == "derivative"
     assert (tmp_path / "contrasts.tsv").read_text().count("real") == 5
+
+
+def test_a_stop_right_after_an_image_costs_no_picture(runs, bids, tmp_path, monkeypatch):
+    run, listing, plain = scansynth.load(runs["regression"]), find_subjects(bids), Synthesis.write
+
+    def stopped(self, path, **how):
+        plain(self, path, **how)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Synthesis, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            translate_cohort(run, listing, tmp_path, target="T2w")
+    translate_cohort(run, listing, tmp_path, target="T2w")
+    assert len(list(tmp_path.rglob("*.nii.gz"))) == len(list(tmp_path.rglob("figures/*.png"))) == 3
 
 
 def test_a_cohort_goes_on_where_it_stopped(runs, bids, tmp_path):

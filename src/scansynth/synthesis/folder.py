@@ -113,9 +113,9 @@ def translate_cohort(
             with parts.part(calls, f"{subject.name} {name}") as told:
                 try:
                     synthesis = _translated(run, listing, subject, name, link=link, wanted=wanted, report=told)
-                    synthesis.write(path)
-                    with writing(path):
+                    with writing(path):  # before the image: one that is there is not made again, nor is its picture
                         write_picture(synthesis, picture_path(path))
+                    synthesis.write(path)
                     made[subject.name, name] = path
                 except WriteError as error:  # nor can the next one be
                     full.append(str(error))
