@@ -230,7 +230,11 @@ def test_processes_know_of_each_other(two):
 
 def write_settings(folder):
     """Settings files of toy runs, by method."""
-    training = Training(steps=3, batch_size=BATCH, log_every=1, validate_every=3, validation_slices=2)
+    # Of float32, as what two processes share differs by rounding: a processor with bfloat16 would round a hundred times
+    # as coarsely.
+    training = Training(
+        steps=3, batch_size=BATCH, log_every=1, validate_every=3, validation_slices=2, precision="float32"
+    )
     for name in ("syndiff", "regression"):
         config = RunConfig(*find_case(name), ("T1w", "T2w"), training=training)
         (folder / f"{name}.yaml").write_text(to_yaml(config))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), rea
 
 def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path):
     pytest.importorskip("SimpleITK")
-    words = ["--inputs", "400", "--seed", "1", "-o", str(tmp_path)]
+    words = ["--inputs", "300", "--seed", "1", "-o", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, campaign.__file__, *words], capture_output=True, text=True, timeout=240, check=False
     )
