@@ -17,7 +17,7 @@ import numpy as np
 
 from scansynth.data.readers.content import MARGIN, Content, check_room
 from scansynth.data.readers.stored import Stored
-from scansynth.errors import InputError, shown
+from scansynth.errors import InputError
 from scansynth.users_files import open_file
 
 _META, _NRRD = "MetaImageIO", "NrrdImageIO"
@@ -216,7 +216,7 @@ class _Header:
         for key in ("headersize", "byte skip", "byteskip"):
             if (word := self.fields.get(key)) is not None:
                 if not re.fullmatch(r"-1|\d{1,12}", word):
-                    raise InputError(f"{self.path} states {shown(word)} as {key}: mend its header, or export it again")
+                    raise InputError(f"{self.path} states {word[:40]} as {key}: mend its header, or export it again")
                 return int(word)
         return 0
 
@@ -230,7 +230,7 @@ def _check(path: Path, fields: Mapping[str, str], *, nrrd: bool) -> None:
     for key in (*spaced, *_PLACES):
         for word in re.findall(r"[^\s(),]+", fields.get(key, "")):
             if not _is_sane(word, size=key in ("spacings", "elementspacing")):
-                raise InputError(f"{path} states {shown(word)} as {key}: mend its header, or export it again")
+                raise InputError(f"{path} states {word[:40]} as {key}: mend its header, or export it again")
     space = fields.get("space", "").lower()
     if space and space not in _SPACES:
         raise InputError(f"{path} states its orientation in the space {space}: convert it to NIfTI, or to LPS or RAS")
