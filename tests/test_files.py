@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scansynth.data.volume import Volume
-from scansynth.files import write_text
+from scansynth.files import HERE, write_text
 from scansynth.sets.volume_sets import VolumeSet
 from scansynth.synthesis.writers import Part
 from scansynth.synthesis.writers.nifti import write
@@ -38,9 +38,10 @@ def a_dead_process():
     return process.pid
 
 
-def left_by_a_kill(path, process):
+def left_by_a_kill(path, process, here=HERE):
     """What stands beside a file whose writer was killed, and beside one that is written by way of a hidden one."""
-    left = [path.with_name(f".{process}-{path.name}"), path.with_name(f".{process}-.{process}-{path.name}")]
+    own = f".{process}-{here}-"
+    left = [path.with_name(f"{own}{path.name}"), path.with_name(f"{own}{own}{path.name}")]
     for one in left:
         one.write_bytes(b"half")
     return left
@@ -50,7 +51,8 @@ def left_by_a_kill(path, process):
 def test_what_a_killed_process_left_is_gone_with_the_next_writing_and_a_living_one_keeps_its_own(tmp_path):
     path = tmp_path / "table.csv"
     dead = left_by_a_kill(path, a_dead_process())
-    others = [*left_by_a_kill(path, os.getppid()), *left_by_a_kill(tmp_path / "a table.csv", a_dead_process())]
+    others = left_by_a_kill(path, os.getppid()) + left_by_a_kill(tmp_path / "a table.csv", a_dead_process())
+    others += left_by_a_kill(path, a_dead_process(), here="another0")  # a machine that shares the disk
     write_text(path, "whole")
     assert not any(one.exists() for one in dead)
     assert all(one.exists() for one in others)

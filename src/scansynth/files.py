@@ -6,14 +6,19 @@ What was written is on the disk before its name is: after a power loss, too, a n
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scansynth.errors import InputError
+
+HERE = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This machine, or container: processes have their numbers there."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,14 +65,15 @@ def written(path: Path) -> Iterator[Path]:
 def place_beside(path: Path) -> Path:
     """A hidden name next to a file or folder, to write it at before it gets its own: that of this process.
 
-    What killed processes of this machine left at theirs is removed. A hidden file may be written by way of another.
+    What killed processes of this machine left at theirs is removed; others that share the disk may be writing. A hidden
+    file may be written by way of another.
     """
-    pattern = re.compile(rf"(?:\.(\d{{1,9}})-)+{re.escape(path.name)}")
+    pattern = re.compile(rf"(?:\.(\d{{1,9}})-{HERE}-)+{re.escape(path.name)}")
     with contextlib.suppress(OSError):  # no folder yet, or none that may be listed
         for other in path.parent.iterdir():
             if (found := pattern.fullmatch(other.name)) and not _lives(int(found[1])):
                 shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
-    return path.with_name(f".{os.getpid()}-{path.name}")
+    return path.with_name(f".{os.getpid()}-{HERE}-{path.name}")
 
 
 def _lives(process: int) -> bool:

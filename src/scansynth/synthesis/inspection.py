@@ -53,7 +53,9 @@ def inspect(folder: str | Path) -> Inspection:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give that of a `scansynth train` or of a run that you were sent")
     told: dict[str, Any] = {"run": folder.absolute().name}
-    off: list[str] = []
+    off = [f"{link}: {LEADS_OUT}" for link in leading_out(folder)]
+    if off:  # nothing is read that is not in it
+        return Inspection(told=told, off=tuple(off))
 
     @contextmanager
     def noting() -> Iterator[None]:
@@ -81,7 +83,6 @@ def inspect(folder: str | Path) -> Inspection:
             told["numbers in its networks"] = sum(one.numel() for one in run.method.nets.parameters())
     if beside := _beside(folder):
         told["no part of a run, and never opened"] = beside
-    off += [f"{link}: {LEADS_OUT}" for link in leading_out(folder)]
     return Inspection(told=told, off=tuple(dict.fromkeys(off)))
 
 
