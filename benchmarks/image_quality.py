@@ -99,14 +99,16 @@ def main() -> None:
     })  # fmt: skip
 
 
-def phantoms(folder: Path) -> Cohort:
-    """53 phantoms, slabs of 48×64×16 at 3.3 mm."""
+def phantoms(folder: Path, *, layout: str = "table") -> Cohort:
+    """53 phantoms, slabs of 48×64×16 at 3.3 mm; in the BraTS layout half of them have the mask of their tumour."""
     data = folder / "data"
-    if not (data / "table.csv").exists():
+    if not data.exists():
+        whole = folder / "data-being-made"
         write_phantom_cohort(
-            data, sum(SPLIT.values()), (SOURCE, TARGET), layout="table", seed=0, shape=SHAPE, spacing=SPACING
+            whole, sum(SPLIT.values()), (SOURCE, TARGET), layout=layout, seed=0, shape=SHAPE, spacing=SPACING
         )
-    listing = find_subjects(data / "table.csv")
+        whole.rename(data)
+    listing = find_subjects(data / "table.csv" if layout == "table" else data)
     order = [split for split, count in SPLIT.items() for _ in range(count)]
     subjects = tuple(replace(one, split=split) for one, split in zip(listing.subjects, order, strict=True))
     whole = replace(listing, subjects=subjects)

@@ -1,12 +1,18 @@
-"""What mkdocs is told beside mkdocs.yml: the pages that are made of the repository's own files.
+"""What mkdocs is told beside mkdocs.yml: the pages that are made, and links that hold in the repository and here.
 
 README, CONTRIBUTING and CHANGELOG become pages; links to files that are no page become plain text. Each package whose
-names are stable gets a page of its docstrings: those in its `__all__`, or all that a module has.
+names are stable gets a page of its docstrings: those in its `__all__`, or all that a module has. And one page has what
+each command says of itself.
 """
 
 import ast
+import contextlib
+import io
+import os
+import posixpath
 import re
 from pathlib import Path
+from unittest import mock
 
 from mkdocs.structure.files import File
 
@@ -21,30 +27,46 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 def on_files(files, config):
     """Add the pages that are made."""
-    for name, page in PAGES.items():
-        text = (ROOT / name).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=linked(text)))
-    for module in MODULES:
-        content = reference(module)
-        files.append(File.generated(config, f"api/{module.split('.')[-1]}.md", content=content))
+    made = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in PAGES.items()}
+    made |= {f"api/{module.split('.')[-1]}.md": reference(module) for module in MODULES}
+    made["api/commands.md"] = commands()
+    for page, content in made.items():
+        files.append(File.generated(config, page, content=content))
     return files
 
 
-def linked(text):
-    """A page of the root with its links as they are from `docs/`."""
+def on_page_markdown(markdown, page, **_):
+    """A page with its links as they are between pages; in the repository they lead from file to file."""
+    place = page.file.src_uri
+    name = {made: name for name, made in PAGES.items()}.get(place, f"docs/{place}")
 
     def mend(link):
         picture, words, target = link.groups()
         if "://" in target or target.startswith("#"):
             return link[0]
-        path = target.partition("#")[0]
-        if path in PAGES:
-            return f"[{words}]({PAGES[path]})"
-        if path.startswith("docs/"):
-            return f"{picture}[{words}]({target.removeprefix('docs/')})"
-        return words
+        path, mark, part = target.partition("#")
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+        if path not in PAGES and not path.startswith("docs/"):
+            return words
+        to = PAGES.get(path) or path.removeprefix("docs/")
+        return f"{picture}[{words}]({posixpath.relpath(to, posixpath.dirname(place))}{mark}{part})"
 
-    return _LINK.sub(mend, text)
+    return _LINK.sub(mend, markdown)
+
+
+def commands():
+    """The page of what each command says of itself, as in a terminal of 100 columns."""
+    from scansynth.cli import VERBS, bids_app, main
+
+    parts = ["# Commands\n\nWhat `--help-all` tells. A recipe's own settings: `scansynth train RECIPE --help-all`.\n"]
+    ways = {f"scansynth {verb}": (main, [verb]) for verb in VERBS} | {"scansynth-bids": (bids_app, [])}
+    with mock.patch.dict(os.environ, COLUMNS="100", NO_COLOR="1"):
+        for name, (run, words) in ways.items():
+            told = io.StringIO()
+            with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+                run([*words, "--help-all"])
+            parts.append(f"## {name}\n\n```text\n{told.getvalue().strip()}\n```\n")
+    return "\n".join(parts)
 
 
 def reference(module):

@@ -96,6 +96,34 @@ class Browser:
         self("Page.navigate", url=path.as_uri())
         self.wait(f"document.readyState === 'complete' && {ready}")
 
+    def visit(self, url, ready="true"):
+        """Open an address, and wait until it is read and ready."""
+        self.requests.clear()
+        self.complaints.clear()
+        self.page = url
+        self("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && {ready}")
+
+    def click(self, selector):
+        """Click the middle of an element with the mouse."""
+        self.corner(selector)
+        x, y = self.run(
+            f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def give_file(self, selector, path):
+        """Choose a file in a file input."""
+        document = self("DOM.getDocument")["root"]["nodeId"]
+        found = self("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
+
+    def screenshot(self, path):
+        """The window as a PNG file."""
+        path.write_bytes(base64.b64decode(self("Page.captureScreenshot")["data"]))
+
     def run(self, script):
         """The value of an expression in the page; a promise is waited for."""
         answer = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

@@ -63,7 +63,7 @@ def test_acceleration_and_slices_on_the_command_line(tmp_path, arguments, change
 
 def test_acceleration_and_slices_are_in_the_help(capsys):
     with pytest.raises(SystemExit):
-        parse_train(["syndiff_small", "--help"])
+        parse_train(["syndiff_small", "--help-all"])
     shown = capsys.readouterr().out
     assert "--data.acceleration [STR INT [STR INT ...]]" in shown
     assert "--data.slices-per-subject" in shown

@@ -45,9 +45,9 @@ def test_methods_are_listed_in_three_lines_each_without_torch():
 
 
 def test_no_help_loads_torch_lightning_or_matplotlib():
-    heavy, printed = loaded_after(*([verb, "--help"] for verb in VERBS))
-    assert heavy == ["[]"] * len(VERBS)
-    assert printed.count("usage: ") == len(VERBS)
+    heavy, printed = loaded_after(*([verb, wish] for verb in VERBS for wish in ("--help", "--help-all")))
+    assert heavy == ["[]"] * 2 * len(VERBS)
+    assert printed.count("usage: ") == 2 * len(VERBS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -118,7 +118,7 @@ def test_train_without_a_recipe_tells_the_way_and_no_wall_of_names(capsys):
 
 def test_train_with_a_recipe_shows_its_settings(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["train", "syndiff_small", "--help"])
+        main(["train", "syndiff_small", "--help-all"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert {"--training.steps", "--settings.channels", "--cohort"} <= set(printed.split())
@@ -139,17 +139,18 @@ def test_flags_that_verbs_share_have_one_name(capsys):
     flags = {}
     for verb in (*VERBS, "train regression_small"):
         with pytest.raises(SystemExit):
-            main([*verb.split(), "--help"])
+            main([*verb.split(), "--help-all"])
         flags[verb] = {word.rstrip(",") for word in capsys.readouterr().out.split() if word.startswith("-")}
     for verb in ("train", "translate", "generate", "evaluate", "compare"):
         assert {"--run", "--device"} <= flags[verb]
     for verb in ("evaluate", "compare"):
         assert "--split" in flags[verb]
         assert "--on" not in flags[verb]
-    for verb in set(VERBS) - {"methods", "inspect", "train", "calibrate"}:  # which write nothing, or into the run
+    looking = {"methods", "runs", "inspect", "completion", "app"}  # write nothing, or where the page says
+    for verb in set(VERBS) - looking - {"train", "calibrate"}:  # which write into the run
         assert "-o" in flags[verb], verb
     for verb in ("prepare", "translate"):
         assert {"-i", "--overwrite"} <= flags[verb]
-    for verb in ("train regression_small", *(set(VERBS) - {"methods", "inspect", "train"})):
+    for verb in ("train regression_small", *(set(VERBS) - looking - {"train", "export"})):
         assert "--seed" in flags[verb], verb
     assert {"--overwrite"} <= flags["train"] & flags["generate"]

@@ -8,11 +8,15 @@ import pytest
 import scansynth
 
 ROOT = Path(scansynth.__file__).parent
-GROUND = {"errors", "files", "noise", "users_files", "given", "lazy", "progress", "precision", "ranges", "records"}
+GROUND = {
+    "errors", "files", "noise", "users_files", "given", "lazy", "progress", "precision", "ranges", "records",
+    "settings_file",
+}  # fmt: skip
 MATHEMATICS = {"diffusion", "losses", "networks", "physics"}
 MAY = {
     **{key: {"errors"} for key in GROUND},
     "records": {"errors", "ranges", "users_files"},
+    "settings_file": {"errors", "records", "users_files"},
     **{key: {*GROUND, "physics"} for key in MATHEMATICS},
     "data": {*GROUND, "physics"},
     "needs": {*GROUND, *MATHEMATICS, "data"},
@@ -31,12 +35,13 @@ MAY |= {
     "synthesis": {*TRAINING, "synthesis"},
     "evaluation": {*TRAINING, "synthesis"},
     "sets": {*TRAINING, "synthesis", "evaluation"},
+    "sharing": {*TRAINING, "synthesis", "evaluation"},
     "report": {*TRAINING, "synthesis", "evaluation", "sets", "planning"},
     "planning": {*TRAINING, "recipes", "synthesis", "evaluation", "report"},
     "reproduction": {*TRAINING, "recipes", "synthesis", "evaluation", "sets", "report"},
 }
 """Room → rooms that its modules may import. `report` names a plan's type, and no more of it."""
-ABOVE = {"__init__", "__main__", "cli", "commands", "demo"}
+ABOVE = {"__init__", "__main__", "app", "cli", "commands", "demo"}
 LIGHT = {"data": {"augmentation", "contrasts", "labels", "samples", "settings"}}
 """What methods and recipes may know of data: settings, and the width of a label."""
 

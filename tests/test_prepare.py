@@ -197,7 +197,7 @@ def test_the_preparation_of_cg_ddpm():
 @pytest.mark.parametrize("name", PREPARATIONS)
 def test_every_papers_preparation_is_in_the_help(name, capsys):
     with pytest.raises(SystemExit):
-        main(["prepare", "--help"])
+        main(["prepare", "--help-all"])
     assert name in capsys.readouterr().out.split("--recipe")[1].split("--spacing")[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from scansynth.evaluation.shown import Shown
 from scansynth.report.curves import POINTS, loss_plot, read_curves, thinned, validation_plot
-from scansynth.report.report import NIIVUE, script_json
+from scansynth.report.viewer import NIIVUE, script_json
 from scansynth.report.volumes import LEVELS, nifti, pack, quantised, residuals
 
 

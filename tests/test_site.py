@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from browser import Browser
+from scansynth.cli import VERBS
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ("scansynth", "scansynth.diffusion", "scansynth.metrics", "scansynth.networks")
@@ -23,6 +24,19 @@ def test_every_page_is_in_the_sites_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").rglob("*.md"):
         assert re.search(rf"[ ]{re.escape(page.relative_to(ROOT / 'docs').as_posix())}$", text, re.M), page
+
+
+def links_of(page):
+    """Markdown files of the repository that a page leads to."""
+    targets = re.findall(r"\]\(([^)#\s]+\.md)[)#]", page.read_text(encoding="utf-8"))
+    return {(page.parent / target).resolve() for target in targets if "://" not in target}
+
+
+def test_every_page_is_two_clicks_from_the_readme():
+    once = links_of(ROOT / "README.md")
+    reached = once.union(*map(links_of, once))
+    assert {"tutorial.md", "CHANGELOG.md"} <= {page.name for page in once}
+    assert not {*(ROOT / "docs").rglob("*.md")} - reached
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +59,15 @@ def test_the_reference_has_every_stable_name(site):
         page = (site / "api" / f"{module.split('.')[-1]}.html").read_text(encoding="utf-8")
         for name in importlib.import_module(module).__all__:
             assert re.search(rf'id="scansynth\.[\w.]*\b{name}"', page), f"{module}.{name}"
+
+
+@pytest.mark.slow
+def test_the_reference_tells_every_option_of_every_command(site):
+    page = (site / "api/commands.html").read_text(encoding="utf-8")
+    for verb in VERBS:
+        assert f'id="scansynth-{verb}"' in page
+    assert "--participant-label" in page
+    assert "--moments-only" in page  # which the short help leaves out
 
 
 @pytest.mark.slow

@@ -9,14 +9,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tyro
-
 import scansynth
+from scansynth.commands.app import App
 from scansynth.commands.bids_app import BidsApp
 from scansynth.commands.calibrate import Calibrate
+from scansynth.commands.completion import Completion
 from scansynth.commands.console import LineHandler, err, out
 from scansynth.commands.evaluate import Compare, Conventions, Evaluate
+from scansynth.commands.export import Export
 from scansynth.commands.generate import Generate
+from scansynth.commands.help import parse
 from scansynth.commands.inspect import Inspect
 from scansynth.commands.measure import Measure
 from scansynth.commands.methods import Methods
@@ -24,6 +26,7 @@ from scansynth.commands.plan import Plan
 from scansynth.commands.prepare import Prepare
 from scansynth.commands.reproduce import Reproduce
 from scansynth.commands.run import Pipeline
+from scansynth.commands.runs import Runs
 from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
@@ -33,6 +36,7 @@ from scansynth.ranges import check_ranges
 VERBS = {
     "demo": Demo,
     "run": Pipeline,
+    "app": App,
     "methods": Methods,
     "prepare": Prepare,
     "plan": Plan,
@@ -44,7 +48,10 @@ VERBS = {
     "compare": Compare,
     "measure": Measure,
     "reproduce": Reproduce,
+    "runs": Runs,
     "inspect": Inspect,
+    "export": Export,
+    "completion": Completion,
 }
 
 WAYS_ON = {
@@ -78,9 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command: Any = parse_train(rest)
         elif verb == "evaluate" and "--spread" in rest:
             files = [argument for argument in rest if argument != "--spread"]
-            command = tyro.cli(Conventions, args=files, prog="scansynth evaluate --spread")
+            command = parse("evaluate --spread", Conventions, files, "scansynth evaluate --spread")
         else:
-            command = tyro.cli(VERBS[verb], args=rest, prog=f"scansynth {verb}")
+            command = parse(verb, VERBS[verb], rest, f"scansynth {verb}")
         check_ranges(command, flags="--")
         if not typed and getattr(command, "devices", 1) > 1:
             raise InputError("several --devices repeat the command line: call `scansynth`, not its main() from Python")
@@ -96,7 +103,7 @@ def bids_app(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["--version"]:
         out.print(scansynth.__version__)
         return 0
-    return _ended(lambda: tyro.cli(BidsApp, args=arguments, prog="scansynth-bids").run())
+    return _ended(lambda: parse("scansynth-bids", BidsApp, arguments, "scansynth-bids").run())
 
 
 def _log() -> None:

@@ -17,14 +17,11 @@ from scansynth.methods import find_method
 from scansynth.precision import AskedPrecision
 from scansynth.ranges import Count, Natural, Seed, Weight, check_ranges
 from scansynth.records import build, shown_key
-from scansynth.users_files import read_bytes
+from scansynth.settings_file import read_settings
 
 Decay = Literal["constant", "cosine", "cooldown"]
 """How learning rates fall over a training."""
 MethodConfig = TypeVar("MethodConfig")
-
-MOST_KB = 100
-"""Size of a settings file; of more, YAML would take seconds to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,44 +103,13 @@ def to_yaml(config: RunConfig[Any]) -> str:
     return yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False)
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values, each written where it stands, and no key twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse what stands for something else in the file: a few of them can stand for more than memory holds."""
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read: write the value", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuse a key that is there twice, of which the first would be lost."""
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.MarkedYAMLError(problem=f"{shown_key(twice)} is there twice", problem_mark=node.start_mark)
-        return node
-
-
 def read_yaml(path: Path) -> RunConfig[Any]:
     """Read settings written by `to_yaml` or by hand; what is left out has its default.
 
     Raises:
         InputError: for a file that cannot be read, an unknown key, or a value of the wrong type.
     """
-    try:
-        if not path.exists():
-            raise InputError(f"{path}: no such settings file")
-        content = yaml.load(read_bytes(path, MOST_KB * 1000).decode("utf-8"), _Loader)
-    except RecursionError:
-        raise InputError(f"{path}: not a YAML settings file (nested too deeply)") from None
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a YAML settings file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or "method" not in content:
-        raise InputError(f"{path}: a settings file needs the key 'method' (see `scansynth methods`)")
+    content = read_settings(path)
     with located(path):
         config_type = find_method(shown_key(content["method"])).Config
     return build(RunConfig[config_type], {"settings": {}, **content}, str(path))

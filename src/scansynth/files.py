@@ -159,8 +159,16 @@ def leading_out(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         for name in sorted((*folders, *files)):
             path = Path(place, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            if path.is_symlink() and not _leads_into(path, inside):
                 yield path
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    """Whether a link leads to something in a folder; one that leads in a circle leads nowhere."""
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):
+        return False
 
 
 def check_place(folder: Path) -> None:

@@ -10,6 +10,7 @@ from tyro.conf import arg
 import scansynth
 from scansynth.commands.console import bars, out
 from scansynth.commands.next_step import after_calibrating
+from scansynth.errors import InputError
 from scansynth.ranges import Count, Seed
 from scansynth.training.selection import Which
 
@@ -47,6 +48,8 @@ class Calibrate:
         from scansynth.evaluation.calibrate import calibrate_run
 
         run = scansynth.load(self.run_folder, self.device, weights=self.weights)
+        if run.card:
+            raise InputError(f"{self.run_folder}: an exported run stays as it is: calibrate it before the export")
         with bars() as move:
             found = calibrate_run(
                 run, Cohort.open(self.cohort), samples=self.samples, mean=self.mean, seed=self.seed, kept=self.keep,

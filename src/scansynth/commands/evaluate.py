@@ -177,6 +177,7 @@ class Evaluate(_Measured):
                 acceleration=found.acceleration,
                 syntheses=found.syntheses,
                 further=further,
+                weights=found.weights,
                 notes=[*found.notes, *notes],
             )
         out.print((self.output / "table.md").read_text(), markup=False)

@@ -185,13 +185,14 @@ class Prepare:
     def record(self) -> Any:
         """What the run keeps that these scans are to test; None without one."""
         from scansynth.data.record import PreparationRecord
+        from scansynth.synthesis.places import checked
 
         if self.like is None:
             return None
         if self.recipe or self.spacing or self.size or self.intensity or self.fractions != (0.7, 0.1, 0.2):
             raise InputError("--like prepares as the run's cohort was: leave --recipe, --spacing, --size, --intensity "
                              "and --fractions out")  # fmt: skip
-        return PreparationRecord.read(self.like)
+        return PreparationRecord.read(checked(self.like))
 
     def brought(self, like: Any) -> Raw | None:
         """How scans are brought together; None where they are taken as they lie."""

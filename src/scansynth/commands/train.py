@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import tyro
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from scansynth.commands.console import bars, err, out
+from scansynth.commands.help import ALL, parse
 from scansynth.commands.next_step import after_training
+from scansynth.errors import InputError
 from scansynth.ranges import Count
 
 Settings = TypeVar("Settings")
@@ -26,7 +28,7 @@ class Train(Generic[Settings]):
     config: Annotated[Settings, arg(name="")]
     """The recipe's settings."""
     init: Path | None = None
-    """Start from the weights of this run (fine-tuning)."""
+    """Start from the weights of this run (fine-tuning), or of `starter`, the run that comes with the package."""
     first_stage: Path | None = None
     """Run of the autoencoder that a latent method works on (ldm, cola_diff); kept in the run folder."""
     device: str = "auto"
@@ -52,9 +54,13 @@ class Train(Generic[Settings]):
         """Train to the end."""
         from scansynth.data.cohort import Cohort
         from scansynth.devices import start_processes
+        from scansynth.synthesis.card import FILE as CARD
+        from scansynth.synthesis.places import checked
         from scansynth.training.parts import needs_of
         from scansynth.training.train import train
 
+        if (self.run / CARD).exists():
+            raise InputError(f"{self.run}: an exported run does not go on: --init {self.run} starts another from it")
         with start_processes(self.device, self.devices, self.nodes) as processes, bars(show=processes.first) as move:
             with processes.agreeing():
                 cohort = Cohort.open(self.cohort)
@@ -63,13 +69,13 @@ class Train(Generic[Settings]):
                 cohort,
                 self.run,
                 device=processes.device,
-                init=self.init,
+                init=self.init and checked(self.init),
                 overwrite=self.overwrite,
                 report=lambda event: move(
                     f"training {self.run.name}", replace(event, what=validation_note(event.figures))
                 ),
                 processes=processes,
-                first_stage=self.first_stage,
+                first_stage=self.first_stage and checked(self.first_stage),
             )
         if processes.first:
             out.print(f"{self.run}: trained.", markup=False)
@@ -89,35 +95,50 @@ class NoRecipe:
     """In place of a recipe's settings, where none is named."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainAny(Train[NoRecipe]):
+    """Train a run; the same command again goes on where it stopped.
+
+    A recipe has settings of its own beside these options: `scansynth train RECIPE --help` shows the first of them.
+    """
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE|FILE.yaml")]
+    """A recipe (`scansynth methods --recipes METHOD`), or the config.yaml of a run. Or a file like it, as `scansynth
+    plan` writes."""
+    config: Annotated[NoRecipe, arg(name="")] = NoRecipe()
+    """None yet."""
+
+
 LISTS = "`scansynth methods --recipes METHOD` lists the recipes of a method, `scansynth methods` the methods."
 
 
 def parse_train(arguments: Sequence[str]) -> Train[Any]:
     """`train RECIPE …` or `train FILE.yaml …`: the recipe says which settings there are."""
     if not arguments or arguments[0].startswith("-"):
-        without_recipe(help_asked="--help" in arguments or "-h" in arguments)
+        without_recipe(arguments)
+    kind, default = recipe_options(arguments[0])
+    return parse("train RECIPE", kind, arguments[1:], f"scansynth train {arguments[0]}", default=default)
+
+
+def recipe_options(name: str) -> tuple[Any, Train[Any]]:
+    """The command that a recipe, or a settings file, makes of `train`, and what its options are by default.
+
+    Raises:
+        InputError: if there is no such recipe, or the file is none of settings.
+    """
     from scansynth.config import RunConfig, read_yaml
     from scansynth.methods import find_method
     from scansynth.recipes import find_recipe
 
-    name = arguments[0]
     config = read_yaml(Path(name)) if name.endswith((".yaml", ".yml")) else find_recipe(name)
     kind = RunConfig[find_method(config.method).Config]
-    default = Train(cohort=tyro.MISSING, run=tyro.MISSING, config=config)
-    return tyro.cli(Train[kind], default=default, args=list(arguments[1:]), prog=f"scansynth train {name}")
+    return Train[kind], Train(cohort=tyro.MISSING, run=tyro.MISSING, config=config)
 
 
-def without_recipe(*, help_asked: bool) -> NoReturn:
+def without_recipe(arguments: Sequence[str]) -> NoReturn:
     """What `train` has to say before there is a recipe; torch is not loaded for it."""
-    if not help_asked:
+    if not {"-h", "--help", ALL} & set(arguments):
         err.print(f"usage: scansynth train RECIPE|FILE.yaml --cohort COHORT --run RUN …\n{LISTS}", markup=False)
         raise SystemExit(2)
-    tyro.cli(
-        Train[NoRecipe],
-        default=Train(cohort=tyro.MISSING, run=tyro.MISSING, config=NoRecipe()),
-        args=["--help"],
-        prog="scansynth train RECIPE|FILE.yaml",
-        description=f"{Train.__doc__}\n\n{LISTS} A recipe has settings of its own beside these options: "
-        "`scansynth train RECIPE --help` shows them. FILE.yaml is the config.yaml of a run, or one like it.",
-    )
+    parse("train", TrainAny, arguments, "scansynth train")
     raise SystemExit(0)

@@ -65,6 +65,8 @@ class Evaluation:
     """Drawn for each image of a stochastic method."""
     mean: bool
     """Whether means given the sources were measured, not draws."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Label of a run → SHA-256 of its weights."""
     realism: float = 1.0
     """How far from the mean to a draw the syntheses lie, of runs that have both."""
     external: bool = False
@@ -242,6 +244,7 @@ def evaluate(
         seed=seed,
         samples=samples,
         mean=mean,
+        weights={run.folder.name: run.weights["sha256"] for run in runs},
         realism=realism,
         external=cohort.like is not None,
         together=cohort.raw is not None,

@@ -8,13 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One subject's target on the prepared grid: volumes (X, Y, Z) float32, RAS+, in [0, 1]."""
+    """One subject's target on one grid: volumes (X, Y, Z) float32, RAS+, from 0 on."""
 
     subject: str
     target: str
     affine: np.ndarray
     """Voxel indices to mm, RAS+, (4, 4)."""
-    truth: np.ndarray
+    truth: np.ndarray | None
+    """None where nobody acquired it."""
     sources: Mapping[str, np.ndarray]
     """By contrast, as the runs see them."""
     syntheses: Mapping[str, np.ndarray]

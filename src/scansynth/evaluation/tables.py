@@ -127,6 +127,7 @@ def write_tables(
     syntheses: str = "one draw each",
     further: Sequence[Further] = (),
     notes: Sequence[str] = (),
+    weights: Mapping[str, str] | None = None,
 ) -> None:
     """Write `table.md`, `table.csv` (a line a subject), `table.json`, and `slices.csv` where the unit is a slice.
 
@@ -142,6 +143,7 @@ def write_tables(
         syntheses: what they are, in words.
         further: columns beside the protocol's own, in `table.md`.
         notes: what else the reader must know, each a sentence; in `table.md` and `table.json`.
+        weights: label → SHA-256 of the weights of the run; in `table.json`.
 
     Raises:
         InputError: without results, with results of another protocol or version, or a subject twice in a row.
@@ -157,7 +159,8 @@ def write_tables(
     if definition.unit == "slice":
         write_text(folder / "slices.csv", csv_text(_slice_records(results, acceleration)))
     write_text(
-        folder / "table.json", _json(results, summaries, definition, acceleration, syntheses=syntheses, notes=notes)
+        folder / "table.json",
+        _json(results, summaries, definition, acceleration, syntheses=syntheses, notes=notes, weights=weights or {}),
     )
 
 
@@ -401,6 +404,7 @@ def _json(
     *,
     syntheses: str,
     notes: Sequence[str],
+    weights: Mapping[str, str],
 ) -> str:
     rows = [
         {
@@ -418,7 +422,7 @@ def _json(
         for record in _subject_records(results, acceleration)
     ]
     content = {"protocol": protocol.description(), "acceleration": accelerated(acceleration), "syntheses": syntheses}
-    content["notes"] = list(notes)
+    content |= {"notes": list(notes), "weights": dict(weights)}
     content |= {"rows": rows, "subjects": subjects}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

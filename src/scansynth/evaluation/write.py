@@ -31,6 +31,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         acceleration=evaluation.acceleration,
         syntheses=evaluation.syntheses,
         notes=evaluation.notes,
+        weights=evaluation.weights,
     )
     if evaluation.sites:
         write_sites(evaluation.results, folder, evaluation.protocol, evaluation.sites)

@@ -4,8 +4,9 @@
   const find = (id) => document.getElementById(id);
 
   class Readout {
-    constructor(colours) {
+    constructor(colours, scale) {
       this.colours = colours;
+      this.scale = scale; // what intensities are
       this.turn = 0;
     }
 
@@ -13,10 +14,10 @@
     bars(shown) {
       const [spread] = shown.of("uncertainty");
       const note = document.createElement("span");
-      note.textContent = "One scale for all runs, in prepared intensities.";
-      const bars = [this.bar("error", shown.error_white, "Error |synthesis − truth|")];
+      note.textContent = `One scale for all runs; intensities are ${this.scale}.`;
+      const bars = shown.of("error").length ? [this.bar("error", shown.error_white, "Error |synthesis − truth|")] : [];
       if (spread) bars.push(this.bar("uncertainty", spread.white, "Uncertainty, standard deviation of samples"));
-      find("bars").replaceChildren(...bars, note);
+      find("bars").replaceChildren(...bars, ...(bars.length ? [note] : []));
     }
 
     bar(kind, white, text) {

@@ -6,14 +6,9 @@ requests and all scripts but those; what is written by users (names of subjects 
 """
 
 import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import matplotlib
-import numpy as np
-from markupsafe import Markup
 
 from scansynth.evaluation.acceleration import acceleration_note
 from scansynth.evaluation.comparison import Comparison
@@ -22,18 +17,12 @@ from scansynth.evaluation.evaluate import Evaluation
 from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.files import write_text
 from scansynth.methods import METHODS
-from scansynth.metrics.montage import BANNER
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
 from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables, training_table
-from scansynth.report.page import HERE, pictures, render
-from scansynth.report.volumes import LARGEST, LEVELS, UNCERTAINTY_LEVELS, pack
+from scansynth.report.page import pictures, render
+from scansynth.report.viewer import Viewer
+from scansynth.report.volumes import LARGEST
 from scansynth.synthesis.run import Run
-
-NIIVUE = HERE / "vendor" / "niivue"
-SCRIPTS = ("volumes.js", "compare.js", "panels.js", "readout.js", "viewer.js")
-"""The page's own scripts, in the order in which they build on each other."""
-COLOURS = {"error": "inferno", "uncertainty": "viridis"}
-"""matplotlib's maps: both rise evenly in lightness, so that they can be read without seeing colours."""
 
 
 def write_report(
@@ -63,17 +52,15 @@ def write_report(
         The file.
     """
     protocol = evaluation.protocol
-    packed = pack(evaluation.shown, largest)
+    viewer = Viewer.of(evaluation.shown, largest)
     curves = {name: read_curves(run.folder) for name, run in _named(runs).items()}
-    scripts = [(NIIVUE / "niivue.umd.js").read_text("utf-8"), *((HERE / name).read_text("utf-8") for name in SCRIPTS)]
     targets = list(dict.fromkeys(result.target for result in evaluation.results))
     measured = _listed(list(dict.fromkeys(run.folder.name for run in runs)))
     sections = [section for one in evaluation.figures if not one.empty and (section := one.section())]
     page = render(
         "report.html.j2",
-        scripts,
+        viewer.scripts,
         title=f"{'Comparison' if comparison else 'Evaluation'} of {measured}",
-        licences=[(NIIVUE / name).read_text("utf-8") for name in ("VERSION", "LICENSE", "LICENSES-of-parts")],
         protocol=protocol,
         evaluation=evaluation,
         subjects=list(dict.fromkeys(result.subject for result in evaluation.results)),
@@ -93,19 +80,11 @@ def write_report(
         losses=_embedded(loss_plot(curves)),
         without_curves=[name for name, found in curves.items() if not found],
         montages=_montages(evaluation, out),
-        volumes=packed.volumes,
-        left_out=packed.left_out,
-        levels=(LEVELS, UNCERTAINTY_LEVELS),
-        data=Markup(script_json({"banner": BANNER, "colours": _colours(), "cases": packed.cases})),
+        **viewer.values,
     )
     path = out / "report.html"
     write_text(path, page)
     return path
-
-
-def script_json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end the element or open a comment."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def _named(runs: Sequence[Run]) -> dict[str, Run]:
@@ -146,15 +125,6 @@ def _montages(evaluation: Evaluation, out: Path) -> list[tuple[str, list[tuple[s
 
 def _embedded(svg: str | None) -> str | None:
     return svg and f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"
-
-
-def _colours() -> dict[str, list[list[int]]]:
-    """RGB from 0 to 255 at even places of each map, the first one black: where there is nothing, nothing is seen."""
-    places = np.linspace(0, 1, 33)[1:]
-    return {
-        meaning: [[0, 0, 0], *(255 * matplotlib.colormaps[name](places)[:, :3]).round().astype(int).tolist()]
-        for meaning, name in COLOURS.items()
-    }
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@
   const report = JSON.parse(find("report-data").textContent);
   const root = find("viewer-root");
   const compareView = new CompareView(find("compare"), report.banner);
-  const readout = new Readout(report.colours);
+  const readout = new Readout(report.colours, report.scale);
   const choices = [1, 2, 3].map((number) => find(`choice-${number}`));
   const chosenOf = (name) => root.querySelector(`input[name="${name}"]:checked`).value;
   let panels = [];
@@ -22,7 +22,7 @@
   /** Black and white of an image: sources follow the window of the truth in proportion to their own white. */
   function limitsOf(image) {
     if (!image.grey) return [0, image.white];
-    const share = image.white / current.truth.white;
+    const share = image.white / current.reference.white;
     return [limits[0] * share, limits[1] * share];
   }
 
@@ -52,24 +52,27 @@
     // What was chosen stays chosen, where the new subject has it too.
     const first = (kind, position) => {
       const old = before?.[position];
-      return (old && (current.of(old.kind, old.name)[0] ?? current.of(old.kind)[0])) || current.of(kind)[0];
+      const same = old && (current.of(old.kind, old.name)[0] ?? current.of(old.kind)[0]);
+      return same ?? current.of(kind)[0] ?? current.of(position < choices.length ? "uncertainty" : "source")[0] ?? current.of("source")[0];
     };
     ["source", "synthesis", "truth"].forEach((kind, i) => fillSelect(choices[i], current.images, first(kind, i)));
     const grey = current.images.filter((image) => image.grey);
     fillSelect(find("compare-a"), grey, first("synthesis", 3));
     fillSelect(find("compare-b"), grey, first("truth", 4));
-    const uncertain = current.of("uncertainty").length > 0;
-    const radio = root.querySelector('input[name="overlay"][value="uncertainty"]');
-    radio.disabled = !uncertain;
-    radio.parentElement.title = uncertain ? "" : "One sample was drawn: there is no uncertainty";
-    if (!uncertain && radio.checked) root.querySelector('input[name="overlay"][value="none"]').checked = true;
+    const why = { error: "There is no truth to take it from", uncertainty: "One sample was drawn: there is no uncertainty" };
+    for (const [kind, reason] of Object.entries(why)) {
+      const radio = root.querySelector(`input[name="overlay"][value="${kind}"]`);
+      radio.disabled = !current.of(kind).length;
+      radio.parentElement.title = radio.disabled ? reason : "";
+      if (radio.disabled && radio.checked) root.querySelector('input[name="overlay"][value="none"]').checked = true;
+    }
     voxel = current.shape.map((side) => Math.floor(side / 2));
     const most = Number(current.top.toPrecision(3));
     for (const id of ["window", "window-number", "level", "level-number"]) {
       Object.assign(find(id), { min: id.startsWith("window") ? most / 100 : 0, max: most, step: most / 100 });
     }
     readout.bars(current);
-    setLimits(0, current.truth.white);
+    setLimits(0, current.reference.white);
     await showAll();
     if (mine === turn) moved();
   }
@@ -122,7 +125,7 @@
   }
 
   function resetWindow() {
-    setWindow(current.truth.white, current.truth.white / 2);
+    setWindow(current.reference.white, current.reference.white / 2);
   }
 
   const showValues = () => readout.values(current, [...voxel]);

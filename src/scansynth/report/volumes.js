@@ -61,7 +61,7 @@ globalThis.scansynthReport = (() => {
       }));
       const truth = stored.find((image) => image.kind === "truth");
       const errors = stored
-        .filter((image) => image.kind === "synthesis")
+        .filter((image) => truth && image.kind === "synthesis")
         .map((image) => ({
           kind: "error",
           name: image.name,
@@ -75,7 +75,7 @@ globalThis.scansynthReport = (() => {
         image.grey = ["source", "synthesis", "truth"].includes(image.kind);
         image.label = `${NAMES[image.kind]}: ${image.name}`;
       });
-      this.truth = truth;
+      this.reference = truth ?? stored.find((image) => image.kind === "synthesis"); // whose window all follow
     }
 
     of(kind, name) {

@@ -67,9 +67,9 @@ def _pack_subject(shown: Sequence[Shown], first: int) -> Packed:
     """Each target is cropped on its sources, so that several grids may show the same head; equal files are one."""
     tops: dict[str, float] = {}
     for one in shown:
-        for name, volume in (*one.sources.items(), (one.target, one.truth)):
+        for name, volume in _acquired(one).items():
             tops[name] = max(tops.get(name, 0.0), float(volume.max()))
-        tops[one.target] = max([tops[one.target], *(float(volume.max()) for volume in one.syntheses.values())])
+        tops[one.target] = max([tops.get(one.target, 0.0), *(float(volume.max()) for volume in one.syntheses.values())])
     tops = {name: top or 1.0 for name, top in tops.items()}
     packed = Packed()
     for grid in dict.fromkeys(one.affine.tobytes() for one in shown):
@@ -79,7 +79,7 @@ def _pack_subject(shown: Sequence[Shown], first: int) -> Packed:
 
 def _pack_grid(shown: Sequence[Shown], tops: Mapping[str, float], first: int, packed: Packed) -> None:
     """Pack a subject's targets on one grid, with the scales' ends by contrast; identifiers count from `first`."""
-    contrasts = dict(pair for one in shown for pair in one.sources.items()) | {one.target: one.truth for one in shown}
+    contrasts = {name: volume for one in shown for name, volume in _acquired(one).items()}
     tissue = np.logical_or.reduce([foreground(volume) for volume in contrasts.values()])
     box = foreground_box(tissue)
     affine = shown[0].affine.copy()
@@ -99,16 +99,18 @@ def _pack_grid(shown: Sequence[Shown], tops: Mapping[str, float], first: int, pa
         stored[name] = {**store(volume, tops[name], LEVELS, f"{name}, for display"), "white": white}
     for one in shown:
         images = [{"kind": "source", "name": name, **stored[name]} for name in one.sources]
-        images.append({"kind": "truth", "name": one.target, **stored[one.target]})
+        white = stored[one.target]["white"] if one.truth is not None else _common_top(one.syntheses, tissue)
+        if one.truth is not None:
+            images.append({"kind": "truth", "name": one.target, **stored[one.target]})
         for run, volume in one.syntheses.items():
             made = store(volume, tops[one.target], LEVELS, f"SYNTHETIC {one.target}. Not a scan.")
-            images.append({"kind": "synthesis", "name": run, **made, "white": stored[one.target]["white"]})
+            images.append({"kind": "synthesis", "name": run, **made, "white": white})
         spread_top = max((float(volume[box].max()) for volume in one.deviations.values()), default=0.0) or 1.0
         spread_white = _common_top(one.deviations, tissue)
         for run, volume in one.deviations.items():
             made = store(volume, spread_top, UNCERTAINTY_LEVELS, f"SYNTHETIC {one.target}: standard deviation")
             images.append({"kind": "uncertainty", "name": run, **made, "white": spread_white})
-        errors = {run: np.abs(volume - one.truth) for run, volume in one.syntheses.items()}
+        errors = {run: np.abs(volume - one.truth) for run, volume in one.syntheses.items() if one.truth is not None}
         packed.cases.append(
             {
                 "subject": one.subject,
@@ -120,6 +122,11 @@ def _pack_grid(shown: Sequence[Shown], tops: Mapping[str, float], first: int, pa
                 "images": images,
             }
         )
+
+
+def _acquired(shown: Shown) -> dict[str, np.ndarray]:
+    """Volumes by contrast that are no synthesis."""
+    return {**shown.sources, **({} if shown.truth is None else {shown.target: shown.truth})}
 
 
 def _common_top(maps: Mapping[str, np.ndarray], tissue: np.ndarray) -> float:

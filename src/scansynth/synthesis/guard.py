@@ -65,8 +65,8 @@ def guard(
     accept = check_accepted(accept)
     if not record.usual:
         log.warning(
-            "%s is of an older version, which kept nothing of what its training scans were like: whether these "
-            "sources are like them (skull, spacing, contrast) is not checked", of,
+            "%s keeps nothing of what its training scans were like (an older version trained it, or phantoms did): "
+            "whether these sources are like them (skull, spacing, contrast) is not checked", of,
         )  # fmt: skip
     elif any(one.pattern is None and one.scans >= LEAST for one in record.usual.values()):
         log.warning(

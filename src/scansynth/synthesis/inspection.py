@@ -6,7 +6,6 @@ No network is built before the hashes of its weights are right, and none beyond 
 import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,10 @@ from scansynth.errors import InputError
 from scansynth.files import LEADS_OUT, leading_out, sha256_of
 from scansynth.methods import find_entry
 from scansynth.records import read_json
+from scansynth.synthesis.card import FILE as CARD
+from scansynth.synthesis.card import Card, people_of, read_card, wants_of
 from scansynth.synthesis.intervals import FILE as INTERVALS
+from scansynth.synthesis.places import find_run
 from scansynth.synthesis.run import Run
 from scansynth.training.checkpoint import current, load, read_state, step_of
 from scansynth.training.first_stage import FOLDER as FIRST_STAGE
@@ -28,9 +30,9 @@ from scansynth.training.first_stage import FOLDER as FIRST_STAGE
 ENVIRONMENT = "environment.json"
 OURS = {
     "config.yaml", PREPARATION, ENVIRONMENT, INTERVALS, FIRST_STAGE, "last", "best", "metrics.jsonl", "tensorboard",
-    "validation",
+    "validation", CARD, "README.md", "configs",
 }  # fmt: skip
-"""What scansynth writes into a run's folder."""
+"""What scansynth writes into a run's folder, and exports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ def inspect(folder: str | Path) -> Inspection:
     Raises:
         InputError: if there is no such folder.
     """
-    folder = Path(folder)
+    folder = find_run(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give that of a `scansynth train` or of a run that you were sent")
     told: dict[str, Any] = {"run": folder.absolute().name}
@@ -64,6 +66,8 @@ def inspect(folder: str | Path) -> Inspection:
         except InputError as error:
             off.append(str(error))
 
+    with noting():
+        told |= _of_card(read_card(folder))
     with noting():
         told |= _of_settings(read_yaml(folder / "config.yaml"))
     with noting():
@@ -86,6 +90,16 @@ def inspect(folder: str | Path) -> Inspection:
     return Inspection(told=told, off=tuple(dict.fromkeys(off)))
 
 
+def _of_card(card: Card | None) -> dict[str, Any]:
+    """What whoever exported it states; the rest of the card is held against the run."""
+    if card is None:
+        return {}
+    return {
+        "exported as": card["name"], "licence of the weights": card["weights"]["licence"],
+        "training data": dict(card["training_data"]), "figures": card["figures"], "limits": card["limits"],
+    }  # fmt: skip
+
+
 def _of_settings(config: RunConfig[Any]) -> dict[str, Any]:
     entry = find_entry(config.method)[1]
     return {
@@ -96,22 +110,10 @@ def _of_settings(config: RunConfig[Any]) -> dict[str, Any]:
 
 def _of_preparation(record: PreparationRecord) -> dict[str, Any]:
     """Of people only how many."""
-    settings = record.settings
-    usual = {
-        contrast: f"{one.scans} scans of {' × '.join(f'{mm:.3g}' for mm in one.spacing)} mm, "
-        f"{round(100 * one.with_skull)} % with a skull"
-        for contrast, one in record.usual.items()
-    }
     return {
-        "wants": {
-            "voxels of mm": [mm or "as they are" for mm in settings.spacing],
-            "grid": [side or "as it is" for side in settings.size],
-            "intensity": settings.intensity,
-            "like": usual or "not known: an older version trained it",
-            "sources that lie apart": "are registered" if record.raw else "are refused",
-        },
+        "wants": wants_of(record),
         "trained on": {
-            "people": dict(Counter(record.splits.values())), "cohort": record.fingerprint,
+            "people": people_of(record.splits), "cohort": record.fingerprint,
             "labels": [label.name for label in record.labels],
         },
     }  # fmt: skip

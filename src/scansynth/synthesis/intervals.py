@@ -78,6 +78,11 @@ def read_intervals(run: "Run", *, samples: int, mean: bool) -> dict[str, Interva
     }
 
 
+def weights_of_intervals(folder: Path) -> str | None:
+    """SHA-256 of the weights that a run's intervals are of; None where there are none."""
+    return _read(folder / FILE)["weights"] if (folder / FILE).is_file() else None
+
+
 class _Way(TypedDict):
     """Intervals of one target by one way of drawing."""
 

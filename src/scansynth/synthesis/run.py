@@ -48,10 +48,12 @@ from scansynth.physics.tissue import WEIGHTS
 from scansynth.precision import Precision, synthesis_precision
 from scansynth.progress import Event, Report, one_of
 from scansynth.ranges import check_ranges
+from scansynth.synthesis.card import Card, check_claims, read_card
 from scansynth.synthesis.guard import guard
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
 from scansynth.synthesis.moments import Moments
+from scansynth.synthesis.places import find_run
 from scansynth.synthesis.realism import between, check_realism, is_between
 from scansynth.synthesis.sampling import Sampling
 from scansynth.training.checkpoint import load_weights, restore, step_of, unvalidated
@@ -110,25 +112,28 @@ class Run:
     """Which weights of the training these are: the last averages, or the best that were validated."""
     precision: Precision
     """What the networks compute in here."""
+    card: Card | None = None
+    """What an exported run says of itself."""
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto", *, weights: Which = "auto") -> "Run":
-        """Load a run folder.
+        """Load a run.
 
         Args:
-            folder: of the run.
+            folder: of the run, or another place that `find_run` (`synthesis/places.py`) knows.
             device: auto, cpu, cuda or mps.
             weights: last, best, or by rule (`training/selection.py`).
 
         Raises:
             InputError: if the folder holds no trained run, or not the weights that are asked for, or a link in it leads
-                out of it.
+                out of it, or an exported run is not what its card says.
         """
-        folder = Path(folder)
+        folder = find_run(folder)
         if not (folder / "config.yaml").is_file():
             raise InputError(f"{folder}: not a run folder (no config.yaml); give the --run of a `scansynth train`")
         for link in leading_out(folder):
             raise InputError(f"{link}: {LEADS_OUT}")
+        card = read_card(folder)
         config = read_yaml(folder / "config.yaml")
         tensors, source = load_weights(folder, weights)
         if newer := unvalidated(folder, source):
@@ -148,7 +153,7 @@ class Run:
             torch.set_num_threads(1)
             log.info("threads: 1, as other programs use the processors, and several would wait for each other")
         digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
-        return cls(
+        run = cls(
             folder=folder,
             config=config,
             method=method,
@@ -157,12 +162,16 @@ class Run:
             weights={"sha256": digest, "training_step": step_of(source)},
             chosen="best" if source.parent.name == "best" else "last",
             precision=precision,
+            card=card,
         )
+        if card:
+            check_claims(card, run)
+        return run
 
     @property
     def name(self) -> str:
-        """What provenance calls it, with the hash of its weights: its folder's own name."""
-        return self.folder.absolute().name
+        """What provenance calls it, with the hash of its weights: its card's name, or its folder's own."""
+        return self.card["name"] if self.card else self.folder.absolute().name
 
     def choose_target(self, target: str | None, sources: Mapping[str, Any]) -> str:
         """The contrast to make: the one named, or the only one that is not given.

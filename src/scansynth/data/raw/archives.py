@@ -1,4 +1,4 @@
-"""Zip archives of DICOM, as portals and colleagues send them: unpacked for as long as they are read."""
+"""Zip archives as portals and colleagues send them: DICOM is unpacked for as long as it is read."""
 
 import os
 import shutil
@@ -36,15 +36,24 @@ def opened(path: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="scansynth-") as place:
         folder = Path(place, path.stem or "archive")
         folder.mkdir()
-        with open_file(path) as file:
-            try:
-                _unpack(zipfile.ZipFile(file), folder)
-            except RuntimeError as error:  # of zipfile, where a member is encrypted
-                raise InputError(f"{path} cannot be unpacked ({error}): unpack it yourself") from error
-            except Exception as error:  # of a damaged one: BadZipFile, and whatever its fields lead to
-                why = " ".join(str(error).split())
-                raise InputError(f"{path} cannot be unpacked ({why}): unpack it yourself, or fetch it anew") from error
+        unpack(path, folder)
         yield folder
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack a zip archive into an empty folder; nothing in it leads out of there.
+
+    Raises:
+        InputError: if it is no archive, is encrypted or damaged, or holds more than the disk has room for.
+    """
+    with open_file(path) as file:
+        try:
+            _unpack(zipfile.ZipFile(file), folder)
+        except RuntimeError as error:  # of zipfile, where a member is encrypted
+            raise InputError(f"{path} cannot be unpacked ({error}): unpack it yourself") from error
+        except Exception as error:  # of a damaged one: BadZipFile, and whatever its fields lead to
+            why = " ".join(str(error).split())
+            raise InputError(f"{path} cannot be unpacked ({why}): unpack it yourself, or fetch it anew") from error
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
