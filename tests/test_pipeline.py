@@ -70,6 +70,14 @@ def test_its_page_says_what_was_chosen_and_links_the_rest(done):
     for name in ("evaluation/report.html", "translated/contrasts.tsv", "plan.yaml"):
         assert f'href="{name}"' in page
         assert (done / name).is_file()
+    for subject in LACKING:
+        assert f'href="translated/{subject}_synthetic.html"' in page
+        assert (done / "translated" / f"{subject}_synthetic.html").is_file()
+    evaluation = (done / "evaluation" / "report.html").read_text()
+    assert 'href="../report.html"' in evaluation
+    splits = json.loads((done / "cohort" / "cohort.json").read_text())["splits"]
+    trained = sum(split == "train" for split in splits.values())
+    assert f"of {trained} people [describe them]" in evaluation  # the paragraph for a paper
 
 
 def test_the_same_command_again_changes_nothing(done, data, capfd):

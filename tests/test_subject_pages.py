@@ -16,7 +16,7 @@ import scansynth
 from scansynth.data.planes import BANNER, SCALE, grey, middle_of, planes, rows_of
 from scansynth.errors import InputError
 from scansynth.methods import METHODS
-from scansynth.report.methods_text import CONFORMAL, DCM2NIIX, N4, SIMPLE_ITK, SOLVERS, methods_text
+from scansynth.report.methods_text import CONFORMAL, DCM2NIIX, N4, SIMPLE_ITK, SOLVERS, methods_text, run_text
 from scansynth.report.subject_page import check_page, write_page, write_pages
 from scansynth.synthesis.contrast_table import Entry, read_table
 from scansynth.synthesis.folder import translate_cohort
@@ -162,3 +162,13 @@ def test_names_of_files_cannot_write_into_a_page(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "<b>" not in text
+
+
+def test_the_paragraph_of_a_run_says_what_its_folder_says(run):
+    text = run_text(run)
+    parts = ["regression", "T1w, T2w of 4 people", "1 for validation and 1 for testing", "It took 2 steps of 2 samples"]
+    parts += ["float32 (seed 0)", run.weights["sha256"][:12], "as acquired × as acquired"]
+    assert [part for part in parts if part not in text.paragraph] == []
+    assert METHODS["regression"].citation in text.references
+    numbers = {f"[{number}]" for number in range(1, len(text.references) + 1)}
+    assert set(re.findall(r"\[\d\]", text.paragraph)) == numbers

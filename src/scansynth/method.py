@@ -163,6 +163,15 @@ class Method(nn.Module, ABC):
         """Whether translations bring maps that the features stand for (`Made.maps`)."""
         return False
 
+    def adopted(self, tensors: Mapping[str, Tensor], contrasts: Sequence[str]) -> Mapping[str, Tensor] | None:
+        """Weights of a run of more contrasts as weights of this one's networks; None where a method cannot tell.
+
+        Args:
+            tensors: `<net>/<parameter>` → values, of networks with the same settings.
+            contrasts: of that run, this one's among them.
+        """
+        return None
+
     @abstractmethod
     def optimizers(self) -> dict[str, Optimizer]:
         """A fresh optimiser for each player."""

@@ -10,7 +10,7 @@ y      | sources, (B, K, *S): 0 where a contrast is the target, unavailable or l
        | of each, (B, K (1 + 2n), *S)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
 from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import slices_or_patches
+
+FIRST = "unet/first.weight"
+"""The one parameter whose shape goes by the contrasts, (channels, 3 K, *kernel)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,14 @@ class Regression(AnyToAny):
     def stochastic(self) -> bool:
         """The same sources give the same target."""
         return False
+
+    def adopted(self, tensors: Mapping[str, Tensor], contrasts: Sequence[str]) -> Mapping[str, Tensor] | None:
+        """Of slices and patches: the first convolution without what it gives for the other contrasts."""
+        if self.config.wavelets or self.config.neighbours:
+            return None
+        places = [contrasts.index(name) for name in self.contrasts]
+        kept = [group * len(contrasts) + place for group in range(3) for place in places]  # given, which, asked for
+        return {**tensors, FIRST: tensors[FIRST][:, kept].contiguous()}
 
     def optimizers(self) -> dict[str, Optimizer]:
         """AdamW."""

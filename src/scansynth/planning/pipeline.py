@@ -183,7 +183,7 @@ def _measure(proposal: Proposal, run: Run, cohort: Cohort, out: Path, report: Re
         log.warning("not measured: %s", error)
         return None
     write_evaluation(found, out / "evaluation")
-    write_report(found, [run], out / "evaluation")
+    write_report(found, [run], out / "evaluation", links={"../report.html": "What was asked, chosen and made"})
     return found
 
 

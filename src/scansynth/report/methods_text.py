@@ -1,14 +1,18 @@
-"""A paragraph for a paper's methods section on how synthetic images were made, with what it cites.
+"""Paragraphs for a paper's methods section, with what they cite: how images were made, how a run was trained.
 
-It says what the sidecars say and nothing else; what they cannot know stands in square brackets, to be filled in.
+They say what sidecars and the run's folder say and nothing else; what these cannot know stands in square brackets, to
+be filled in.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import scansynth
 from scansynth.data.raw.settings import PROGRAM, ROUGH
 from scansynth.methods import METHODS
+from scansynth.synthesis.card import people_of
+from scansynth.synthesis.run import Run
 
 PYTORCH = "Paszke et al., PyTorch: an imperative style, high-performance deep learning library, NeurIPS 2019"
 REGISTRATION = "Mattes et al., PET-CT image registration in the chest using free-form deformations, IEEE Transactions on Medical Imaging 22(1), 2003"  # noqa: E501
@@ -69,6 +73,39 @@ def methods_text(images: Sequence[Mapping[str, Any]], *, layout: str = "") -> Me
         sentences.append(f"Of the checks on the sources these were overruled: {', '.join(accepted)}.")
     sentences.append(f"The model was trained on {TO_FILL}. Synthetic images are marked as such and are no scans.")
     return MethodsText(" ".join(sentence for sentence in sentences if sentence), tuple(cited))
+
+
+def run_text(run: Run) -> MethodsText:
+    """Describe how a run was trained."""
+    cited: list[str] = []
+
+    def cite(reference: str) -> str:
+        if reference not in cited:
+            cited.append(reference)
+        return f"[{cited.index(reference) + 1}]"
+
+    config, record = run.config, run.record
+    method, people = METHODS[config.method], people_of(record.splits)
+    held = " and ".join(f"{people[split]} for {use}" for split, use in _USES.items() if people.get(split))
+    spacing = " × ".join("as acquired" if mm is None else f"{mm:g} mm" for mm in record.settings.spacing)
+    trained = (
+        f"{config.method} ({method.description} {cite(method.citation)}) was trained on {', '.join(config.contrasts)} "
+        f"of {people.get('train', 0)} people [describe them]"
+    )
+    sentences = [
+        f"{trained}; {held} were held out." if held else f"{trained}.",
+        f"Scans were brought to voxels of {spacing}, and their intensities to [0, 1] ({record.settings.intensity}).",
+        f"It took {run.weights['training_step']} steps of {config.training.batch_size} samples in "
+        f"{config.training.precision} (seed {config.seed}); the {run.chosen} weights were used (SHA-256 "
+        f"{run.weights['sha256'][:12]}…). Networks were those of scansynth {scansynth.__version__}, in PyTorch "
+        f"{cite(PYTORCH)}.",
+    ]  # fmt: skip
+    if record.raw:
+        sentences += _brought({**asdict(record.raw), "registered": True}, cite)
+    return MethodsText(" ".join(sentences), tuple(cited))
+
+
+_USES = {"val": "validation", "test": "testing"}
 
 
 def _of_each_way(images: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ requests and all scripts but those; what is written by users (names of subjects 
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from scansynth.files import write_text
 from scansynth.methods import METHODS
 from scansynth.report.curves import loss_plot, read_curves, validation_plot
 from scansynth.report.figures import dice_table, difference_table, main_table, subject_tables, training_table
+from scansynth.report.methods_text import run_text
 from scansynth.report.page import pictures, render
 from scansynth.report.viewer import Viewer
 from scansynth.report.volumes import LARGEST
@@ -35,6 +36,7 @@ def write_report(
     noise: bool = False,
     dice: Sequence[Dice] = (),
     notes: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `report.html` beside the tables and pictures of an evaluation, which it takes up.
 
@@ -47,6 +49,7 @@ def write_report(
         noise: whether the folder has `noise.png` of this evaluation.
         dice: what a segmenter found.
         notes: what else the reader must know beside `evaluation.notes`, each a sentence.
+        links: to pages that belong to this one: path from its folder → what it is.
 
     Returns:
         The file.
@@ -65,6 +68,8 @@ def write_report(
         evaluation=evaluation,
         subjects=list(dict.fromkeys(result.subject for result in evaluation.results)),
         targets=targets,
+        links=links or {},
+        texts=[(name, run_text(run)) for name, run in _named(runs).items()],
         runs=[_described(name, run) for name, run in _named(runs).items()],
         table=main_table(evaluation.results, protocol, evaluation.costs, comparison),
         table_notes=[*evaluation.notes, *notes],

@@ -10,6 +10,7 @@ from scansynth.evaluation.tables import COPIED_SOURCE
 from scansynth.files import write_text
 from scansynth.report.figures import main_table
 from scansynth.report.page import pictures, render
+from scansynth.report.subject_page import ENDING
 from scansynth.synthesis.contrast_table import SYNTHETIC, Entry
 from scansynth.synthesis.run import Run
 
@@ -47,6 +48,7 @@ def write_summary(
         "cohort/census.png": "All scans at a glance, odd ones framed", "cohort/census.tsv": "What each scan is like",
         "cohort/cohort.json": "The prepared cohort",
     }  # fmt: skip
+    pages = [(subject, f"{subject}{ENDING}") for subject in dict.fromkeys(entry.subject for entry in made)]
     page = render(
         "summary.html.j2",
         title=f"Synthesis of {', '.join(proposal.asked.targets) or 'all contrasts'}",
@@ -65,6 +67,7 @@ def write_summary(
         generates=proposal.generates,
         made=[(entry.subject, entry.contrast, Path(entry.path).name) for entry in made],
         counts=sorted(Counter(entry.contrast for entry in made).items()),
+        pages=[(f"translated/{name}", subject) for subject, name in pages if (out / "translated" / name).is_file()],
         links=[(name, meaning) for name, meaning in links.items() if (out / name).is_file()],
     )  # fmt: skip
     path = out / "report.html"

@@ -54,7 +54,8 @@ def train(
         cohort: prepared scans.
         run: the run folder, made if need be.
         device: where to compute.
-        init: another run whose weights are the start (fine-tuning); ignored when the run resumes.
+        init: another run whose weights are the start (fine-tuning), of the same contrasts, or of more where the method
+            can leave some out (`Method.adopted`); ignored when the run resumes.
         overwrite: throw away a run that is there.
         report: told of every step and of the newest figures, in the first process.
         processes: that train together; by default there is only this one.
@@ -77,7 +78,11 @@ def train(
             method, dataset = make_parts(config, cohort, processes, first_stage=stage)
             if init and (overwrite or not checkpoint.current(run / "last")):
                 weights, source = checkpoint.load_weights(init)
-                check_same_networks(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
+                other = check_startable(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
+                if other != config.contrasts:
+                    weights = method.adopted(weights, other) if set(config.contrasts) <= set(other) else None
+                    if weights is None:
+                        raise unlike(config, init, other)
                 checkpoint.restore(dict(method.nets.items()), weights, source)
 
         def resolve(config: RunConfig[Any]) -> RunConfig[Any]:
@@ -106,14 +111,23 @@ def train(
             ).run_steps(report)
 
 
-def check_same_networks(config: RunConfig[Any], init: Path, labels: Sequence[Label]) -> None:
-    """Raise InputError if the run to start from is of another method, other contrasts or other labels."""
+def unlike(config: RunConfig[Any], init: Path, contrasts: Sequence[str], method: str = "") -> InputError:
+    """That a run of these contrasts cannot be started from."""
+    return InputError(
+        f"--init {init}: a run of {method or config.method} on {', '.join(contrasts)} cannot start one of "
+        f"{config.method} on {', '.join(config.contrasts)}"
+    )
+
+
+def check_startable(config: RunConfig[Any], init: Path, labels: Sequence[Label]) -> tuple[str, ...]:
+    """The contrasts of the run to start from.
+
+    Raises:
+        InputError: if it is of another method or other labels.
+    """
     other = read_yaml(init / "config.yaml")
-    if (other.method, other.contrasts) != (config.method, config.contrasts):
-        raise InputError(
-            f"--init {init}: a run of {other.method} on {', '.join(other.contrasts)} cannot start one of "
-            f"{config.method} on {', '.join(config.contrasts)}"
-        )
+    if other.method != config.method:
+        raise unlike(config, init, other.contrasts, other.method)
     # The weights know a class by its place; numbers are standardised anew.
     known = [(label.name, label.classes) for label in PreparationRecord.read(init).labels]
     if known != [(label.name, label.classes) for label in labels]:
@@ -121,3 +135,4 @@ def check_same_networks(config: RunConfig[Any], init: Path, labels: Sequence[Lab
             f"--init {init}: a run of other labels, or of other classes of them, cannot start this one: leave --init "
             "out, or train with the same labels"
         )
+    return other.contrasts
