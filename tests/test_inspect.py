@@ -70,6 +70,11 @@ def link_out(run):
     os.symlink(other, path)
 
 
+def link_in_a_circle(run):
+    os.symlink(run / "b", run / "a")
+    os.symlink(run / "a", run / "b")
+
+
 def optimizers(run):
     (checkpoint.current(run / "last") / "optimizers.safetensors").write_bytes(b"\0" * 100)
 
@@ -78,7 +83,7 @@ FAULTS = {
     other_weights: "weights.safetensors is not what was saved",
     longer_settings: "config.yaml: networks of more numbers",
     no_people: "preparation.json: missing", link_out: "a link that leads out of the run's folder",
-    optimizers: "checkpoint",
+    link_in_a_circle: "a link that leads out of the run's folder", optimizers: "checkpoint",
 }  # fmt: skip
 
 

@@ -158,7 +158,7 @@ FAULTS = {
     cut_state: "the checkpoint is damaged",
     cut_metrics: "metrics.jsonl line",
     link_out: "leads out of the run's folder",
-    link_in_a_circle: "loop",
+    link_in_a_circle: "leads out of the run's folder",
 }
 
 
