@@ -47,8 +47,8 @@ def card_text(card: Mapping[str, Any]) -> str:
         "",
         *_listed(card["input"]),
         "",
-        "Sources that are not like the training scans are refused, with the reason.",
-        "",
+        *(["Sources that are not like the training scans are refused, with the reason.", ""]
+          if isinstance(card["input"]["like"], Mapping) else []),
         "## Training data",
         "",
         *_listed({
@@ -82,7 +82,7 @@ def _listed(values: Mapping[str, Any]) -> list[str]:
             value = "; ".join(f"{key}: {one}" for key, one in value.items()) or "none"
         elif isinstance(value, list):
             value = " × ".join(map(str, value))
-        lines.append(f"- {_plain(str(name).capitalize())}: {_plain(str(value))}")
+        lines.append(f"- {_plain(f'{name[0].upper()}{name[1:]}')}: {_plain(str(value))}")
     return lines
 
 
