@@ -111,6 +111,8 @@ def facts(processes, cohort):
     seen = {"rank": processes.rank, "first": processes.first, "share": list(processes.share(6))}
     seen["from first"] = processes.from_first(lambda: processes.rank)
     seen["gathered"] = processes.gather(processes.rank)
+    rows, own = processes.joined(torch.arange(2)[:, None] + 10 * processes.rank)
+    seen["joined"] = [rows.flatten().tolist(), own.start, own.stop]
 
     def told(function):
         try:
@@ -217,6 +219,7 @@ def test_processes_know_of_each_other(two):
     for part, error in zip(seen, ("InputError", "ToldElsewhereError"), strict=True):
         assert part["from first"] == 0
         assert part["gathered"] == [0, 1]
+        assert part["joined"] == [[0, 1, 10, 11], 2 * part["rank"], 2 * part["rank"] + 2]
         assert part["agreed"] == f"{error}: the fault of 1"
         assert part["failed first"] == f"{error}: the first one's fault"
         assert part["not finite"].startswith(f"{error}: step 0: the loss of player 'G' is not finite (loss nan)")

@@ -107,11 +107,11 @@ def test_every_asked_table_is_listed(capsys):
     assert main(["reproduce", "--list"]) == 0
     listed = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert {"syndiff-table2", "mrdiff-fig4", "cola-diff-table2", "cg-ddpm-fig5", "cdpm-table1"} <= listed.keys()
-    assert "absent: cGAN, UNIT" in listed["syndiff-table2"]
+    assert "methods: SynDiff, cGAN, AttGAN, SAGAN, DDPM; absent: UNIT, MUNIT, UNIT-DDPM;" in listed["syndiff-table2"]
     assert "1 of them marked as not readable" in listed["syndiff-table2"]
     assert "methods: 3D-DPM, cDPM; absent: 3D-VAE-GAN" in listed["cdpm-table1"]
     assert "33 figures transcribed" in listed["cdpm-table1"]
-    assert "absent: MM-GAN, Hi-Net, ProvoGAN" in listed["cola-diff-table1"]
+    assert "methods: MM-GAN, LDM, CoLa-Diff; absent: Hi-Net, ProvoGAN" in listed["cola-diff-table1"]
     assert "absent: HiNet" in listed["mrdiff-table1"]
     assert "nothing measures FID" in listed["syndiff-table6"]
 

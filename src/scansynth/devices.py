@@ -88,6 +88,21 @@ class Processes:
             _fill(part, buffer / self.count)
 
     @torch.no_grad()
+    def joined(self, part: Tensor) -> tuple[Tensor, slice]:
+        """Rows of a batch that all processes have, in the order of its places, and which of them are this one's.
+
+        Args:
+            part: this process's rows, (B, …); as many in each.
+        """
+        own = slice(self.rank * len(part), (self.rank + 1) * len(part))
+        if self.count == 1:
+            return part, own
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        with self._together():
+            dist.all_gather(parts, part.detach().contiguous(), group=self.group)
+        return torch.cat(parts), own
+
+    @torch.no_grad()
     def copy_first_(self, tensors: Sequence[Tensor]) -> None:
         """Put the first process's numbers into each tensor of all, in float32."""
         for part, buffer in self._buffers(tensors):

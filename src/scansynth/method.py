@@ -56,6 +56,11 @@ class Update(Protocol):
         ...
 
 
+Joined = Callable[[Tensor], tuple[Tensor, slice]]
+"""`joined(part)`: a tensor's rows of the whole batch, (B_all, …), from those of this process, (B, …), and which of them
+are its own."""
+
+
 @dataclass(frozen=True)
 class Made:
     """What a method makes of one subject."""
@@ -97,6 +102,8 @@ class Method(nn.Module, ABC):
         self.config = config
         self.contrasts = tuple(contrasts)
         self.needs = self.needs_of(config, self.contrasts)
+        self.joined: Joined = lambda part: (part, slice(0, len(part)))
+        """What the other processes of a training have; the engine puts it there. Without gradients."""
         self.first_stage: Any = None
         """The trained run that this one builds on (`builds_on`, `training/first_stage.py`): its `method`, and of a
         latent method `encode` and `decode`. The engine puts it there before anything is trained or translated."""
@@ -162,6 +169,24 @@ class Method(nn.Module, ABC):
     def has_maps(self) -> bool:
         """Whether translations bring maps that the features stand for (`Made.maps`)."""
         return False
+
+    def memory(self) -> Mapping[str, Tensor]:
+        """What a training remembers beside weights and optimisers, by name; saved where it goes on from, only there.
+
+        All processes must remember the same (`joined`).
+        """
+        return {}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Put `memory` back.
+
+        Raises:
+            InputError: if it is none of this method.
+        """
+        if memory:
+            raise InputError(
+                f"a training of {type(self).__name__} remembers nothing, here it does: {', '.join(memory)}"
+            )
 
     def adopted(self, tensors: Mapping[str, Tensor], contrasts: Sequence[str]) -> Mapping[str, Tensor] | None:
         """Weights of a run of more contrasts as weights of this one's networks; None where a method cannot tell.

@@ -1,4 +1,4 @@
-"""Adversarial losses: the non-saturating pair and the gradient penalty R1."""
+"""Adversarial losses: the non-saturating pair, the least-squares pair and the gradient penalty R1."""
 
 import torch
 from torch import Tensor
@@ -27,6 +27,29 @@ def discriminator_loss(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
         logit_fake: the same of made images, detached from their generator.
     """
     return functional.softplus(-logit_real).mean() + functional.softplus(logit_fake).mean()
+
+
+def least_squares_generator_loss(logit_fake: Tensor) -> Tensor:
+    """Least-squares loss of the generator, the mean of (D(fake) − 1)² (LSGAN: Mao et al., ICCV 2017, labels 0 and 1).
+
+    It is CycleGAN's (Zhu et al., ICCV 2017, section 4), without the factor ½ of Mao et al.
+
+    Args:
+        logit_fake: the discriminator's values of made images, (B,), or of their patches, (B, 1, h, w).
+    """
+    return (logit_fake - 1).square().mean()
+
+
+def least_squares_discriminator_loss(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
+    """Least-squares loss of the discriminator, half the mean of (D(real) − 1)² + D(fake)² (Mao et al. 2017).
+
+    CycleGAN halves it where D is optimised, so that D learns more slowly than G (Zhu et al. 2017, section 7.1).
+
+    Args:
+        logit_real: values of real images, (B,), or of their patches, (B, 1, h, w).
+        logit_fake: the same of made images, detached from their generator.
+    """
+    return 0.5 * ((logit_real - 1).square().mean() + logit_fake.square().mean())
 
 
 def r1_penalty(logit_real: Tensor, x: Tensor) -> Tensor:

@@ -61,6 +61,15 @@ METHODS = {
         "stage bounds its detail",
         "Jiang et al., CoLa-Diff: Conditional Latent Diffusion Model for Multi-modal MRI Synthesis, MICCAI 2023",
     ),
+    "cycle_gan": Entry(
+        "scansynth.methods.cycle_gan:CycleGAN",
+        "CycleGAN, cGAN, AttGAN and SAGAN: unpaired GANs between two contrasts, both directions from one run",
+        "unpaired scans of two contrasts, axial slices",
+        "as the adversarial baseline of unpaired translation, which SynDiff's paper compares with, one network call an "
+        "image; not compared here yet",
+        "Zhu et al., ICCV 2017 (CycleGAN); Dar et al., IEEE TMI 38(10), 2019 (cGAN); Oktay et al., 2018 (attention "
+        "gates); Zhang et al., ICML 2019 (self-attention)",
+    ),
     "ddpm": Entry(
         "scansynth.methods.ddpm:Ddpm",
         "DDPM, IDDPM (learned variance) and DDIM, any subset of sources to any target, on slices or 3D patches",
@@ -84,6 +93,15 @@ METHODS = {
         "paired scans, axial slices; a first stage (autoencoder)",
         "where there is no tissue for cola_diff: the quickest steps, below cola_diff and regression in PSNR and SSIM",
         "Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022",
+    ),
+    "mm_gan": Entry(
+        "scansynth.methods.mm_gan:MmGan",
+        "MM-GAN: a GAN that makes all missing contrasts in one call, from any subset of the others",
+        "paired scans, axial slices; subjects may lack some contrasts",
+        "as the GAN baseline for several contrasts of which any may be missing (CoLa-Diff's paper has it so); not yet "
+        "compared here: take regression first",
+        "Sharma & Hamarneh, Missing MRI Pulse Sequence Synthesis Using Multi-Modal Generative Adversarial Network, "
+        "IEEE Transactions on Medical Imaging 39(4), 2020",
     ),
     "mrdiff": Entry(
         "scansynth.methods.mrdiff:MrDiff",

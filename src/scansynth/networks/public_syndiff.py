@@ -170,13 +170,15 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: channels of the image.
         channels: width of the first convolution; it doubles three times.
+        logits: for each patch; one a contrast in MM-GAN (Sharma & Hamarneh 2020).
+        halvings: convolutions of stride 2, of the first four: 3, or 4 for patches of 94×94 (MM-GAN).
     """
 
-    smallest = 24
-
-    def __init__(self, in_channels: int = 1, channels: int = 64):
+    def __init__(self, in_channels: int = 1, channels: int = 64, *, logits: int = 1, halvings: int = 3):
         super().__init__()
+        assert halvings in (3, 4), halvings
         c = channels
+        self.smallest = {3: 24, 4: 32}[halvings]
 
         def normed(width_in: int, width_out: int, stride: int) -> list[nn.Module]:
             # The norm takes the mean away again: the convolutions need no bias.
@@ -188,8 +190,8 @@ class PatchDiscriminator(nn.Module):
             nn.LeakyReLU(SLOPE),
             *normed(c, 2 * c, stride=2),
             *normed(2 * c, 4 * c, stride=2),
-            *normed(4 * c, 8 * c, stride=1),
-            nn.Conv2d(8 * c, 1, kernel_size=4, padding=1),
+            *normed(4 * c, 8 * c, stride=halvings - 2),
+            nn.Conv2d(8 * c, logits, kernel_size=4, padding=1),
         )
         for name, parameter in self.named_parameters():  # Isola et al., appendix 6.2
             if name.endswith("bias"):
@@ -204,10 +206,11 @@ class PatchDiscriminator(nn.Module):
             x: images, (B, in_channels, H, W).
 
         Returns:
-            (B, 1, H/8 − 2, W/8 − 2), rounded down. The losses take the mean over them all.
+            (B, logits, H/8 − 2, W/8 − 2), rounded down; of four halvings H/16 − 1, W/16 − 1. The losses take the mean
+            over them all.
 
         Raises:
-            InputError: if a side is below 24, where no patch is left.
+            InputError: if a side is below 24, of four halvings 32, where no patch is left.
         """
         if min(x.shape[2:]) < self.smallest:
             raise InputError(

@@ -1,23 +1,24 @@
-"""Residual translator of images, SynDiff's non-diffusive generator."""
+"""Residual translator of images: SynDiff's non-diffusive generator, and the generators of CycleGAN, cGAN and SAGAN."""
 
 from typing import Literal
 
 from torch import Tensor, nn
 
 from scansynth.errors import InputError
+from scansynth.networks.sagan import SaganAttention
 
 
 class _Residual(nn.Module):
     """Two 3×3 convolutions with instance norm, added to the input (Johnson et al. 2016, supplement)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, *, affine: bool):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False),
-            nn.InstanceNorm2d(channels, affine=True),
+            nn.InstanceNorm2d(channels, affine=affine),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False),
-            nn.InstanceNorm2d(channels, affine=True),
+            nn.InstanceNorm2d(channels, affine=affine),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,10 +26,11 @@ class _Residual(nn.Module):
 
 
 class ResNetTranslator(nn.Module):
-    """Three encoding, six residual, three decoding blocks (Johnson et al. 2016; SynDiff, section IV-B.1).
+    """Three encoding, some residual, three decoding blocks (Johnson et al. 2016; SynDiff, section IV-B.1).
 
     Paper: Johnson et al. upsample with 3×3 fractionally strided convolutions. Here: 4×4 by default, because then every
-    output pixel gets the same number of taps and no checkerboard starts.
+    output pixel gets the same number of taps and no checkerboard starts. With 3×3 a side may be odd: it is rounded up
+    on the way down, and has its size again on the way up.
 
     Args:
         in_channels: channels of the input.
@@ -36,9 +38,9 @@ class ResNetTranslator(nn.Module):
         channels: width at full resolution; it doubles twice.
         residual_blocks: number of residual blocks.
         upsample_kernel: side of the kernels that upsample: 4, or 3 as in Johnson et al. (and SynDiff's public code).
+        affine: whether the instance norms have a scale and a shift (Johnson et al.); CycleGAN's have none.
+        attentive: how many of the residual blocks, from the last on, are followed by self-attention (SAGAN).
     """
-
-    size_multiple = 4
 
     def __init__(
         self,
@@ -48,13 +50,17 @@ class ResNetTranslator(nn.Module):
         *,
         residual_blocks: int = 6,
         upsample_kernel: Literal[3, 4] = 4,
+        affine: bool = True,
+        attentive: int = 0,
     ):
         super().__init__()
         assert upsample_kernel in (3, 4), f"no padding is known for upsampling by {upsample_kernel}×{upsample_kernel}"
+        assert attentive <= residual_blocks, f"attention in {attentive} of {residual_blocks} blocks"
+        self.size_multiple = 4 if upsample_kernel == 4 else 1
 
         def normed(convolution: nn.Module, width: int) -> list[nn.Module]:
             # The norm takes the mean away again: the convolutions need no bias.
-            return [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
+            return [convolution, nn.InstanceNorm2d(width, affine=affine), nn.ReLU()]
 
         def doubling(width_in: int, width_out: int) -> nn.Module:
             # A kernel of 3 gives a row and a column too few for twice the size.
@@ -80,14 +86,29 @@ class ResNetTranslator(nn.Module):
             nn.Conv2d(c, out_channels, 7, padding=3, padding_mode="reflect"),
             nn.Tanh(),
         ]
-        self.layers = nn.Sequential(*encode, *[_Residual(4 * c) for _ in range(residual_blocks)], *decode)
+        blocks: list[nn.Module] = []
+        for number in range(residual_blocks):
+            blocks.append(_Residual(4 * c, affine=affine))
+            if number >= residual_blocks - attentive:
+                blocks.append(SaganAttention(4 * c))
+        self.layers = nn.Sequential(*encode, *blocks, *decode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate images `x` (B, in_channels, H, W) into (B, out_channels, H, W) in [-1, 1].
 
         Raises:
-            InputError: if a side is not a multiple of 4, or is below 8 (reflection padding needs 2 pixels inside).
+            InputError: if a side is below 8 (reflection padding needs 2 pixels inside), or is no multiple of 4 where
+                kernels of 4 upsample.
         """
         if any(side % self.size_multiple or side < 8 for side in x.shape[2:]):
-            raise InputError(f"ResNet translator: image size {tuple(x.shape[2:])}: pad to multiples of 4, at least 8")
-        return self.layers(x)
+            multiples = f"multiples of {self.size_multiple}, " if self.size_multiple > 1 else ""
+            raise InputError(f"ResNet translator: image size {tuple(x.shape[2:])}: pad to {multiples}at least 8")
+        sizes = []  # before each halving
+        for layer in self.layers:
+            if isinstance(layer, nn.ConvTranspose2d):
+                x = layer(x, output_size=sizes.pop())
+                continue
+            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+                sizes.append(x.shape[2:])
+            x = layer(x)
+        return x

@@ -6,7 +6,19 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.errors import InputError, did_you_mean
-from scansynth.recipes import cdpm, cg_ddpm, cola_diff, flow, mrdiff, pix2pix, regression, syndiff, wavelets
+from scansynth.recipes import (
+    cdpm,
+    cg_ddpm,
+    cola_diff,
+    cycle_gan,
+    flow,
+    mm_gan,
+    mrdiff,
+    pix2pix,
+    regression,
+    syndiff,
+    wavelets,
+)
 
 Recipe = Callable[[], RunConfig[Any]]
 
@@ -29,7 +41,9 @@ RECIPES: dict[str, Recipe] = {
     **cg_ddpm.RECIPES,
     **mrdiff.RECIPES,
     **cola_diff.RECIPES,
+    **cycle_gan.RECIPES,
     **pix2pix.RECIPES,
+    **mm_gan.RECIPES,
     **flow.RECIPES,
     **wavelets.RECIPES,
     **{

@@ -12,6 +12,8 @@ from scansynth.config import DataSettings, RunConfig, Training
 from scansynth.methods.syndiff import SynDiffConfig
 
 Recipe = RunConfig[SynDiffConfig]
+SUBJECTS, SLICES = 25, 100
+"""That the paper trains on: people, and slices of each (IXI, BRATS)."""
 
 
 def syndiff() -> Recipe:
@@ -66,27 +68,28 @@ def syndiff_public_code() -> Recipe:
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """A pair of contrasts in one of the paper's data sets (section IV-A), trained 50 epochs."""
+    """A pair of contrasts in one of the paper's data sets (section IV-A)."""
 
     description: str
     """Data set and contrasts."""
     contrasts: tuple[str, str]
     """Both are made from each other."""
-    subjects: int = 25
+    subjects: int = SUBJECTS
     """For training, of the paper's split."""
-    slices: int = 100
+    slices: int = SLICES
     """Axial slices of each."""
     accelerated: bool = False
     """The first contrast is known from a scan accelerated 4-fold in both in-plane dimensions."""
 
-    def of(self, base: Recipe) -> Recipe:
-        """A recipe on this pair."""
+    def of(self, base: RunConfig[Any]) -> RunConfig[Any]:
+        """A recipe on this pair, for as many epochs as it makes of 25 subjects' 100 slices: SynDiff 50."""
         acceleration = ((self.contrasts[0], 4),) if self.accelerated else ()
+        steps = base.training.steps * self.subjects * self.slices // (SUBJECTS * SLICES)
         return replace(
             base,
             contrasts=self.contrasts,
             data=DataSettings(min_foreground=0.0, slices_per_subject=self.slices, acceleration=acceleration),
-            training=replace(base.training, steps=50 * self.subjects * self.slices // base.training.batch_size),
+            training=replace(base.training, steps=steps),
         )
 
 

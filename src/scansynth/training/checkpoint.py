@@ -9,6 +9,7 @@ written or read.
     last/step-00001000/weights.safetensors      nets, key "<net>/<parameter>"
                        averages.safetensors     moving averages of nets, same keys
                        optimizers.safetensors   key "<player>/<parameter number>/<state name>"
+                       memory.safetensors       what the method remembers beside (`Method.memory`), if anything
                        state.json               step, parameter groups, best validation figure; size and SHA-256 of the
                                                 files beside it
 """

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scansynth.config import Decay
 from scansynth.devices import Processes
-from scansynth.errors import InputError
+from scansynth.errors import InputError, located
 from scansynth.method import Method, Progress
 from scansynth.network_precision import compute_in
 from scansynth.precision import Precision
@@ -62,6 +62,7 @@ class Engine:
         self.method = method.to(device)
         self.device = device
         self.processes = processes or Processes(device)
+        self.method.joined = self.processes.joined
         self.gradient_clip, self.decay = gradient_clip, decay
         self.averages = nn.ModuleDict({name: copy.deepcopy(method.nets[name]) for name in method.averaged})
         self.averages.requires_grad_(False)
@@ -193,6 +194,8 @@ class Engine:
             "averages": checkpoint.flatten(dict(self.averages.items())),
             "optimizers": tensors,
         }
+        if memory := self.method.memory():
+            files["memory"] = {name: tensor.detach().contiguous().cpu() for name, tensor in memory.items()}
         # Losses that no line of metrics.jsonl has yet: a resumed run's next line is the uninterrupted one's.
         sums = {key: [total.item(), self._counts[key]] for key, total in self._sums.items()}
         checkpoint.save(folder, step, files, {"groups": groups, "sums": sums, "updates": self._updates, **state})
@@ -203,6 +206,10 @@ class Engine:
         checkpoint.restore(dict(self.method.nets.items()), files["weights"], folder)
         checkpoint.restore(dict(self.averages.items()), files["averages"], folder)
         checkpoint.unpack_optimizers(self.optimizers, files["optimizers"], state.get("groups", {}), folder)
+        if "memory.safetensors" in state.get("files", {}):
+            memory = checkpoint.load(folder, "memory")[0]["memory"]
+            with located(folder):
+                self.method.remember({name: tensor.to(self.device) for name, tensor in memory.items()})
         sums = state.get("sums", {})  # older runs have none, nor the next
         self._updates = state.get("updates", dict.fromkeys(self.optimizers, state["step"]))
         if self._updates.keys() != self.optimizers.keys():
