@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scansynth.config import RunConfig
 from scansynth.method import Method, Progress
+from scansynth.network_precision import compute_in
 from scansynth.noise import Noise
 from scansynth.precision import choose_precision
 from scansynth.training.costs import resident_gb
@@ -79,12 +80,19 @@ def predicted_gb(config: RunConfig[Any], batch: Mapping[str, Tensor], device: to
     def unpack(packed: Any) -> Tensor:
         return packed.tensor if isinstance(packed, _Weighed) else packed
 
+    precision = choose_precision(config.training.precision, device).precision
+    cast = 0
+    if device.type == "cpu" and precision == "bfloat16":
+        compute_in(dict(method.nets.items()), precision, device)
+        cast = 2 * _numbers(method.nets)  # the weights in bfloat16, which are kept but do not grow with the samples
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         _one_step(method, batch, config)
-    half = choose_precision(config.training.precision, device).precision == "bfloat16"
-    growing = ALLOCATOR * (kept.peak + AROUND * kept.largest) * config.training.batch_size / (2 if half else 1)
+    # What a GPU would compute in bfloat16 is counted in float32, for a processor may be slow at it.
+    share = 0.5 if precision == "bfloat16" and device.type != "cpu" else 1.0
+    own = max(kept.peak - cast, 0) + AROUND * kept.largest
+    growing = ALLOCATOR * share * own * config.training.batch_size
     numbers = STATES * _numbers(method.nets) + sum(_numbers(method.nets[name]) for name in method.averaged)
-    return base + (growing + 4 * numbers) / 1e9
+    return base + (growing + cast + 4 * numbers) / 1e9
 
 
 def _one_step(method: Method, batch: Mapping[str, Tensor], config: RunConfig[Any]) -> None:
