@@ -111,10 +111,10 @@ def test_an_installed_wheel_runs_and_is_not_the_tree(built, tmp_path):
         "sys.exit(main(sys.argv[1:]))"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    for words in (["methods", "--json"], ["train", "regression_small", "--help"], ["inspect", "nowhere"]):
+    for words in (["methods", "--json"], ["train", "regression_small", "--help"], ["inspect", "starter"], ["inspect", "nowhere"]):
         done = subprocess.run(
             [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         assert done.stdout.splitlines()[0] == str(tmp_path / "site/scansynth/__init__.py")
-        assert done.returncode == (words[0] == "inspect"), done.stderr
+        assert done.returncode == (words[-1] == "nowhere"), done.stderr
