@@ -111,7 +111,8 @@ def test_an_installed_wheel_runs_and_is_not_the_tree(built, tmp_path):
         "sys.exit(main(sys.argv[1:]))"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    for words in (["methods", "--json"], ["train", "regression_small", "--help"], ["inspect", "starter"], ["inspect", "nowhere"]):
+    asked = ["methods --json", "train regression_small --help", "inspect starter", "inspect nowhere"]
+    for words in map(str.split, asked):
         done = subprocess.run(
             [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True,
             check=False,
