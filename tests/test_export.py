@@ -82,6 +82,16 @@ def test_the_same_run_makes_the_same_archive(trained, tmp_path):
     assert sha256_of(one) == sha256_of(other)
 
 
+def test_what_was_stated_stays_when_an_exported_run_is_exported_again(given, tmp_path):
+    before = json.loads((given / "card.json").read_text())
+    out = export_run(given, tmp_path / "again", Statement(licence="MIT", limits=("Not for adults.",)))
+    card = json.loads((out / "card.json").read_text())
+    assert card["training_data"] == before["training_data"]
+    assert card["weights"] == {**before["weights"], "licence": "MIT"}
+    assert card["limits"] == [*before["limits"], "Not for adults."]
+    assert card["name"] == "given"
+
+
 def test_no_scan_and_no_name_goes_along(given, cohort):
     names = set(cohort.subjects())
     for path in given.rglob("*"):

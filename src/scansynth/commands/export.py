@@ -46,22 +46,24 @@ class Export:
         from scansynth.data.cohort import Cohort
         from scansynth.files import sha256_of
         from scansynth.sharing.export import NOT_STATED, Statement, export_run
+        from scansynth.synthesis.card import FILE as CARD
         from scansynth.synthesis.places import find_run
 
         statement = Statement(
             name=self.name, data=self.data, data_licence=self.data_licence, licence=self.licence, limits=self.limits
         )
         cohort = Cohort.open(self.cohort) if self.cohort else None
+        folder = find_run(self.run_folder)
         written = export_run(
-            find_run(self.run_folder), self.output, statement, weights=self.weights, evaluations=self.evaluation,
+            folder, self.output, statement, weights=self.weights, evaluations=self.evaluation,
             cohort=cohort,
         )  # fmt: skip
         out.print(f"{written}", markup=False)
         if written.is_file():
             out.print(f"SHA-256 {sha256_of(written)}: tell it another way than the file, so that others can check it.")
         for flag, value in (("--data", self.data), ("--data-licence", self.data_licence), ("--licence", self.licence)):
-            if value == NOT_STATED:
+            if value == NOT_STATED and not (folder / CARD).exists():  # whose card goes on
                 err.print(f"warning: the card says that it is not stated: {flag}", markup=False)
-        if not self.evaluation:
+        if not self.evaluation and not (folder / CARD).exists():
             err.print("warning: the card has no figures: --evaluation FOLDER of a `scansynth evaluate`", markup=False)
         out.print(f"Next, as whoever gets it: {command('inspect', written)}", markup=False)

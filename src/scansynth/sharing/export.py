@@ -14,7 +14,7 @@ import os
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +32,7 @@ from scansynth.methods import find_entry
 from scansynth.records import read_json, sealed
 from scansynth.sharing.card_text import LIMITS, card_text
 from scansynth.sharing.monai_bundle import write_bundle
-from scansynth.synthesis.card import FILE, VERSION, facts_of, people_of, read_card
+from scansynth.synthesis.card import FILE, VERSION, Card, facts_of, people_of, read_card
 from scansynth.synthesis.intervals import FILE as INTERVALS
 from scansynth.synthesis.intervals import weights_of_intervals
 from scansynth.synthesis.run import Run
@@ -131,6 +131,7 @@ def export_run(
 def _card(run: Run, statement: Statement, *, figures: list[dict[str, Any]], cohort: Cohort | None) -> dict[str, Any]:
     """The card without the hashes of the files."""
     entry = find_entry(run.config.method)[1]
+    statement = _with_card(statement, run.card)
     if cohort:
         run.record.check_same(cohort, run.folder)
     known = [cohort.labels(subject) for subject in cohort.subjects("train")] if cohort else []
@@ -146,12 +147,29 @@ def _card(run: Run, statement: Statement, *, figures: list[dict[str, Any]], coho
         "weights": {**run.weights, "licence": statement.licence},
         "training_data": {
             "description": statement.data, "licence": statement.data_licence,
-            "people": people_of(run.record.splits), "age": _ages(known), "sex": _sexes(known),
+            "people": people_of(run.record.splits), **_about(known, run.card),
         },
-        "figures": figures,
+        "figures": figures or (run.card["figures"] if run.card else []),
         "limits": [*LIMITS, *statement.limits],
         "made_by": {"scansynth": scansynth.__version__},
     }  # fmt: skip
+
+
+def _about(known: Sequence[Mapping[str, str]], card: Card | None) -> dict[str, str]:
+    """Age and sex of the training subjects, of a run that was exported before as its card has them."""
+    if card and not known:
+        return {"age": card["training_data"]["age"], "sex": card["training_data"]["sex"]}
+    return {"age": _ages(known), "sex": _sexes(known)}
+
+
+def _with_card(statement: Statement, card: Card | None) -> Statement:
+    """What is stated, and where nothing is, what the card of a run that was exported before says."""
+    if card is None:
+        return statement
+    data, limits = card["training_data"], (one for one in card["limits"] if one not in LIMITS)
+    before = {"data": data["description"], "data_licence": data["licence"], "licence": card["weights"]["licence"]}
+    kept = {name: value for name, value in before.items() if getattr(statement, name) == NOT_STATED}
+    return replace(statement, **kept, limits=tuple(dict.fromkeys((*limits, *statement.limits))))
 
 
 def _ages(known: Iterable[Mapping[str, str]]) -> str:
