@@ -1,11 +1,13 @@
 """SynDiff against its paper: who sees what, which gradient goes where, and that it learns."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
+from chains import OneDrawAPixel
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.windows import SliceWindows
@@ -252,3 +254,54 @@ def test_the_ddpm_variant_samples_by_the_acquired_source(monkeypatch):
     batch = {"images": images, "available": torch.tensor([[True, False]])}
     made = method.translate(batch, "T2w", SliceWindows(2), Noise([(0, "subject", 0)])).image
     torch.testing.assert_close(made, images[:, :1] / 2, rtol=0, atol=1e-4)
+
+
+class ExactNoise(nn.Module):
+    """ε, or the velocity, of E[x_0 | x_t, y] for x_0 of mean y/2 and variance S², and v."""
+
+    S = 0.2
+
+    def __init__(self, method, v):
+        super().__init__()
+        self.method, self.v = method, v
+
+    def forward(self, seen, t):
+        (x_t, y), a = seen.chunk(2, dim=1), self.method.schedule.alpha_bar[int(t[0])]
+        x0 = y / 2 + a.sqrt() * self.S**2 / (a * self.S**2 + 1 - a) * (x_t - a.sqrt() * y / 2)
+        eps = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
+        given = eps if self.method.config.output == "noise" else a.sqrt() * eps - (1 - a).sqrt() * x0
+        return torch.cat([given, torch.full_like(x_t, self.v)], dim=1)
+
+
+@pytest.mark.parametrize("v", [-50.0, 50.0])  # 0 and 1 through the sigmoid
+@pytest.mark.parametrize(
+    ("steps", "step_size", "settings"),
+    [(1000, 50, {}), (1000, 50, {"output": "velocity", "spacing": "log-snr"}), (20, 1, {})],
+)
+def test_the_ddpm_variants_chain_has_the_closed_forms_mean_and_variance(steps, step_size, settings, v):
+    """Exact, in float64; what v is counts in steps of one time alone."""
+    method = SynDiff(replace(DDPM, steps=steps, step_size=step_size, **settings), CONTRASTS)
+    method.nets["generator_T2w"] = ExactNoise(method, v)
+    noise, y = OneDrawAPixel(size=0.1), 0.6
+    images = torch.full((1, 2, 8, 8, 2), y, dtype=torch.float64)
+    batch = {"images": images, "available": torch.tensor([[True, False]])}
+    made = method.translate(batch, "T2w", SliceWindows(1), noise).image
+    away, variance = -y / 2, 1.0  # of x_T from the mean √ᾱ_T y/2, which is 0
+    path, alpha_bar = [*method.sampling_times(), 0], method.schedule.alpha_bar.tolist()
+    away *= alpha_bar[path[0]] ** 0.5
+    for t, s in pairwise(path):
+        a, b = alpha_bar[t], alpha_bar[s]
+        beta = 1 - a / b
+        kept = b**0.5 * beta / (1 - a) * a**0.5 * 0.04 / (a * 0.04 + 1 - a) + (a / b) ** 0.5 * (1 - b) / (1 - a)
+        away, variance = kept * away, kept**2 * variance
+        if s:
+            variance += beta if v > 0 and t - s == 1 else beta * (1 - b) / (1 - a)
+    assert noise.moments(made) == pytest.approx((y / 2 + away, variance), rel=1e-6)
+    if step_size == 1:
+        assert (variance > ExactNoise.S**2) == (v > 0)
+
+
+def test_output_and_spacing_are_the_ddpm_variants():
+    for settings in ({"output": "velocity"}, {"spacing": "log-snr"}):
+        with pytest.raises(InputError, match="settings of the variant ddpm"):
+            make(**settings)

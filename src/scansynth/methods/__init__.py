@@ -133,6 +133,15 @@ METHODS = {
         "patients than regression's, just below it in PSNR",
         "Özbey et al., IEEE Transactions on Medical Imaging 42(12), 2023",
     ),
+    "unit_ddpm": Entry(
+        "scansynth.methods.unit_ddpm:UnitDdpm",
+        "UNIT-DDPM: two diffusion models, each conditioned on the other's noisy image, both directions from one run",
+        "unpaired scans of two contrasts, axial slices",
+        "as the baseline of unpaired diffusion without a discriminator, which SynDiff's paper compares with: below all "
+        "others there in most tasks; not compared here yet",
+        "Sasaki, Willcocks & Breckon, UNIT-DDPM: UNpaired Image Translation with Denoising Diffusion Probabilistic "
+        "Models, arXiv 2104.05358, 2021",
+    ),
 }
 """Methods by name."""
 

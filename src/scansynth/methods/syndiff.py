@@ -58,7 +58,7 @@ from torch.optim import Adam, Optimizer
 
 from scansynth.diffusion import samplers
 from scansynth.diffusion.gaussian import q_posterior, q_sample, q_step
-from scansynth.diffusion.parameterisation import x0_from_eps
+from scansynth.diffusion.parameterisation import eps_from_output, x0_from_eps
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows
@@ -268,8 +268,8 @@ class SynDiff(Method):
 
     def predict_noise(self, target: str, x_t: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """ε_f and v in [0, 1] of the variant ddpm, (B, 1, H, W) each."""
-        eps_f, v = self.nets[f"generator_{target}"](torch.cat([x_t, y], dim=1), t).chunk(2, dim=1)
-        return eps_f, v.sigmoid()
+        given, v = self.nets[f"generator_{target}"](torch.cat([x_t, y], dim=1), t).chunk(2, dim=1)
+        return eps_from_output(self.schedule, given, x_t, t, output=self.config.output), v.sigmoid()
 
     def reverse_step(self, target: str, x0: Tensor, y: Tensor | None, noise: Noise) -> _Reverse:
         """Draw a time and (x_s, x_t) of the forward process, and x̂_s from x_t and the guide (Eqs. 8, 14, 15, 20)."""
@@ -364,5 +364,5 @@ class SynDiff(Method):
         return samplers.ancestral(self.schedule, denoise, noise.normal("x_T", (1, *size)), self.sampling_times(), noise)
 
     def sampling_times(self) -> list[int]:
-        """T, T − k, …, k."""
-        return samplers.times(self.schedule, self.sampling_steps)
+        """T, T − k, …, k; of the variant ddpm T/k times as it is set."""
+        return samplers.times(self.schedule, self.sampling_steps, spacing=self.config.spacing)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from scansynth.diffusion.samplers import Spacing
 from scansynth.errors import InputError
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork
@@ -56,6 +57,11 @@ class SynDiffConfig:
     """Blocks of all discriminators; each halves the image."""
     translator_channels: Count = 64
     """Base width of the non-diffusive generators."""
+    output: Literal["noise", "velocity"] = "noise"
+    """What the variant ddpm's networks give: ε itself, or the velocity that it follows from, which learns in far fewer
+    steps."""
+    spacing: Spacing = "even"
+    """How the variant ddpm's times of sampling lie: evenly, or more of them where little noise is left."""
     bound_weight: Weight = 0.001
     """γ of L_VLB, of the variant ddpm (Nichol & Dhariwal)."""
     cycle_weight_translator: Weight = 0.5
@@ -146,7 +152,7 @@ class DiffusiveGenerator(nn.Module):
 
 
 def denoiser(config: SynDiffConfig) -> nn.Module:
-    """The variant ddpm's network: noisy target and source to ε_f and v."""
+    """The variant ddpm's network: noisy target and source to what ε_f follows from, and v."""
     unet = UNet(
         2,
         2,
@@ -203,6 +209,8 @@ def check(config: SynDiffConfig, contrasts: Sequence[str]) -> None:
         raise InputError(f"SynDiff: the public release has no variant {config.variant}; use networks paper")
     if config.variant == "ddpm" and config.adversarial_weight_diffusive:
         raise InputError("SynDiff: the variant ddpm has no diffusive discriminator: set its adversarial weight to 0")
+    if config.variant != "ddpm" and (config.output, config.spacing) != ("noise", "even"):
+        raise InputError("SynDiff: output and spacing are settings of the variant ddpm")
     phased = config.diffusive_from or config.translators_until is not None
     if phased and config.variant not in ("unpaired", "ddpm"):
         raise InputError("SynDiff: diffusive_from and translators_until are settings of the unpaired variant")

@@ -17,6 +17,7 @@ from scansynth.recipes import (
     pix2pix,
     regression,
     syndiff,
+    unit_ddpm,
     wavelets,
 )
 
@@ -45,6 +46,7 @@ RECIPES: dict[str, Recipe] = {
     **pix2pix.RECIPES,
     **mm_gan.RECIPES,
     **flow.RECIPES,
+    **unit_ddpm.RECIPES,
     **wavelets.RECIPES,
     **{
         f"{base.__name__}_{name}": _changed(base, change)

@@ -67,6 +67,10 @@ GANS = (
     "Not stated are their batch (here 1), the residual blocks of the ResNet (here 9), and the sizes of the attention "
     "U-Net and of the self-attention (here those of Oktay et al. 2018, with instance norm, and of Zhang et al. 2019)."
 )
+UNIT_DDPM = (
+    "UNIT-DDPM: 50 epochs, a learning rate of 1e-4, T = 1000 in 1000 steps, cosine schedule, λ = 1 and release time 1, "
+    "as stated. Not stated are its networks and its batch (here SynDiff's sizes, and 1)."
+)
 DDPM = Row("DDPM", "DDPM", "syndiff_ddpm", "syndiff_small_ddpm")
 COMPARED = (
     SYNDIFF,
@@ -75,7 +79,7 @@ COMPARED = (
     Row("AttGAN", "AttGAN", "attgan", "attgan_small"),
     Row("SAGAN", "SAGAN", "sagan", "sagan_small"),
     DDPM,
-    Row("UNIT-DDPM", "UNIT-DDPM"),
+    Row("UNIT-DDPM", "UNIT-DDPM", "unit_ddpm", "unit_ddpm_small"),
 )
 
 
@@ -92,7 +96,7 @@ def _table(
     notes: tuple[str, ...] = (),
 ) -> PaperTable:
     rows = tuple(rows)
-    compared = (CYCLIC_DDPM, GANS) if any(row.label == "DDPM" for row in rows) else ()
+    compared = (CYCLIC_DDPM, GANS, UNIT_DDPM) if any(row.label == "DDPM" for row in rows) else ()
     return PaperTable(
         name=f"syndiff-{name}",
         shows=f"Table {number}: {shows}",
