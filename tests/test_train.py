@@ -23,8 +23,8 @@ from scansynth.training.train import train
 
 CPU = torch.device("cpu")
 FILES = ("weights", "averages", "optimizers")
-LONG = ("cg_ddpm", "cola_diff", "syndiff unpaired", "ddpm on slices")
-"""Cases that train as long as the others together; each has a sister among these: `ddpm`, `ldm`, `syndiff`, `ddpm`."""
+LONG = ("cg_ddpm", "cola_diff", "syndiff unpaired", "ddpm on slices", "unit_ddpm")
+"""Cases that train as long as the others together; each has a sister: `ddpm`, `ldm`, `syndiff`, `ddpm`, `syndiff`."""
 
 
 class Killed(BaseException):
