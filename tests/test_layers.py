@@ -39,6 +39,7 @@ MAY |= {
     "report": {*TRAINING, "synthesis", "evaluation", "sets", "planning"},
     "planning": {*TRAINING, "recipes", "synthesis", "evaluation", "report"},
     "reproduction": {*TRAINING, "recipes", "synthesis", "evaluation", "sets", "report"},
+    "leaderboard": {*TRAINING, "recipes", "synthesis", "evaluation", "report"},
 }
 """Room → rooms that its modules may import. `report` names a plan's type, and no more of it."""
 ABOVE = {"__init__", "__main__", "app", "cli", "commands", "demo"}

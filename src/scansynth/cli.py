@@ -11,6 +11,7 @@ from typing import Any
 
 import scansynth
 from scansynth.commands.app import App
+from scansynth.commands.benchmark import Benchmark
 from scansynth.commands.bids_app import BidsApp
 from scansynth.commands.calibrate import Calibrate
 from scansynth.commands.completion import Completion
@@ -46,6 +47,7 @@ VERBS = {
     "generate": Generate,
     "evaluate": Evaluate,
     "compare": Compare,
+    "benchmark": Benchmark,
     "measure": Measure,
     "reproduce": Reproduce,
     "runs": Runs,

@@ -20,6 +20,10 @@ class InputError(ValueError):
         super().__init__(f"{message[: MOST_SAID - 400]} […] {message[-390:]}" if long else message)
 
 
+class InUseError(InputError):
+    """Another command is at work on what this one wants; later it may be free."""
+
+
 class ToldElsewhereError(InputError):
     """An `InputError` that all processes of a command have and only the first one prints."""
 

@@ -71,12 +71,12 @@ def place_beside(path: Path) -> Path:
     pattern = re.compile(rf"(?:\.(\d{{1,9}})-{HERE}-)+{re.escape(path.name)}")
     with contextlib.suppress(OSError):  # no folder yet, or none that may be listed
         for other in path.parent.iterdir():
-            if (found := pattern.fullmatch(other.name)) and not _lives(int(found[1])):
+            if (found := pattern.fullmatch(other.name)) and not lives(int(found[1])):
                 shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
     return path.with_name(f".{os.getpid()}-{HERE}-{path.name}")
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
     """Whether a process of this number runs; taken to be so where the system cannot be asked."""
     if os.name != "posix":
         return True

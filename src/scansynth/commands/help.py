@@ -90,6 +90,13 @@ FIRST: Mapping[str, First] = {
         "--run runs/a runs/b --cohort cohort -o comparison",
         ("--run", "--cohort", "--output", "--split", "--target", "--protocol", "--reference", "--keep", "--device"),
     ),
+    "benchmark": First(
+        "cohort --minutes 30 --target T2w -o benchmark",
+        (
+            "cohort", "--output", "--minutes", "--target", "--source", "--methods", "--seeds", "--samples",
+            "--defaults", "--device", "--dry-run",
+        ),
+    ),
     "measure": First(
         "--set generated/cdpm --cohort cohort -o measured/cdpm",
         ("--set", "--cohort", "--output", "--contrast", "--external", "--extractor", "--memorisation"),

@@ -44,7 +44,12 @@ def at_work(run: "Run", cohort: Path) -> str:
     if run.method.reconstructs:
         words = ("train", "RECIPE", "--cohort", cohort, "--run", "runs/RECIPE", "--first-stage", run.folder)
         return f"Next: {command(*words)} (recipes of ldm or cola_diff: scansynth methods --recipes ldm)"
-    return f"Next: {command('translate', '--run', run.folder, '-i', 'DATA', '-o', 'translated', '--missing')}"
+    return to_translate(run.folder)
+
+
+def to_translate(run: Path) -> str:
+    """A run makes what is missing."""
+    return f"Next: {command('translate', '--run', run, '-i', 'DATA', '-o', 'translated', '--missing')}"
 
 
 def after_calibrating(run: Path, cohort: Path, words: Sequence[str | int]) -> str:

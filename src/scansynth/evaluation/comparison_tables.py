@@ -105,7 +105,13 @@ def markdown(comparison: Comparison) -> str:
                 cells += [spread_text(row.trainings[column], metric.digits) for column, metric in columns.items()]
                 lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
-    lines += ["| method − reference | direction | figure | n | mean [95 % interval] | d | Wilcoxon p, these weights "]
+    lines += difference_lines(comparison)
+    return "\n".join(lines) + "\n"
+
+
+def difference_lines(comparison: Comparison) -> list[str]:
+    """Differences to the reference, a line an arm, direction and figure, as a Markdown table."""
+    lines = ["| method − reference | direction | figure | n | mean [95 % interval] | d | Wilcoxon p, these weights "]
     lines[-1] += "| t-test p, these weights | min F′ p, methods |"
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in comparison.rows:
@@ -116,7 +122,7 @@ def markdown(comparison: Comparison) -> str:
             cells = [row.label.replace("|", "\\|"), row.direction, differences_of(comparison, column), str(found.n)]
             cells += [f"{found.mean:+.{digits}f} [{interval}]", f"{found.effect_size:.2f}", *p_values]
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def latex(comparison: Comparison) -> str:
@@ -209,15 +215,15 @@ def _json(comparison: Comparison) -> str:
     content |= {"unit": comparison.unit, "cautions": comparison.cautions}
     content |= {"left_out": comparison.left_out, "p_values": "Wilcoxon's and the t-test's are about these weights"}
     content |= {"reference": dict(comparison.reference), "rows": rows}
-    return json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _without_nan(value: object) -> object:
+def without_nan(value: object) -> object:
     """JSON knows no infinity and no NaN."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(part) for key, part in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
 from scansynth.config import RunConfig
 from scansynth.data.cohort import Cohort
@@ -14,7 +15,8 @@ from scansynth.errors import InputError
 from scansynth.method import Method
 from scansynth.methods import find_method
 from scansynth.needs import Needs
-from scansynth.training.first_stage import FOLDER, FirstStage, LatentStage, compute_latents
+from scansynth.training.checkpoint import flatten
+from scansynth.training.first_stage import FOLDER, FirstStage, LatentStage, compute_latents, kind_of
 
 
 def make_method(config: RunConfig[Any]) -> Method:
@@ -27,6 +29,13 @@ def make_method(config: RunConfig[Any]) -> Method:
 def needs_of(config: RunConfig[Any]) -> Needs:
     """What a run's method trains on, known without building networks."""
     return find_method(config.method).needs_of(config.settings, config.contrasts)
+
+
+def untrained_stage(config: RunConfig[Any]) -> FirstStage:
+    """A run as a first stage before it is trained: what builds on it can be tried for what it costs."""
+    method = make_method(config)
+    weights = save(flatten({name: method.nets[name] for name in method.averaged}))
+    return kind_of(config)(config, weights, 0, Path("untrained"))
 
 
 def find_first_stage(

@@ -26,7 +26,7 @@ from scansynth.config import RunConfig, read_yaml, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.data.record import FILE, PreparationRecord
 from scansynth.devices import Processes
-from scansynth.errors import InputError
+from scansynth.errors import InputError, InUseError
 from scansynth.files import PATIENCE, write_text
 from scansynth.precision import automatic, choose_precision
 from scansynth.training import checkpoint
@@ -52,7 +52,7 @@ def locked(run: Path, processes: Processes) -> Iterator[None]:
         try:
             lock.acquire(timeout=PATIENCE)
         except Timeout as error:
-            raise InputError(f"{run}: another training writes to it: let it end, or choose another --run") from error
+            raise InUseError(f"{run}: another training writes to it: let it end, or choose another --run") from error
 
     processes.from_first(take)
     try:

@@ -73,9 +73,22 @@ def try_steps(config: RunConfig[Any], size: tuple[int, int], device: torch.devic
 
 
 def trial_step(
-    config: RunConfig[Any], dataset: Samples, processes: Processes, stage: FirstStage | None
+    config: RunConfig[Any],
+    dataset: Samples,
+    processes: Processes,
+    stage: FirstStage | None,
+    *,
+    share: Callable[[int], float] = lambda number: 0.0,
 ) -> Callable[[], None]:
-    """A training step on a copy of the method, with the run's own samples; all processes call it together."""
+    """A training step on a copy of the method, with the run's own samples; all processes call it together.
+
+    Args:
+        config: settings of the run.
+        dataset: its samples.
+        processes: that train together.
+        stage: the trained run that it builds on.
+        share: from the number of the call, how much of the training is done before it, in [0, 1): phases differ.
+    """
     training, numbers = config.training, count()
     precision = choose_precision(training.precision, processes.device).precision
     method = make_method(config)
@@ -86,7 +99,7 @@ def trial_step(
         number = next(numbers)
         items = [dataset[number * training.batch_size + place] for place in processes.share(training.batch_size)]
         batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        step(engine, batch, config, number, Progress(0, 1, 0.0))
+        step(engine, batch, config, number, Progress(int(share(number) * training.steps), training.steps, 0.0))
         if processes.device.type == "cuda":
             torch.cuda.synchronize(processes.device)
 
