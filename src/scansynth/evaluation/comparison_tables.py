@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from scansynth.evaluation.acceleration import accelerated, acceleration_note, acceleration_text
 from scansynth.evaluation.comparison import MARKS, Comparison, Row
@@ -109,13 +110,15 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def difference_lines(comparison: Comparison) -> list[str]:
-    """Differences to the reference, a line an arm, direction and figure, as a Markdown table."""
+def difference_lines(comparison: Comparison, columns: Collection[str] | None = None) -> list[str]:
+    """Differences to the reference, a line an arm, direction and figure (None: all), as a Markdown table."""
     lines = ["| method − reference | direction | figure | n | mean [95 % interval] | d | Wilcoxon p, these weights "]
     lines[-1] += "| t-test p, these weights | min F′ p, methods |"
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in comparison.rows:
         for column, found in row.differences.items():
+            if columns is not None and column not in columns:
+                continue
             digits = comparison.columns[column].digits
             interval = ", ".join(f"{end:.{digits}f}" for end in found.interval)
             p_values = ["–" if p is None else f"{p:.3g}" for p in (found.wilcoxon, found.t_test, found.over_trainings)]
@@ -218,7 +221,7 @@ def _json(comparison: Comparison) -> str:
     return json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def without_nan(value: object) -> object:
+def without_nan(value: Any) -> Any:
     """JSON knows no infinity and no NaN."""
     if isinstance(value, Mapping):
         return {key: without_nan(part) for key, part in value.items()}

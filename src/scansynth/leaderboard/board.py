@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -208,7 +209,7 @@ def _lines(
     return lines
 
 
-def _steps(trainings: Sequence[Training]) -> dict[str, int | None]:
+def _steps(trainings: Sequence[Training]) -> dict[str, Any]:
     """Steps of a recipe, all of whose trainings have as many."""
     if not trainings:
         return {}

@@ -105,24 +105,26 @@ def foresee(request: Request, report: Report, keep: Callable[[str, Rate], None] 
     begun = request.begun()
     seconds = begun["yardstick"] if begun else measured_yardstick(request.device)
     fits, unfit = sorted_out(request)
-    rates, wanted = dict[str, Rate](), list(_wanted(fits))
+    rates, faults, wanted = dict[str, Rate](), dict[str, str](), list(_wanted(fits))
     for number, (recipe, stage) in enumerate(wanted):
         report(Event(number, len(wanted), "measuring what a step costs"))
         try:
             rates[recipe] = find_rate(request, recipe, stage, seconds)
         except InputError as error:
-            unfit[recipe] = str(error)
+            faults[recipe] = str(error)
         except OSError:
             raise
         except Exception as error:  # one method's fault is told in its row, and keeps no other back
             log.warning("%s: not one training step can be made", recipe, exc_info=True)
-            unfit[recipe] = f"a training step ends with {why(error)}"
+            faults[recipe] = f"a training step ends with {why(error)}"
         if keep and recipe in rates:
             keep(recipe, rates[recipe])
     report(Event(len(wanted), len(wanted), "measuring what a step costs"))
     for one in fits:
-        if one.stage in unfit and one.recipe not in unfit:
-            unfit[one.recipe] = f"its first stage {one.stage}: {unfit[one.stage]}"
+        if one.recipe in faults:
+            unfit[one.recipe] = faults[one.recipe]
+        elif one.stage in faults:
+            unfit[one.recipe] = f"its first stage {one.stage}: {faults[one.stage]}"
     left = tuple(one for one in fits if one.recipe not in unfit)
     if not left:
         raise InputError("; ".join(f"{recipe}: {reason}" for recipe, reason in unfit.items()))

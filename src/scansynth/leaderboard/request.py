@@ -91,8 +91,7 @@ class Request:
         """
         path = self.out / "benchmark.json"
         if not path.is_file():
-            ours = {"claims"}  # another process is about to begin
-            if self.out.exists() and (not self.out.is_dir() or {one.name for one in self.out.iterdir()} - ours):
+            if self.out.exists() and (not self.out.is_dir() or any(map(_foreign, self.out.iterdir()))):
                 raise InputError(f"{self.out}: not a folder of `scansynth benchmark` and not empty; choose another -o")
             return None
         stored: _Asked = read_json(path, _Asked, "restore it, or choose another -o")
@@ -134,7 +133,8 @@ class Request:
         method, settings, data = find_method(base.method), base.settings, base.data
         if any(one.name == "targets" for one in fields(settings)) and not method.reconstructs:
             settings = replace(settings, targets=(self.target,))
-        if self.defaults and data.defaults == "none":
+        contrasts = (*self.sources, self.target)
+        if self.defaults and data.defaults == "none" and method.needs_of(settings, contrasts).sequences is not None:
             data = replace(data, defaults="common")
         training = replace(
             base.training, steps=steps or base.training.steps, minutes=0.0, revisions=(), precision=self.precision,
@@ -142,8 +142,12 @@ class Request:
             # One look at the end: what a validation costs is no part of what methods share out.
             validate_every=steps or base.training.steps, validation_slices=1,
         )  # fmt: skip
-        contrasts = (*self.sources, self.target)
         return replace(base, settings=settings, contrasts=contrasts, data=data, training=training, seed=seed)
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file is none of another process that is about to begin."""
+    return path.name != "claims" and not path.name.startswith(".")
 
 
 def parse_task(cohort: Cohort, sources: Sequence[str], target: str | None) -> tuple[tuple[str, ...], str]:

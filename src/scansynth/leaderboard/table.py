@@ -156,8 +156,8 @@ def words(board: Board) -> list[str]:
     of = "processor minutes of one thread" if request.device.type == "cpu" else f"minutes on {request.device.type}"
     lines = [
         f"{request.direction} on the cohort `{request.cohort.folder.name}` (subjects: {', '.join(people)}). Every "
-        f"training costs {request.minutes:g} {of}: a step of each recipe was timed once, and the steps that the minutes pay for "
-        "were written down before anything was trained.",
+        f"training costs {request.minutes:g} {of}: a step of each recipe was timed once, and the steps that they "
+        "pay for were written down before anything was trained.",
     ]
     if any(fit.stage for fit in board.plan.fits):
         lines.append(
@@ -195,7 +195,7 @@ def markdown(board: Board) -> str:
             cells.append((f"**{text}**" if column in line.best else text) + line.marks.get(column, ""))
         lines.append(f"| {' | '.join([*cells, *_costs(line)])} |")
     lines += ["", *(f"- {note}" for note in (*words(board), *notes(board.comparison))), ""]
-    lines += ["## Differences to the best", "", *difference_lines(board.comparison), ""]
+    lines += ["## Differences to the best", "", *difference_lines(board.comparison, board.headings), ""]
     lines.append(f"All figures of the protocol, by subject, and pictures: `{FOLDER}/report.html`.")
     return "\n".join(lines) + "\n"
 

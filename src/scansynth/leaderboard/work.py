@@ -68,6 +68,7 @@ def benchmark(request: Request, report: Report) -> Path:
         InputError: if nothing fits, nothing came to its end, or the folder holds something else.
         StoppedError: if a signal asked to stop.
     """
+    request.begun()  # before anything is written
     claims = Claims(request.out / "claims")
     with threads(int(request.device.type == "cpu")):  # so that seconds of all volumes are of one thread
         plan = agreed(request, claims, report)
@@ -152,7 +153,7 @@ def _drawing_job(plan: Plan, training: Training, after: Job) -> Job:
 def _failure(request: Request, job: Job) -> str | None:
     """Why a job ended without result; None: it did not."""
     if job.after and (reason := _failure(request, job.after)) is not None:
-        return f"{job.after.name}: {reason}" if ": " not in reason else reason
+        return reason
     path = request.out / "failed" / f"{job.name}.json"
     if not path.is_file():
         return None
