@@ -26,7 +26,7 @@ from scansynth.methods import METHODS
 
 PAGES = (
     "README.md", "docs/howto/own-data.md", "docs/howto/missing.md", "docs/howto/comparing.md", "docs/methods.md",
-    "docs/howto/generation.md",
+    "docs/howto/generation.md", "docs/howto/leaderboard.md",
 )  # fmt: skip
 FEW_STEPS = ["--training.steps", "2", "--training.validate-every", "2", "--training.checkpoint-every", "2"]
 
@@ -53,6 +53,8 @@ def shortened(arguments):
         return ["--size", "32", "32", "None", "--spacing", "6", "6", "None"]
     if arguments[:2] == ["train", "cdpm_small"]:
         return [*FEW_STEPS, "--settings.sampling-steps", "3"]
+    if arguments[0] == "benchmark":
+        return ["--methods", "regression_small", "cdpm_small"]
     return {"train": FEW_STEPS, "generate": ["-n", "2"], "measure": ["--no-memorisation"]}.get(arguments[0], [])
 
 
@@ -78,6 +80,7 @@ def test_the_pages_show_every_verb_but_the_demo(tour):
         "translate",
         "evaluate",
         "compare",
+        "benchmark",
         "generate",
         "measure",
     } <= shown

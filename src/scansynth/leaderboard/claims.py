@@ -28,6 +28,8 @@ HOLDER = re.compile(r"(\d{1,9})-([0-9a-f]{8})")
 """Content of a claim: number of the process, and its machine."""
 HELD: set[Path] = set()
 """Claims that this process holds."""
+TAKING = threading.Lock()
+"""One thread at a time takes: to another a claim of this process that is not held yet would be a dead one's."""
 
 
 class Claims:
@@ -47,21 +49,24 @@ class Claims:
         Args:
             job: its name, of letters that a file's name may have.
         """
-        path = self._take(job)
+        with TAKING:
+            path = self._take(job)
+            if path is not None:
+                HELD.add(path)
         if path is None:
             yield False
             return
         ended = threading.Event()
         beat = threading.Thread(target=_touch, args=(path, ended), daemon=True)
         beat.start()
-        HELD.add(path)
         try:
             yield True
         finally:
             ended.set()
             beat.join()
-            HELD.discard(path)
-            self._release(job, path)
+            with TAKING:
+                self._release(job, path)
+                HELD.discard(path)
 
     def _take(self, job: str) -> Path | None:
         self.folder.mkdir(parents=True, exist_ok=True)
