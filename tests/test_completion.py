@@ -89,6 +89,7 @@ def test_values_that_are_known(offered):
     assert offered("methods", "--recipes", "") == set(METHODS)
     assert offered("completion", "") == set(SHELLS)
     assert "syndiff-table2" in offered("reproduce", "syn")
+    assert {"flow_small", "flow_small_25d"} <= offered("benchmark", "--methods", "regression_small", "flow")
     assert offered("translate", "--samples", "") == set()
 
 

@@ -255,6 +255,13 @@ def test_tasks_and_recipes_are_named(cohort):
 # The whole
 
 
+def finished(run):
+    """Steps of a run that are done and saved."""
+    newest = current(run / "last")
+    assert newest is not None
+    return step_of(newest)
+
+
 def figures_of(out):
     """A table without what no two runs have the same: seconds and memory, and where it lies."""
     table = json.loads((out / "table.json").read_text())
@@ -306,7 +313,7 @@ def test_runs_are_ordinary_run_folders(whole, capsys):
     assert runs == sorted(f"{name}-{seed}" for name in (*TOYS, "regression_small_first_stage") for seed in (0, 1))
     for name in runs:
         steps = STEPS if name.startswith("regression_small-") else STEPS // 2
-        assert step_of(current(request.out / "runs" / name / "last")) == steps
+        assert finished(request.out / "runs" / name) == steps
     assert main(["runs", str(request.out)]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in runs)
@@ -374,7 +381,7 @@ def test_two_share_the_work_and_one_is_killed_and_it_is_the_same_table(whole, tm
         if not told and event.what.startswith("training"):
             assert other.wait(timeout=300) == -signal.SIGKILL, (tmp_path / "log").read_text()
             assert f"{other.pid}-{HERE}" in holders(request)
-            assert 0 < step_of(current(request.out / "runs/regression_small-0/last")) < STEPS
+            assert 0 < finished(request.out / "runs/regression_small-0") < STEPS
         if event.what.startswith(("training", "drawing")):
             told.append(event.what)
 

@@ -50,9 +50,14 @@ def commands_of(verbs: Mapping[str, Any]) -> dict[str, Command]:
         verbs: name → dataclass.
     """
     from scansynth.methods import METHODS
+    from scansynth.recipes import RECIPES
     from scansynth.reproduction.tables import TABLES
 
-    known = {("methods", "--recipes"): tuple(METHODS), ("reproduce", "name"): tuple(TABLES)}
+    known = {
+        ("methods", "--recipes"): tuple(METHODS),
+        ("reproduce", "name"): tuple(TABLES),
+        ("benchmark", "--methods"): tuple(RECIPES),
+    }
     found = {}
     for verb, kind in verbs.items():
         text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
