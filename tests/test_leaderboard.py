@@ -460,6 +460,7 @@ def test_what_fails_has_a_line_and_keeps_no_other_back(whole, tmp_path, only_toy
         assert "broken_small-0 has no row: RuntimeError: no such layer" in text
         assert "| regression_small | 0 | T1w→T2w |" in text
         assert "drawing_small" not in text
+        assert "coverage" not in text.lower()  # nothing draws any more
         assert "| Dice |" in text.splitlines()[2]
         assert "0.625" in text
         assert "acquired 0.750, left out 0.500" in text

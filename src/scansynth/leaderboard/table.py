@@ -21,7 +21,7 @@ from scansynth.evaluation.sections import Line as ShownLine
 from scansynth.evaluation.tables import spread_text
 from scansynth.evaluation.write import write_evaluation
 from scansynth.files import write_text
-from scansynth.leaderboard.board import NOMINAL, PROTOCOL, Board, Line, measured
+from scansynth.leaderboard.board import COVERAGE, NOMINAL, PROTOCOL, Board, Line, measured
 from scansynth.leaderboard.plan import Plan, Training
 from scansynth.leaderboard.request import Request
 from scansynth.metrics.protocols import PROTOCOLS
@@ -164,7 +164,7 @@ def words(board: Board) -> list[str]:
             "A method that builds on a first stage has half of the minutes, its first stage the other half; recipes of "
             "one seed that build on the same one share it, and each counts it in full."
         )
-    if request.samples > 1:
+    if COVERAGE in board.headings:
         lines.append(
             f"Figures are those of one draw. Coverage: voxels inside the brain whose truth lies in the "
             f"{100 * NOMINAL:g} % interval of {request.samples} draws, nothing calibrated; what draws nothing has none."
