@@ -1,8 +1,8 @@
-"""Attentional feature fusion."""
+"""Attentional feature fusion, and attention over the channels of one map."""
 
 import torch
 
-from scansynth.networks.fusion import AttentionalFusion
+from scansynth.networks.fusion import AttentionalFusion, ChannelAttention
 
 
 def test_every_place_lies_between_the_two_maps():
@@ -26,3 +26,18 @@ def test_the_weight_is_that_of_the_local_and_the_global_context():
     torch.testing.assert_close(layer(a, b), weight * a + (1 - weight) * b)
     gradients = torch.autograd.grad(layer(a, b).square().sum(), list(layer.parameters()))
     assert all(gradient.abs().sum() > 0 for gradient in gradients[-4:])
+
+
+def test_channel_attention_multiplies_each_channel_by_one_number_of_all_means():
+    torch.manual_seed(0)
+    layer = ChannelAttention(8)
+    x = torch.randn(2, 8, 6, 5)
+    factor = layer(x) / x
+    torch.testing.assert_close(factor, factor[..., :1, :1].expand_as(factor))
+    assert (factor > 0).all()
+    assert (factor < 1).all()
+    shuffled = x.flatten(2)[..., torch.randperm(30)].reshape(x.shape)  # the same means
+    torch.testing.assert_close(layer(shuffled) / shuffled, factor)
+    other = x.clone()
+    other[:, 3] += 1
+    assert (layer(other)[:, 0] / x[:, 0] - factor[:, 0]).abs().min() > 1e-5

@@ -11,7 +11,8 @@ from scansynth.config import RunConfig
 from scansynth.diffusion.windows import SliceWindows
 from scansynth.errors import InputError
 from scansynth.method import Progress
-from scansynth.methods.mm_gan import MmGan, MmGanConfig, channel_mean, draw_missing, most_missing
+from scansynth.methods.any_to_any import channel_mean, draw_missing
+from scansynth.methods.mm_gan import MmGan, MmGanConfig, most_missing
 from scansynth.networks.pix2pix import EnlargedConvolution, Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
 from scansynth.noise import Noise

@@ -94,6 +94,14 @@ METHODS = {
         "where there is no tissue for cola_diff: the quickest steps, below cola_diff and regression in PSNR and SSIM",
         "Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022",
     ),
+    "m2dn": Entry(
+        "scansynth.methods.m2dn:M2DN",
+        "M2DN: one diffusion over all contrasts, which makes all missing ones together, from any subset of the others",
+        "paired scans, axial slices; subjects may lack some contrasts",
+        "where several contrasts may be missing and should be of one draw",
+        "Meng et al., Multi-modal Modality-masked Diffusion Network for Brain MRI Synthesis with Random Modality "
+        "Missing, IEEE Transactions on Medical Imaging 43(7), 2024",
+    ),
     "mm_gan": Entry(
         "scansynth.methods.mm_gan:MmGan",
         "MM-GAN: a GAN that makes all missing contrasts in one call, from any subset of the others",

@@ -34,6 +34,45 @@ def draw_task(
     return (score > 0.5) | best, is_target
 
 
+def draw_missing(
+    available: Tensor, targets: Sequence[str], contrasts: Sequence[str], most: int, noise: Noise
+) -> Tensor:
+    """Which of the available contrasts are to be made: all sets allowed are alike likely, one contrast stays given.
+
+    Args:
+        available: (B, K) bool, at least two true a row.
+        targets: contrasts of which a set lacks one at least, where the subject has any of them.
+        contrasts: names of the K contrasts.
+        most: how many may be missing.
+        noise: random numbers.
+
+    Returns:
+        (B, K) bool, within `available`.
+    """
+    either = torch.tensor([False, True], device=available.device)
+    sets = torch.cartesian_prod(*[either] * len(contrasts))  # (2^K, K)
+    size = sets.sum(1)
+    largest = (available.sum(1, keepdim=True) - 1).clamp(max=most)
+    allowed = ~(sets & ~available[:, None]).any(2) & (size > 0) & (size <= largest)  # (B, 2^K)
+    is_target = torch.tensor([contrast in targets for contrast in contrasts], device=available.device)
+    score = noise.uniform("missing", size.shape) + (sets & is_target).any(1)
+    return sets[score.masked_fill(~allowed, -1.0).argmax(1)]
+
+
+def channel_mean(values: Tensor, of: Tensor, among: Tensor) -> Tensor:
+    """Sum over some channels' means, over the number of channels in question, averaged over the batch.
+
+    Each sample counts alike, however many contrasts it has; what other channels hold has no part in it.
+
+    Args:
+        values: (B, K, *S).
+        of: channels that are summed over, (B, K) bool.
+        among: channels that are counted, (B, K) bool, at least one a row.
+    """
+    means = values.flatten(2).mean(2).masked_fill(~of, 0.0)
+    return (means.sum(1) / among.sum(1)).mean()
+
+
 def as_factors(mask: Tensor, images: Tensor) -> Tensor:
     """A mask (B, K) as factors for images (B, K, *S)."""
     return mask.reshape(*mask.shape, *[1] * (images.ndim - 2)).to(images.dtype)

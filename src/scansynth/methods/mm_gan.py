@@ -18,9 +18,9 @@ Equation                                                           | function
 ------------------------------------------------------------------ | --------
 y: missing contrasts are zeros                                     | `condition`
 x̂: given contrasts are put back before any loss                    | `impute`
-L_D = ½(‖D(x, x) − 1‖² + ‖D(x̂, x) − r‖²)                          | `training_step`, `judge`, `channel_mean`
-L_G = (1 − λ) ‖D(x̂, x) − 1‖² + λ mean over missing c ‖x̂_c − x_c‖₁ | `training_step`, `judge`, `channel_mean`
-the curriculum                                                     | `draw_missing`, `most_missing`
+L_D = ½(‖D(x, x) − 1‖² + ‖D(x̂, x) − r‖²)                          | `training_step`, `judge`, `any_to_any.channel_mean`
+L_G = (1 − λ) ‖D(x̂, x) − 1‖² + λ mean over missing c ‖x̂_c − x_c‖₁ | `training_step`, `judge`, `any_to_any.channel_mean`
+the curriculum                                                     | `most_missing`, `any_to_any.draw_missing`
 G, and its dropout                                                 | `networks.pix2pix.Pix2PixUNet`
 D                                                                  | `networks.public_syndiff.PatchDiscriminator`
 
@@ -48,7 +48,7 @@ from torch.optim import Adam, Optimizer
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, sources_of
+from scansynth.methods.any_to_any import AnyToAny, as_factors, channel_mean, draw_missing, sources_of
 from scansynth.needs import Needs
 from scansynth.networks.pix2pix import Pix2PixUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
@@ -102,45 +102,6 @@ def most_missing(fraction: float, contrasts: int) -> int:
     """
     stage = 1 + int(6 * fraction)
     return stage if stage <= 3 else contrasts
-
-
-def draw_missing(
-    available: Tensor, targets: Sequence[str], contrasts: Sequence[str], most: int, noise: Noise
-) -> Tensor:
-    """Which of the available contrasts are to be made: all sets allowed are alike likely, one contrast stays given.
-
-    Args:
-        available: (B, K) bool, at least two true a row.
-        targets: contrasts of which a set lacks one at least, where the subject has any of them.
-        contrasts: names of the K contrasts.
-        most: how many may be missing.
-        noise: random numbers.
-
-    Returns:
-        (B, K) bool, within `available`.
-    """
-    either = torch.tensor([False, True], device=available.device)
-    sets = torch.cartesian_prod(*[either] * len(contrasts))  # (2^K, K)
-    size = sets.sum(1)
-    largest = (available.sum(1, keepdim=True) - 1).clamp(max=most)
-    allowed = ~(sets & ~available[:, None]).any(2) & (size > 0) & (size <= largest)  # (B, 2^K)
-    is_target = torch.tensor([contrast in targets for contrast in contrasts], device=available.device)
-    score = noise.uniform("missing", size.shape) + (sets & is_target).any(1)
-    return sets[score.masked_fill(~allowed, -1.0).argmax(1)]
-
-
-def channel_mean(values: Tensor, of: Tensor, among: Tensor) -> Tensor:
-    """Sum over some channels' means, over the number of channels in question, averaged over the batch.
-
-    Each sample counts alike, however many contrasts it has; what other channels hold has no part in it.
-
-    Args:
-        values: (B, K, *S).
-        of: channels that are summed over, (B, K) bool.
-        among: channels that are counted, (B, K) bool, at least one a row.
-    """
-    means = values.flatten(2).mean(2).masked_fill(~of, 0.0)
-    return (means.sum(1) / among.sum(1)).mean()
 
 
 class MmGan(AnyToAny):

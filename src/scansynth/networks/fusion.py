@@ -1,4 +1,6 @@
-"""Attentional feature fusion (Dai, Gieseke, Oehmcke, Wu & Barnard, "Attentional Feature Fusion", WACV 2021)."""
+"""Attention over channels: to fuse two maps (Dai, Gieseke, Oehmcke, Wu & Barnard, "Attentional Feature Fusion", WACV
+2021), and to weigh the channels of one (Hu, Shen & Sun, "Squeeze-and-Excitation Networks", CVPR 2018).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -40,3 +42,20 @@ class AttentionalFusion(nn.Module):
         both = a + b
         weight = torch.sigmoid(self.local(both) + self.overall(both.mean((2, 3), keepdim=True)))
         return weight * a + (1 - weight) * b
+
+
+class ChannelAttention(nn.Module):
+    """Squeeze and excitation: each channel times a number in (0, 1) that all channels' means over the map decide.
+
+    Args:
+        channels: of the map.
+        reduction: of the bottleneck.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4):
+        super().__init__()
+        self.overall = _Context(channels, max(1, channels // reduction), normalise=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return x * torch.sigmoid(self.overall(x.mean((2, 3), keepdim=True)))
