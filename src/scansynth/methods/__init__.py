@@ -98,7 +98,8 @@ METHODS = {
         "scansynth.methods.m2dn:M2DN",
         "M2DN: one diffusion over all contrasts, which makes all missing ones together, from any subset of the others",
         "paired scans, axial slices; subjects may lack some contrasts",
-        "where several contrasts may be missing and should be of one draw",
+        "where several contrasts may be missing and are to be of one draw, as a diffusion baseline (MRDiff's paper has "
+        "it so); hardly compared here yet: take regression first",
         "Meng et al., Multi-modal Modality-masked Diffusion Network for Brain MRI Synthesis with Random Modality "
         "Missing, IEEE Transactions on Medical Imaging 43(7), 2024",
     ),
