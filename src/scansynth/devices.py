@@ -55,6 +55,22 @@ def find_device(name: str) -> torch.device:
     return torch.device("cpu") if wanted == "cpu" else torch.device(wanted, int(number or 0))
 
 
+class _Mean(torch.autograd.Function):
+    """The mean over all processes, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, processes: "Processes") -> Tensor:
+        ctx.processes, mean = processes, x.detach().clone()
+        processes.mean_([mean])
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        mean = gradient.clone()
+        ctx.processes.mean_([mean])
+        return mean, None
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes that share a command, seen from one of them; by default there is only this one."""
@@ -86,6 +102,13 @@ class Processes:
             with self._together():
                 dist.all_reduce(buffer, group=self.group)
             _fill(part, buffer / self.count)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of a tensor over all processes, in the order of the processes' calls; gradients go to all of them.
+
+        Of losses that are averaged over the processes (`mean_`), the gradient is the mean of the processes' own.
+        """
+        return x if self.count == 1 else _Mean.apply(x, self)
 
     @torch.no_grad()
     def joined(self, part: Tensor) -> tuple[Tensor, slice]:

@@ -6,7 +6,7 @@ batch for a trial, and which sizes fit. So a new unit is one class. What a metho
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -61,7 +61,8 @@ class Needs(ABC):
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
-    """Which of sources, neighbours, tissue, labels and sequences the unit's samples have where they are asked for."""
+    """Which of sources, neighbours, complete, tissue, labels and sequences the unit's samples have where they are asked
+    for."""
     paired: bool = True
     """True: the contrasts of a sample show one subject and place. False: each contrast is drawn on its own."""
     size_multiple: int = 1
@@ -75,6 +76,11 @@ class Needs(ABC):
     sources: bool = False
     """Whether the method reads what is given from `sources` (B, K, *S) where a batch has them: `images` whose
     intensities were changed at random, which a target's are not (`any_to_any.sources_of`)."""
+    complete: bool = False
+    """Whether the target is made from all other contrasts of the run and from no fewer: subjects that lack one are
+    neither trained nor measured on."""
+    least_batch: int = 1
+    """Samples that a training step must see at least (batch norm: 2)."""
     tissue: bool = False
     """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
     contrast alone, 0 where unavailable."""
@@ -86,8 +92,13 @@ class Needs(ABC):
     `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
 
     def __post_init__(self):
-        for name in ("sources", "neighbours", "tissue", "labels", "sequences"):
+        for name in ("sources", "neighbours", "complete", "tissue", "labels", "sequences"):
             assert name in self.takes or not getattr(self, name), f"samples of {type(self).__name__} have no {name}"
+
+    def suffice(self, sources: Collection[str], target: str, contrasts: Sequence[str]) -> bool:
+        """Whether a run of these contrasts can make the target from these sources."""
+        wanted = set(contrasts) - {target}
+        return wanted <= set(sources) if self.complete else not wanted.isdisjoint(sources)
 
     def samples(
         self,

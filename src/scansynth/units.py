@@ -36,14 +36,23 @@ class Slices(_OfSlices):
 
     axis: int = 2
     """Which axis the slices lie along: 2 axial (H along X, W along Y), 1 coronal (X, Z), 0 sagittal (Y, Z)."""
+    patch: tuple[int, int] | None = None
+    """Pixels (h, w) of overlapping patches of a slice: a sample shows one, a synthesis is made of all of them, each
+    pixel the mean over those that hold it. A slice's shorter side is taken whole. None: whole slices."""
 
-    takes = ("sources", "neighbours", "sequences")
+    takes = ("sources", "neighbours", "complete", "sequences")
 
     def __post_init__(self):
         super().__post_init__()
         if self.neighbours < 0:
             raise InputError(f"neighbours {self.neighbours}: at least 0, slices on each side")
-        assert self.axis == 2 or (self.paired and not self.neighbours), "other axes: paired, without neighbours"
+        plain = self.paired and not self.neighbours
+        assert self.axis == 2 or plain, "other axes: paired, without neighbours"
+        assert self.patch is None or plain, "patches of slices: paired, without neighbours"
+        if self.patch and any(side < 1 or side % self.size_multiple for side in self.patch):
+            raise InputError(
+                f"patch {'×'.join(map(str, self.patch))}: the networks need multiples of {self.size_multiple}"
+            )
 
     def dataset(self, chosen: Chosen) -> Samples:
         """Slices of a split, in an endless order of epochs."""
@@ -64,13 +73,25 @@ class Slices(_OfSlices):
             acquisitions=None if self.sequences is None else Acquisitions(self.sequences, chosen.data.defaults),
             neighbours=self.neighbours,
             axis=self.axis,
+            complete=self.complete,
+            patches=self.windows().patches,
         )
         self.check_slices(dataset.size)
         return dataset
 
     def windows(self, at_once: int | None = None, tick: Tick | None = None) -> SliceWindows:
         """Some slices at a time."""
-        return SliceWindows(16 if at_once is None else at_once, tick, axis=self.axis)
+        return SliceWindows(16 if at_once is None else at_once, tick, axis=self.axis, patch=self.patch)
+
+    def image_shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """A slice, or a patch of it."""
+        if self.patch is None:
+            return size
+        return min(size[0], self.patch[0]), min(size[1], self.patch[1])
+
+    def check_slices(self, size: Sequence[int]) -> None:
+        """Sides of what the networks see must be multiples."""
+        super().check_slices(self.image_shape((size[0], size[1])))
 
     def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
         """Random slices, with neighbours where they are wanted."""
@@ -92,7 +113,8 @@ class Slices(_OfSlices):
 
     def check_volume(self, shape: Sequence[int]) -> None:
         """Its slices must be multiples."""
-        super().check_volume([side for axis, side in enumerate(shape) if axis != self.axis])
+        height, width = (side for axis, side in enumerate(shape) if axis != self.axis)
+        super().check_volume(self.image_shape((height, width)))
 
 
 @dataclass(frozen=True)
@@ -110,7 +132,7 @@ class Latents(Slices):
 
     def __post_init__(self):
         super().__post_init__()
-        assert self.axis == 2, "first stages encode axial slices"
+        assert self.axis == 2 and self.patch is None, "first stages encode whole axial slices"  # noqa: PT018
 
     @property
     def first_stage(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Training samples and whole subjects from a prepared cohort, in the range [−1, 1] that networks see."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +22,8 @@ from scansynth.physics.tissue import WEIGHTS
 Values = TypeVar("Values", Tensor, np.ndarray)
 Place = tuple[str, int]
 """Subject and axial slice."""
+PatchOfSlice = tuple[slice, slice]
+"""Where a patch lies in its slice."""
 Acceleration = Sequence[tuple[str, int]]
 """Accelerated contrasts, each with its fold in both in-plane dimensions (`DataSettings.acceleration`)."""
 
@@ -57,6 +59,11 @@ def as_acquired(image: Tensor, contrast: str, acceleration: Acceleration) -> Ten
     return undersample(image.movedim((0, 1), (-2, -1)), fold).movedim((-2, -1), (0, 1))
 
 
+def whole_slice(size: Sequence[int]) -> list[PatchOfSlice]:
+    """A slice (H, W) as the only patch of itself."""
+    return [(slice(0, size[0]), slice(0, size[1]))]
+
+
 def read_image(
     cohort: Cohort,
     subject: str,
@@ -79,8 +86,9 @@ class SliceDataset(Samples):
     Sample i of the training (i counts on over the epochs, and is not bounded by `len`) depends on `seed` and i alone,
     so that workers, processes and a resume change nothing.
 
-    Paired: a sample shows one slice of one subject in all contrasts that the subject has. Unpaired: each contrast has
-    its own list of slices and its own order, so that which slices meet tells nothing; shorter lists come round sooner.
+    Paired: a sample shows one slice, or a patch of one, of one subject in all contrasts that the subject has. Unpaired:
+    each contrast has its own list of slices and its own order, so that which slices meet tells nothing; shorter lists
+    come round sooner.
 
     Args:
         cohort: the prepared cohort.
@@ -97,6 +105,8 @@ class SliceDataset(Samples):
         acquisitions: what networks are told of the scans' acquisition, or None.
         neighbours: slices on each side of a slice that are given with it.
         axis: which axis the slices lie along; 2: axial slices.
+        complete: whether subjects are left out that lack one of the contrasts (paired).
+        patches: from a slice's size (H, W), where its patches lie, each of which is a sample (paired).
 
     Raises:
         InputError: if a contrast has no slices, the slices' sizes differ, an acquisition is not known, (paired) scans
@@ -118,6 +128,8 @@ class SliceDataset(Samples):
         acquisitions: Acquisitions | None = None,
         neighbours: int = 0,
         axis: int = 2,
+        complete: bool = False,
+        patches: Callable[[Sequence[int]], Sequence[PatchOfSlice]] = whole_slice,
     ):
         self.neighbours, self.axis = neighbours, axis
         self.cohort, self.contrasts, self.split = cohort, tuple(contrasts), split
@@ -126,10 +138,18 @@ class SliceDataset(Samples):
             if contrast not in self.contrasts:
                 raise InputError(f"acceleration {contrast!r}: not among the run's contrasts {', '.join(contrasts)}")
         self.size = _in_plane_size(cohort, self.contrasts, split, axis)
+        self.patches = patches(self.size)
+        assert paired or len(self.patches) == 1, "patches of unpaired slices"
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
         if paired:
             places = paired_places(
-                cohort, self.contrasts, split, min_foreground, slices_per_subject=slices_per_subject, axis=axis
+                cohort,
+                self.contrasts,
+                split,
+                min_foreground,
+                slices_per_subject=slices_per_subject,
+                axis=axis,
+                complete=complete,
             )
             self._places = {"": places}
             shown = {contrast for subject, _ in places for contrast in cohort.available(subject)}
@@ -139,42 +159,47 @@ class SliceDataset(Samples):
                 for name in self.contrasts
             }
             shown = {name for name, places in self._places.items() if places}
+        beside = f" beside {'all other contrasts' if complete else 'another contrast'}" if paired else ""
         for contrast in self.contrasts:
             if contrast not in shown:
                 raise InputError(
-                    f"{cohort.folder}: no {split} slices of {contrast}{' beside another contrast' if paired else ''} "
+                    f"{cohort.folder}: no {split} slices of {contrast}{beside} "
                     f"with a foreground of {min_foreground:g}: lower min_foreground or leave the contrast out"
                 )
         self.parameters = acquisitions and {
             (subject, contrast): acquisitions.of(subject, contrast, cohort.acquisition(subject, contrast))
             for subject in dict.fromkeys(subject for places in self._places.values() for subject, _ in places)
             for contrast in self.contrasts
-            if contrast in cohort.available(subject)
+            if contrast in cohort.available(subject) and contrast in acquisitions.sequences
         }
 
     def __len__(self) -> int:
         """Samples in an epoch."""
-        return max(len(places) for places in self._places.values())
+        return len(self.patches) * max(len(places) for places in self._places.values())
 
     def places(self, i: int) -> dict[str, Place]:
         """Which subject and slice sample i shows in each contrast."""
         if self.paired:
-            place = self._draw("", i)
+            place, _ = self._draw("", i)
             available = self.cohort.available(place[0])
             return {contrast: place for contrast in self.contrasts if contrast in available}
-        return {contrast: self._draw(contrast, i) for contrast in self.contrasts}
+        return {contrast: self._draw(contrast, i)[0] for contrast in self.contrasts}
+
+    def patch(self, i: int) -> PatchOfSlice:
+        """Which part of its slice sample i shows (paired)."""
+        return self._draw("", i)[1]
 
     def shows(self, i: int) -> list[str]:
         """Subjects whose slices sample i is of."""
         return sorted({subject for subject, _ in self.places(i).values()})
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """Sample i: `images` (K, H, W) in [−1, 1], 0 where unavailable, and `available` (K,) bool.
+        """Sample i: `images` (K, H, W) in [−1, 1], of a patch (K, h, w), 0 where unavailable; `available` (K,) bool.
 
         With neighbours also `neighbours` (K, 2n, H, W), those below first, −1 (background) beyond the scan and 0 where
         unavailable; paired, with intensities that change, also `sources` (K, H, W), the images with changed ones, which
         neighbours have, too; with `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms and flip angle in degrees,
-        0 likewise.
+        0 likewise, and of a contrast without a sequence.
         """
         places = self.places(i)
         available = torch.tensor([contrast in places for contrast in self.contrasts])
@@ -183,6 +208,8 @@ class SliceDataset(Samples):
             if contrast in places:
                 images[k] = self._read(contrast, *places[contrast])
         shown = self._augment(images, available, i)
+        if len(self.patches) > 1:  # of what was moved: a patch then shows what lay beside it, not a border
+            images, shown = (one[..., *self.patch(i)] for one in (images, shown))
         images[available], shown[available] = to_network(images[available]), to_network(shown[available])
         sample = {"images": images[:, 0], "available": available}
         if self.neighbours:
@@ -192,7 +219,7 @@ class SliceDataset(Samples):
         if self.parameters is not None:
             sample["acquisition"] = torch.zeros(len(self.contrasts), 4)
             for k, contrast in enumerate(self.contrasts):
-                if contrast in places:
+                if contrast in places and (places[contrast][0], contrast) in self.parameters:
                     sample["acquisition"][k] = self.parameters[places[contrast][0], contrast]
         return sample
 
@@ -223,13 +250,15 @@ class SliceDataset(Samples):
             images[k : k + 1] = self.augmentation.apply(images[k : k + 1], generator)
         return images.clone()
 
-    def _draw(self, key: str, i: int) -> Place:
-        """The i-th place of a list that is permuted anew each time it comes round."""
+    def _draw(self, key: str, i: int) -> tuple[Place, PatchOfSlice]:
+        """The i-th place of a list, and the patch there; the list is permuted anew each time it comes round."""
         places = self._places[key]
-        turn, number = divmod(i, len(places))
+        count = len(places) * len(self.patches)
+        turn, number = divmod(i, count)
         if key not in self._orders or self._orders[key][0] != turn:
-            self._orders[key] = turn, keyed_generator(self.seed, "order", key, turn).permutation(len(places))
-        return places[self._orders[key][1][number]]
+            self._orders[key] = turn, keyed_generator(self.seed, "order", key, turn).permutation(count)
+        place, patch = divmod(int(self._orders[key][1][number]), len(self.patches))
+        return places[place], self.patches[patch]
 
 
 def augmented(
@@ -259,16 +288,17 @@ def paired_places(
     *,
     slices_per_subject: int | None = None,
     axis: int = 2,
+    complete: bool = False,
 ) -> list[Place]:
-    """Slices of the subjects that have at least two of the contrasts (or the only one, if one is asked).
+    """Slices of the subjects that have at least two of the contrasts (or the only one, if one is asked), or all.
 
     Raises:
         InputError: if such a subject's scans lie on different grids.
     """
-    places = []
+    places, least = [], len(contrasts) if complete else min(2, len(contrasts))
     for subject in cohort.subjects(split):
         shown = [contrast for contrast in contrasts if contrast in cohort.available(subject)]
-        if len(shown) < min(2, len(contrasts)):
+        if len(shown) < least:
             continue
         _check_registered(cohort, subject)
         share = np.max([_foreground(cohort, subject, contrast, axis) for contrast in shown], axis=0)

@@ -1,8 +1,8 @@
 """Windows: how a volume is cut up for the networks and put together again.
 
-A window is what a network sees at once: an axial slice (`SliceWindows`) or a patch (`PatchWindows`). `map` applies a
-function to all windows and blends what it returns. A sampler around `map` blends at every step, a sampler inside of it
-works window by window; `Cut` gives the second the same noise as the first.
+A window is what a network sees at once: an axial slice, or a patch of one (`SliceWindows`), or a box (`PatchWindows`).
+`map` applies a function to all windows and blends what it returns. A sampler around `map` blends at every step, a
+sampler inside of it works window by window; `Cut` gives the second the same noise as the first.
 """
 
 import itertools
@@ -42,9 +42,28 @@ class WindowsOfVolume(Windows, Protocol):
         ...
 
 
+LEAST_OVERLAP = 0.5
+"""Share of a patch's side that lies in its neighbour, too, at least."""
+
+
+def along(side: int, width: int, overlap: float = LEAST_OVERLAP) -> list[slice]:
+    """Where windows lie along an axis: as few as overlap so; the last ends with the axis.
+
+    Args:
+        side: of the volume.
+        width: of a window; a shorter side is taken whole.
+        overlap: least share of a window that lies in its neighbour, too.
+    """
+    step = max(1, math.floor(width * (1 - overlap)))
+    last = max(0, side - width)
+    return [slice(start, min(start + width, side)) for start in (*range(0, last, step), last)]
+
+
 @dataclass(frozen=True)
 class SliceWindows:
-    """Slices of a volume, several at a time. The windows do not overlap: nothing is blended.
+    """Slices of a volume, several at a time, each whole or through overlapping patches of it.
+
+    Slices do not overlap: between them nothing is blended. A pixel that several patches hold is their mean.
 
     Raises:
         InputError: if `batch` is below 1.
@@ -56,10 +75,18 @@ class SliceWindows:
     """Called each time that some have gone through."""
     axis: int = 2
     """Which axis the slices lie along; axial ones lie along the last, 2."""
+    patch: tuple[int, int] | None = None
+    """Pixels of the patches that a slice is seen through, (h, w), of which two neighbours share half at least; a
+    slice's shorter side is taken whole. None: the slice itself."""
 
     def __post_init__(self):
         if self.batch < 1:
             raise InputError(f"slices at once {self.batch}: must be at least 1")
+
+    def patches(self, size: Sequence[int]) -> list[tuple[slice, slice]]:
+        """Where the patches of a slice (H, W) lie: of 160×180 pixels with 128×128 four, one a corner."""
+        rows, columns = (along(side, width) for side, width in zip(size, self.patch or size, strict=True))
+        return list(itertools.product(rows, columns))
 
     def ticks(self, shape: Sequence[int]) -> int:
         """How often `tick` is called in one `map` of a volume (X, Y, Z)."""
@@ -70,7 +97,8 @@ class SliceWindows:
 
         Args:
             function: takes one (N, C, H, W) tensor a volume, N ≤ `batch` slices, and returns (N, C', H', W'). It must
-                treat each slice on its own. Axial slices are (X, Y), coronal ones (X, Z), sagittal ones (Y, Z).
+                treat each slice on its own. Axial slices are (X, Y), coronal ones (X, Z), sagittal ones (Y, Z). Through
+                patches (N, C, h, w), all of N/P slices, and what it returns is as large.
             *volumes: (1, C, X, Y, Z) each. One whose side along the axis is 1 is given to every slice; the other sides
                 may differ (1×1 stays so).
 
@@ -78,19 +106,37 @@ class SliceWindows:
             (1, C', X', Y', Z).
         """
         assert all(volume.ndim == 5 and len(volume) == 1 for volume in volumes), "volumes are (1, C, X, Y, Z)"
-        along = 2 + self.axis
-        depth = max(volume.shape[along] for volume in volumes)
-        assert all(volume.shape[along] in (1, depth) for volume in volumes), "volumes differ in depth"
-        stacks = [volume[0].movedim(along - 1, 0).expand(depth, -1, -1, -1) for volume in volumes]  # (Z, C, X, Y)
+        axis = 2 + self.axis
+        depth = max(volume.shape[axis] for volume in volumes)
+        assert all(volume.shape[axis] in (1, depth) for volume in volumes), "volumes differ in depth"
+        stacks = [volume[0].movedim(axis - 1, 0).expand(depth, -1, -1, -1) for volume in volumes]  # (Z, C, X, Y)
         results = []
         for start in range(0, depth, self.batch):
             slices = [stack[start : start + self.batch].contiguous() for stack in stacks]
-            result = function(*slices)
+            result = function(*slices) if self.patch is None else self._through_patches(function, slices)
             assert len(result) == len(slices[0]), f"{len(slices[0])} slices in, {len(result)} out"
             results.append(result)
             if self.tick:
                 self.tick()
-        return torch.cat(results).movedim(0, along - 1)[None].contiguous()
+        return torch.cat(results).movedim(0, axis - 1)[None].contiguous()
+
+    def _through_patches(self, function: Callable[..., Tensor], slices: Sequence[Tensor]) -> Tensor:
+        """The function of all patches of some slices, (N, C, H, W) a volume, put together: (N, C', H, W)."""
+        size = max((one.shape[2:] for one in slices), key=math.prod)
+        places = self.patches(size)
+
+        def cut(one: Tensor) -> Tensor:
+            if one.shape[2:] == (1, 1):
+                return one.repeat(len(places), 1, 1, 1)
+            assert one.shape[2:] == size, "slices seen through patches differ in size"
+            return torch.cat([one[:, :, rows, columns] for rows, columns in places])
+
+        made = function(*map(cut, slices)).chunk(len(places))
+        total, count = made[0].new_zeros(*made[0].shape[:2], *size), made[0].new_zeros(size)
+        for (rows, columns), part in zip(places, made, strict=True):
+            total[:, :, rows, columns] += part
+            count[rows, columns] += 1
+        return total / count
 
 
 Place = tuple[slice, slice, slice]
@@ -109,7 +155,7 @@ class PatchWindows:
 
     size: tuple[int, int, int]
     """Voxels of a patch, (X, Y, Z); a volume's shorter side is taken whole."""
-    overlap: float = 0.5
+    overlap: float = LEAST_OVERLAP
     """Least share of a patch's side that lies in its neighbour, too."""
     batch: int = 4
     """Patches that go through the networks at once. It changes memory and speed, not the result."""
@@ -129,12 +175,7 @@ class PatchWindows:
 
     def places(self, shape: Sequence[int]) -> list[Place]:
         """All windows of a volume (X, Y, Z); the last of each axis ends with it."""
-        axes = []
-        for side, width in zip(shape, self.size, strict=True):
-            step = max(1, math.floor(width * (1 - self.overlap)))
-            last = max(0, side - width)
-            starts = [*range(0, last, step), last]
-            axes.append([slice(start, min(start + width, side)) for start in starts])
+        axes = [along(side, width, self.overlap) for side, width in zip(shape, self.size, strict=True)]
         return list(itertools.product(*axes))
 
     @cached_property

@@ -107,7 +107,9 @@ def choose_work(
             sources = tuple(source for source in shown if source != name)
             for given in subsets_of(sources) if subsets else [sources]:
                 able = tuple(
-                    run for run in makers if not run.method.reconstructs and set(given) & set(run.config.contrasts)
+                    run
+                    for run in makers
+                    if not run.method.reconstructs and run.method.needs.suffice(given, name, run.config.contrasts)
                 )
                 if able and given:
                     work.append(

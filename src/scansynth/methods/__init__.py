@@ -38,6 +38,16 @@ METHODS = {
         "before cola_diff or ldm, which build on it; by itself it makes no contrast from another",
         "Rombach et al., CVPR 2022; van den Oord et al., NeurIPS 2017",
     ),
+    "bloch_gan": Entry(
+        "scansynth.methods.bloch_gan:BlochGan",
+        "BlochGAN: a GAN whose features must explain the sources by MR physics (TR and TE): all others to one",
+        "paired scans of all the run's contrasts, axial slices; TR and TE of each source (or train --defaults); "
+        "--settings.targets names the one",
+        "as MRDiff's baseline; every weight is settled here, not the paper's; US patent 11,874,357 B2 claims it for "
+        "fat suppression: find out whether you may use it",
+        "Kim et al., Fat-saturated image generation from multi-contrast MRIs using generative adversarial networks "
+        "with Bloch equation-based autoencoder regularization, Medical Image Analysis 73, 2021",
+    ),
     "cdpm": Entry(
         "scansynth.methods.cdpm:Cdpm",
         "2D diffusion on sets of slices: whole 3D brain MRIs without a source, or any subset of sources to any target",
@@ -86,6 +96,17 @@ METHODS = {
         "for texture in a few calls, or for the mean in one: translate --realism goes from one to the other",
         "Liu, Gong & Liu, ICLR 2023 (rectified flow); Li et al., CVPR 2023 (Brownian bridge); Ohayon, Michaeli & "
         "Elad, ICLR 2025 (posterior-mean rectified flow)",
+    ),
+    "hi_net": Entry(
+        "scansynth.methods.hi_net:HiNet",
+        "Hi-Net: a GAN with a branch for each source, fused at every level by sum, product and maximum: all others to "
+        "one",
+        "paired scans of all the run's contrasts, axial slices, seen through overlapping patches; --settings.targets "
+        "names the one",
+        "as the baseline of fixed sources that CoLa-Diff's and MRDiff's papers compare with; not yet compared here: "
+        "take regression first",
+        "Zhou, Fu, Chen, Shen & Shao, Hi-Net: Hybrid-Fusion Network for Multi-Modal MR Image Synthesis, IEEE "
+        "Transactions on Medical Imaging 39(9), 2020",
     ),
     "ldm": Entry(
         "scansynth.methods.latent_diffusion:LatentDiffusion",

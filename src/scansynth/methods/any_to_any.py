@@ -1,4 +1,4 @@
-"""Which contrasts are given and which one is asked for, in methods that take any subset of them."""
+"""Which contrasts are given and which one is asked for, in methods that take any subset of them, or all but one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -162,6 +162,67 @@ class AnyToAny(Method):
         is_target = torch.zeros_like(available)
         is_target[:, index] = True
         return is_source, is_target
+
+
+def all_but_target(targets: Sequence[str], contrasts: Sequence[str]) -> tuple[str, ...]:
+    """The sources of a method that makes one contrast of all others: the target is named, or the last."""
+    return tuple(name for name in contrasts if name not in (targets or contrasts[-1:]))
+
+
+class AllToOne(AnyToAny):
+    """A method that makes one target from all other contrasts of a run, never from fewer: its sources are fixed.
+
+    Its settings' `targets` name one contrast; of two contrasts the second is made where they name none.
+
+    Raises:
+        InputError: for several targets, or none of more than two contrasts.
+    """
+
+    def __init__(self, config: Any, contrasts: Sequence[str]):
+        super().__init__(config, contrasts)
+        if len(config.targets) > 1 or (not config.targets and len(self.contrasts) > 2):
+            raise InputError(
+                f"{self.name} makes one contrast from all others, {', '.join(config.targets) or 'none'} is named as "
+                f"target: name one of {', '.join(self.contrasts)} (--settings.targets)"
+            )
+        self.target = self.contrasts.index((config.targets or self.contrasts)[-1])
+        """Place of the target among the contrasts."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The one that is made."""
+        return (self.contrasts[self.target],)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The M others, in the order of the channels."""
+        return all_but_target(self.config.targets, self.contrasts)
+
+    def split(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sources and target of a training batch, of which no sample lacks a contrast (`Needs.complete`).
+
+        Returns:
+            y, (B, M, *S), with the intensities that they may have, and x, (B, 1, *S).
+        """
+        assert batch["available"].all(), f"{self.name} trains on samples of all contrasts"
+        return self.without_target(sources_of(batch, batch["available"])), batch["images"].narrow(1, self.target, 1)
+
+    def without_target(self, channels: Tensor) -> Tensor:
+        """(B, K, …) → those of the sources, (B, M, …)."""
+        return torch.cat([channels[:, : self.target], channels[:, self.target + 1 :]], dim=1)
+
+    def given(self, batch: Batch, target: str) -> Tensor:
+        """The sources of a subject's synthesis, (1, M, X, Y, Z).
+
+        Raises:
+            InputError: if one is not given.
+        """
+        if lacking := [name for name in self.sources if not batch["available"][0, self.contrasts.index(name)]]:
+            raise InputError(
+                f"{self.name} makes {target} from {', '.join(self.sources)}, and {', '.join(lacking)} is not given; a "
+                "method that takes any sources is regression"
+            )
+        return self.without_target(batch["images"])
 
 
 def task_planes(is_source: Tensor, is_target: Tensor, images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Equation                     | here
 3: L_G; 8: L_D; 10: L_CCT    | `training_step`
 4: L_D without M             | `decoder="plain"`
 5: h_t = Conv(IWT(e_t))      | `networks.mrdiff.QuantitativeMaps`
-6: the signal                | `signals`, `physics/signal.py`
+6: the signal                | `signals`, `physics/scans.py`, `physics/signal.py`
 7: M                         | `networks.mrdiff.Modulation`
 9: mean of N features        | `training_step`
 11: the total                | `training_step`
@@ -40,7 +40,6 @@ Equation                     | here
 # a contrast can be named (`equations`).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,13 +60,11 @@ from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation,
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
 from scansynth.physics.acquisition import SequenceName
-from scansynth.physics.signal import inversion_recovery, spin_echo, spoiled_gradient_echo
+from scansynth.physics.scans import check_once, equations_of, relative_signals
 from scansynth.physics.wavelet import dwt
 from scansynth.ranges import Count, Natural, Weight
 from scansynth.units import Slices
 
-LEAST_SIGNAL = 1e-4
-"""Of typical tissue, that signals are divided by: an inversion recovery may null it."""
 LEAST_CONTRASTS = 3
 """That determine T1, T2 and S0 of a voxel."""
 FOREGROUND = 1 / 8
@@ -129,9 +126,7 @@ class MrDiffConfig:
                 f"rebuilds all explains every contrast by its signal, and decoder {self.decoder} has none: take the "
                 "decoder physics, or rebuild the sources"
             )
-        names = [contrast for contrast, _ in self.equations]
-        if len(set(names)) < len(names):
-            raise InputError(f"equations name a contrast twice: {', '.join(names)}")
+        check_once(self.equations)
 
     @classmethod
     def tiny(cls) -> "MrDiffConfig":
@@ -184,7 +179,7 @@ class MrDiff(AnyToAny):
             width = 4 * config.features * (count if config.decoder == "physics" else 1)
             nets["D"] = FromBands(width, config.channels, count)
         self.nets = nn.ModuleDict(nets)
-        self.equations = equations_of(config, self.contrasts)
+        self.equations = equations_of(config.equations, self.contrasts)
         self.averaged = tuple(nets)
 
     @classmethod
@@ -192,7 +187,7 @@ class MrDiff(AnyToAny):
         """Paired slices, half as large in the U-Net (DWT), and with the physics their acquisitions."""
         return Slices(
             size_multiple=2 ** len(config.multipliers),
-            sequences=equations_of(config, contrasts) if config.decoder == "physics" else None,
+            sequences=equations_of(config.equations, contrasts) if config.decoder == "physics" else None,
             neighbours=config.neighbours,
         )
 
@@ -232,17 +227,7 @@ class MrDiff(AnyToAny):
             Of the P sources in the order of `given.nonzero()`, (P, c, H, W), over the signal of tissue of T1 1 s, T2
             0.1 s and S0 1 under the same acquisition.
         """
-        found, order = [], []
-        for k, contrast in enumerate(self.contrasts):
-            rows = given[:, k].nonzero()[:, 0]
-            t1, t2, s0 = (one[rows] for one in maps)
-            parameters = acquisition[rows, k]
-            equation = self.equations[contrast]
-            one = torch.ones_like(t1[:, :1, :1, :1])
-            typical = signal(equation, T1_START * one, T2_START * one, one, parameters).clamp_min(LEAST_SIGNAL)
-            found.append(signal(equation, t1, t2, s0, parameters) / typical)
-            order.append(rows * len(self.contrasts) + k)
-        return torch.cat(found)[torch.cat(order).argsort()]
+        return relative_signals(maps, acquisition, given, self.equations)
 
     def explained(self, e: Tensor, images: Tensor, acquisition: Tensor, available: Tensor) -> dict[str, Tensor]:
         """L_D where all contrasts are rebuilt: each image is a gain times the signal of the maps, and nothing else.
@@ -385,31 +370,3 @@ def least_squares_gains(signals: Tensor, scans: Tensor, shown: Tensor) -> Tensor
     products = (signals * scans * shown).sum((1, 2, 3), keepdim=True)
     squares = (signals.square() * shown).sum((1, 2, 3), keepdim=True)
     return products / squares.clamp_min(torch.finfo(squares.dtype).tiny)
-
-
-def equations_of(config: MrDiffConfig, contrasts: Sequence[str]) -> dict[str, SequenceName]:
-    """The signal equation of each contrast."""
-    own = dict(config.equations)
-    return {name: own.get(name, "spin_echo") for name in contrasts}
-
-
-def signal(equation: SequenceName, t1: Tensor, t2: Tensor, s0: Tensor, parameters: Tensor) -> Tensor:
-    """The signal of an equation.
-
-    Args:
-        equation: which.
-        t1: seconds, (B, C, *S).
-        t2: seconds, of the same shape.
-        s0: of the same shape.
-        parameters: TR, TE, TI in ms and flip angle in degrees, (B, 4).
-
-    Returns:
-        (B, C, *S).
-    """
-    tr, te, ti, angle = (value[:, None, None, None] for value in parameters.unbind(1))
-    tr, te = tr / 1000, te / 1000
-    if equation == "spin_echo":
-        return spin_echo(s0, t1, t2, tr, te)
-    if equation == "inversion_recovery":
-        return inversion_recovery(s0, t1, t2, tr=tr, te=te, ti=ti / 1000)
-    return spoiled_gradient_echo(s0, t1, t2, tr=tr, te=te, flip_angle=angle * math.pi / 180)

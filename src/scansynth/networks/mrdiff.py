@@ -1,4 +1,7 @@
-"""The parts of MRDiff around its encoder: quantitative maps, MR physics, decoder and generator (section 2.3)."""
+"""The parts of MRDiff around its encoder: quantitative maps, MR physics, decoder and generator (section 2.3).
+
+And of BlochGAN, from which they come; it has no wavelets.
+"""
 
 import math
 
@@ -7,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scansynth.networks.blocks import convolution
+from scansynth.physics.scans import T1_TYPICAL, T2_TYPICAL
 from scansynth.physics.wavelet import dwt, iwt
 
-T1_START, T2_START = 1.0, 0.1
-"""Seconds that relaxation times start near: those of brain tissue."""
+T1_START, T2_START = T1_TYPICAL, T2_TYPICAL
+"""Seconds that relaxation times start near."""
 T1_LEAST, T2_LEAST = 0.05, 0.005
 """Seconds below which they do not fall."""
 
@@ -26,10 +30,12 @@ class QuantitativeMaps(nn.Module):
     Args:
         channels: c; features have 4c, the sub-bands of c channels.
         maps: channels of each map; None: c.
+        wavelets: whether features are sub-bands; else they are c channels at full size.
     """
 
-    def __init__(self, channels: int, maps: int | None = None):
+    def __init__(self, channels: int, maps: int | None = None, *, wavelets: bool = True):
         super().__init__()
+        self.wavelets = wavelets
         self.conv = convolution(2, channels, 3 * (maps or channels), kernel=3)
         with torch.no_grad():
             starts = (T1_START - T1_LEAST, T2_START - T2_LEAST, 1.0)
@@ -38,7 +44,8 @@ class QuantitativeMaps(nn.Module):
 
     def forward(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 4c, H/2, W/2) → T1 and T2 in seconds, bounded away from 0, and S0 > 0; each (B, maps, H, W)."""
-        t1, t2, s0 = (functional.softplus(part.float()) for part in self.conv(iwt(e)).chunk(3, dim=1))
+        features = iwt(e) if self.wavelets else e
+        t1, t2, s0 = (functional.softplus(part.float()) for part in self.conv(features).chunk(3, dim=1))
         return t1 + T1_LEAST, t2 + T2_LEAST, s0
 
 
@@ -50,10 +57,12 @@ class Modulation(nn.Module):
     Args:
         contrasts: K.
         channels: c.
+        wavelets: whether they are decomposed; else they keep their size and channels.
     """
 
-    def __init__(self, contrasts: int, channels: int):
+    def __init__(self, contrasts: int, channels: int, *, wavelets: bool = True):
         super().__init__()
+        self.wavelets = wavelets
         self.log_scale = nn.Parameter(torch.zeros(contrasts))
         self.conv = convolution(2, channels, channels, kernel=3)
 
@@ -65,10 +74,12 @@ class Modulation(nn.Module):
             given: which contrasts are sources, (B, K) bool; the others leave zeros.
 
         Returns:
-            (B, K·4c, H/2, W/2).
+            (B, K·4c, H/2, W/2), or (B, K·c, H, W).
         """
         scale = self.log_scale.exp()[given.nonzero()[:, 1]]
-        bands = dwt(self.conv(signals * scale[:, None, None, None]))
+        bands = self.conv(signals * scale[:, None, None, None])
+        if self.wavelets:
+            bands = dwt(bands)
         whole = bands.new_zeros(*given.shape, *bands.shape[1:])
         return whole.index_put((given,), bands).flatten(1, 2)
 

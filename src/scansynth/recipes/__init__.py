@@ -7,11 +7,13 @@ from typing import Any
 from scansynth.config import RunConfig
 from scansynth.errors import InputError, did_you_mean
 from scansynth.recipes import (
+    bloch_gan,
     cdpm,
     cg_ddpm,
     cola_diff,
     cycle_gan,
     flow,
+    hi_net,
     m2dn,
     mm_gan,
     mrdiff,
@@ -47,6 +49,8 @@ RECIPES: dict[str, Recipe] = {
     **pix2pix.RECIPES,
     **mm_gan.RECIPES,
     **m2dn.RECIPES,
+    **hi_net.RECIPES,
+    **bloch_gan.RECIPES,
     **flow.RECIPES,
     **unit_ddpm.RECIPES,
     **wavelets.RECIPES,

@@ -139,5 +139,6 @@ def _check(listing: Listing, out: Path, wanted: Wanted, images: Sequence[Image])
 
 
 def sources_of(run: Run, subject: Subject, target: str) -> dict[str, Path]:
-    """Scans that a target can be made of, by contrast."""
-    return {name: subject.scans[name] for name in run.config.contrasts if name in subject.scans and name != target}
+    """Scans that a target can be made of, by contrast; none where they do not suffice."""
+    found = {name: subject.scans[name] for name in run.config.contrasts if name in subject.scans and name != target}
+    return found if run.method.needs.suffice(found, target, run.config.contrasts) else {}

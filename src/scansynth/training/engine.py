@@ -21,6 +21,7 @@ from scansynth.devices import Processes
 from scansynth.errors import InputError, located
 from scansynth.method import Method, Progress
 from scansynth.network_precision import compute_in
+from scansynth.networks.batch_norm import BatchNorm
 from scansynth.precision import Precision
 from scansynth.training import checkpoint
 
@@ -66,6 +67,9 @@ class Engine:
         self.gradient_clip, self.decay = gradient_clip, decay
         self.averages = nn.ModuleDict({name: copy.deepcopy(method.nets[name]) for name in method.averaged})
         self.averages.requires_grad_(False)
+        for module in method.nets.modules():
+            if isinstance(module, BatchNorm):
+                module.parts = self.processes
         # ModuleDict is not a Mapping in its annotations; .items() is all that is used.
         compute_in(dict(method.nets.items()), precision, device)
         self.optimizers = method.optimizers()

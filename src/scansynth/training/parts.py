@@ -109,6 +109,11 @@ def make_parts(
             f"samples of a step over all of them): give --training.batch-size {processes.count} or a multiple of it, "
             "or fewer --devices"
         )
+    if config.training.batch_size < needs_of(config).least_batch:
+        raise InputError(
+            f"{config.method} normalises over the batch, and one of {config.training.batch_size} has nothing to "
+            f"compare with: give --training.batch-size {needs_of(config).least_batch} or more"
+        )
     if needs_of(config).generates:
         generated_grid(cohort.settings)  # says now, not after the training, that nothing could be made
     method = make_method(config)

@@ -54,6 +54,10 @@ def validation_targets(cohort: Cohort, method: Method, config: RunConfig[Any]) -
             readable = sources_for(target, config.contrasts, reconstructs=method.reconstructs)
             if not whole["available"][0, index] or not (whole["available"] & readable).any():
                 continue
+            if not method.reconstructs and not method.needs.suffice(
+                cohort.available(subject), target, config.contrasts
+            ):
+                continue
             truth = from_network(whole["images"][0, index][..., z]).clamp_min(0)
             try:
                 slices_with_foreground(truth.numpy())

@@ -55,11 +55,11 @@ def _to_t2w(*contrasts: str) -> Change:
 
 
 def _table_1(task: OneFromOthers) -> PaperTask:
-    """A contrast from the others; MM-GAN is trained on as many slices as CoLa-Diff."""
+    """A contrast from the others; a GAN is trained on as many samples as CoLa-Diff."""
 
     def change(base: RunConfig[Any]) -> RunConfig[Any]:
         config = task.of(base)
-        if base.method != "mm_gan":
+        if base.method not in ("mm_gan", "hi_net"):
             return config
         samples = STEPS * cola_diff().training.batch_size
         return replace(config, training=replace(config.training, steps=samples // config.training.batch_size))
@@ -106,7 +106,8 @@ TABLES = (
         tasks=tuple(map(_table_1, PLACES_1)),
         rows=(
             Row("MM-GAN", "MM-GAN", "mm_gan", "mm_gan_small"),
-            *(Row(label, label) for label in ("Hi-Net", "ProvoGAN")),
+            Row("Hi-Net", "Hi-Net", "hi_net", "hi_net_small"),
+            Row("ProvoGAN", "ProvoGAN"),
             Row("ldm", "LDM", "ldm", "ldm_small"),
             COLA,
         ),
@@ -116,6 +117,9 @@ TABLES = (
             *NOTES,
             "MM-GAN: the paper tells no settings. Here those of Sharma & Hamarneh (2020), trained on as many slices as "
             "CoLa-Diff; each task has a run of its own, in which the target is always missing, beside any others.",
+            "Hi-Net: the paper tells no settings. Here those of Zhou et al. (2020), whose own figures are from two "
+            "sources; here from all others of a task, three of BRATS, on as many patches of 128×128 as CoLa-Diff has "
+            "slices of 224×224.",
         ),
         first_stage=FIRST_STAGE,
     ),
