@@ -36,6 +36,7 @@ def test_a_part_is_normalised_as_in_the_whole_batch(dtype):
     made = part(x[:2])
     assert made.dtype == dtype
     torch.testing.assert_close(made.float(), expected[:2], atol=1e-5 if dtype == torch.float32 else 0.03, rtol=1e-2)
+    assert part.num_batches_tracked == whole.num_batches_tracked == 1
     torch.testing.assert_close(part.running_mean, whole.running_mean)
     torch.testing.assert_close(part.running_var, whole.running_var)
     for one in (whole, part):  # in synthesis there is only the running one

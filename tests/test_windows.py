@@ -39,6 +39,47 @@ def test_a_network_gives_the_same_for_every_batch_size():
     assert one.shape == (1, 1, 6, 10, 5)
 
 
+@pytest.mark.parametrize(
+    ("size", "patch", "starts"),
+    [
+        ((160, 180), (128, 128), ([0, 32], [0, 52])),  # Hi-Net's four
+        ((224, 224), (128, 128), ([0, 64, 96], [0, 64, 96])),
+        ((256, 128), (128, 128), ([0, 64, 128], [0])),  # half of each lies in its neighbour
+        ((20, 24), (24, 16), ([0], [0, 8])),  # a shorter side is taken whole
+        ((20, 24), None, ([0], [0])),
+    ],
+)
+def test_patches_of_a_slice_cover_it_and_overlap(size, patch, starts):
+    places = SliceWindows(patch=patch).patches(size)
+    assert [(rows.start, columns.start) for rows, columns in places] == [(x, y) for x in starts[0] for y in starts[1]]
+    held = torch.zeros(size)
+    for rows, columns in places:
+        held[rows, columns] += 1
+        assert held[rows, columns].shape == tuple(min(pair) for pair in zip(size, patch or size, strict=True))
+    assert held.min() >= 1
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_pixel_is_the_plain_mean_of_the_patches_that_hold_it(batch):
+    volume, own, numbers = torch.randn(1, 2, 20, 24, 5), torch.randn(1, 1, 1, 1, 5), iter(range(100))
+    windows = SliceWindows(batch, patch=(16, 24))
+    unchanged = windows.map(lambda x: x, volume)
+    torch.testing.assert_close(unchanged, volume)
+    assert len(windows.patches((20, 24))) == 2
+
+    def numbered(x, own):
+        assert x.shape[1:] == (2, 16, 24)
+        assert own.shape == (len(x), 1, 1, 1)
+        patch = torch.tensor([1.0, 5.0]).repeat_interleave(len(x) // 2)  # all slices' first patches, then their second
+        next(numbers)
+        return patch[:, None, None, None] * own.expand(-1, -1, *x.shape[2:])
+
+    made = windows.map(numbered, volume, own)
+    assert next(numbers) == windows.ticks((20, 24, 5))
+    for rows, value in ((slice(0, 4), 1.0), (slice(4, 16), 3.0), (slice(16, 20), 5.0)):
+        torch.testing.assert_close(made[:, :, rows], (value * own).expand(-1, -1, rows.stop - rows.start, 24, -1))
+
+
 def test_what_has_one_slice_is_given_to_every_slice():
     volume, image, latent = torch.randn(1, 1, 4, 6, 5), torch.randn(1, 3, 4, 6, 1), torch.randn(1, 2, 1, 1, 1)
 

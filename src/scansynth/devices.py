@@ -65,8 +65,8 @@ class _Mean(torch.autograd.Function):
         return mean
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        mean = gradient.clone()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        mean = gradients[0].clone()
         ctx.processes.mean_([mean])
         return mean, None
 

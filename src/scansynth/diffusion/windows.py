@@ -175,8 +175,8 @@ class PatchWindows:
 
     def places(self, shape: Sequence[int]) -> list[Place]:
         """All windows of a volume (X, Y, Z); the last of each axis ends with it."""
-        axes = [along(side, width, self.overlap) for side, width in zip(shape, self.size, strict=True)]
-        return list(itertools.product(*axes))
+        x, y, z = (along(side, width, self.overlap) for side, width in zip(shape, self.size, strict=True))
+        return list(itertools.product(x, y, z))
 
     @cached_property
     def _axes(self) -> list[Tensor]:

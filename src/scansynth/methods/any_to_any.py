@@ -185,7 +185,7 @@ class AllToOne(AnyToAny):
                 f"{self.name} makes one contrast from all others, {', '.join(config.targets) or 'none'} is named as "
                 f"target: name one of {', '.join(self.contrasts)} (--settings.targets)"
             )
-        self.target = self.contrasts.index((config.targets or self.contrasts)[-1])
+        self.target = self.contrasts.index(config.targets[0]) if config.targets else len(self.contrasts) - 1
         """Place of the target among the contrasts."""
 
     @property

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 class Parts(Protocol):
     """The processes that share a batch."""
 
-    count: int
-    """How many there are."""
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of a tensor over all of them, with its gradient."""
@@ -41,10 +43,12 @@ class BatchNorm(nn.BatchNorm2d):
         mean = self.parts.mean(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
         variance = self.parts.mean(centred.square().mean((0, 2, 3)))
-        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
-            with torch.no_grad():
-                values = self.parts.count * x.numel() // len(mean)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)  # unbiased
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None  # noqa: PT018
+            assert self.num_batches_tracked is not None
+            values = self.parts.count * x.numel() // len(mean)
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)  # unbiased
         y = centred * (self.weight * (variance + self.eps).rsqrt())[:, None, None] + self.bias[:, None, None]
         return y.to(input.dtype)

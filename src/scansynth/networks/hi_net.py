@@ -19,9 +19,9 @@ LEVELS = 3
 
 
 def _normed(width_in: int, width_out: int, *, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        convolution(2, width_in, width_out, kernel=3, stride=stride), BatchNorm(width_out), nn.LeakyReLU(SLOPE)
-    )
+    # The norm takes the mean away again: the convolution needs no bias.
+    conv = nn.Conv2d(width_in, width_out, kernel_size=3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, BatchNorm(width_out), nn.LeakyReLU(SLOPE))
 
 
 class Branch(nn.Module):
@@ -128,7 +128,8 @@ class HiNetGenerator(nn.Module):
         """
         if any(side % self.size_multiple for side in y.shape[2:]):
             raise InputError(f"Hi-Net: image size {tuple(y.shape[2:])}: pad to multiples of {self.size_multiple}")
-        encoded = [branch.encode(one) for branch, one in zip(self.branches, y.split(1, 1), strict=True)]
+        branches = [branch for branch in self.branches if isinstance(branch, Branch)]
+        encoded = [branch.encode(one) for branch, one in zip(branches, y.split(1, 1), strict=True)]
         levels = [torch.stack(features, dim=1) for features in zip(*encoded, strict=True)]  # (B, M, C, h, w) each
         h = None
         for fusion, features in zip(self.fusions, levels, strict=True):
@@ -139,7 +140,7 @@ class HiNetGenerator(nn.Module):
         x_hat = torch.tanh(self.last(self.smooth(h)))
         if not rebuild:
             return x_hat
-        rebuilt = [branch.decode(features[-1]) for branch, features in zip(self.branches, encoded, strict=True)]
+        rebuilt = [branch.decode(features[-1]) for branch, features in zip(branches, encoded, strict=True)]
         return torch.cat([x_hat, *rebuilt], dim=1)
 
 
