@@ -1,3 +1,4 @@
+import copy
 import math
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from torch.nn import functional
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import r1_penalty
 from scansynth.networks import cpu
+from scansynth.networks.attention_unet import AttentionUNet
 from scansynth.networks.blocks import (
     FirConvolution,
     ResidualBlock,
@@ -22,10 +24,10 @@ from scansynth.networks.blocks import (
 )
 from scansynth.networks.discriminator import Discriminator
 from scansynth.networks.embedding import MappingNetwork, TimeEmbedding, sinusoidal
-from scansynth.networks.public_syndiff import (
-    public_unet,
-)
+from scansynth.networks.pix2pix import Pix2PixUNet
+from scansynth.networks.public_syndiff import PatchDiscriminator, public_unet
 from scansynth.networks.resnet import ResNetTranslator
+from scansynth.networks.start import normal_start
 from scansynth.networks.unet import UNet, window_unet
 
 T_BATCH = torch.tensor([250, 1000])
@@ -447,3 +449,43 @@ def test_a_learned_variance_starts_at_the_least_one():
     assert out[:, 1].sigmoid().mean() < 0.1
     assert out[:, 0].mean().abs() < 1
     assert window_unet(2, 3, learned_variance=False, **size)(x, t).shape == (2, 1, 16, 16)
+
+
+def by_names(net, norms):
+    """The rule that pix2pix's U-Net and the discriminator of patches had: weights but those of norms, by names."""
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif norms not in name:
+            nn.init.normal_(parameter, std=0.02)
+
+
+def by_layers(net, norms):
+    """The rule that CycleGAN's generators had: convolutions, by layers."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        pytest.param(lambda: Pix2PixUNet(2, channels=4, halvings=4), by_names, id="pix2pix"),
+        pytest.param(lambda: Pix2PixUNet(2, 3, 4, halvings=4, enlarged=True), by_names, id="mm-gan"),
+        pytest.param(lambda: PatchDiscriminator(2, 4), by_names, id="patches"),
+        pytest.param(lambda: PatchDiscriminator(2, 4, logits=3, halvings=4), by_names, id="patches of mm-gan"),
+        pytest.param(lambda: ResNetTranslator(channels=8, attentive=2), by_layers, id="resnet"),
+        pytest.param(lambda: AttentionUNet(channels=4, levels=3), by_layers, id="attention gates"),
+    ],
+)
+def test_first_weights_are_bit_by_bit_those_of_the_rules_that_networks_had(build, rule):
+    """One seed goes on to make one run, though the rule stands in one place now."""
+    before = build()
+    now = copy.deepcopy(before)
+    torch.manual_seed(7)
+    rule(before, "norms")
+    torch.manual_seed(7)
+    assert normal_start(now) is now
+    assert all(map(torch.equal, now.state_dict().values(), before.state_dict().values()))

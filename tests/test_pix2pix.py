@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from scansynth.diffusion.windows import SliceWindows
@@ -12,8 +13,10 @@ from scansynth.errors import InputError
 from scansynth.method import Progress
 from scansynth.methods.any_to_any import draw_task
 from scansynth.methods.pix2pix import Pix2Pix, Pix2PixConfig
+from scansynth.networks.perceptual import VGG16
 from scansynth.networks.pix2pix import Pix2PixUNet, drop
 from scansynth.networks.public_syndiff import PatchDiscriminator
+from scansynth.networks.resnet import ResNetTranslator
 from scansynth.noise import Noise, SharedAlongSlices
 from scansynth.recipes import find_recipe
 from scansynth.reproduction.request import Request
@@ -197,6 +200,118 @@ def test_ds_loss_is_halved_and_l1_has_its_weight():
     batch, noise = make_batch(), keyed()
     _, is_target = draw_task(batch["available"], CONTRASTS, CONTRASTS, noise)
     assert seen["G"]["l1"].item() == pytest.approx(100 * batch["images"][is_target].abs().mean().item(), rel=1e-5)
+
+
+# pGAN
+
+
+def pgan(**settings):
+    """A tiny pGAN."""
+    tiny = {"dropout_in_synthesis": False, "residual_blocks": 2, "neighbours": 1, **settings}
+    return make(generator="resnet", adversarial="least_squares", **tiny)
+
+
+def vgg16(path, **changes):
+    """A file of weights as torchvision publishes them: more than is read."""
+    draw = torch.Generator().manual_seed(3)
+    read = [f"features.{place}.{part}" for place in (0, 2, 5, 7) for part in ("weight", "bias")]
+    tensors = {key: 0.2 * torch.randn(VGG16.shapes[key], generator=draw) for key in read}
+    more = {"features.10.bias": torch.zeros(256), "classifier.0.bias": torch.zeros(4)}
+    save_file({**tensors, **more, **changes}, path)
+    return str(path)
+
+
+def test_pgans_recipes_are_the_papers():
+    papers, paired = find_recipe("pgan"), find_recipe("cgan_paired")
+    plain = Pix2PixConfig(generator="resnet", adversarial="least_squares")
+    assert (plain.residual_blocks, plain.l1_weight) == (9, 100)
+    assert paired.settings == plain
+    assert papers.settings == replace(plain, neighbours=1, perceptual_weight=100.0)
+    assert papers.training.batch_size == 1
+    with torch.device("meta"):
+        method = Pix2Pix(papers.settings, ("T1w", "T2w"))
+    assert isinstance(method.generator, ResNetTranslator)
+    # As cGAN's, which sees one channel: here two contrasts of three slices each, and four planes.
+    assert parameters(method.generator) == 11_360_385 + 9 * 64 * 7 * 7
+    assert method.nets["discriminator"].layers[0].in_channels == 3 * 2 + 4 + 1
+    assert method.dropped((256, 256)) == []
+    assert not method.stochastic
+
+
+def test_pgans_losses_are_least_squares():
+    method = pgan()
+    batch = method.needs.random_batch(3, 2, (32, 32), seed=0)
+    with torch.no_grad():
+        for parameter in method.nets.parameters():
+            parameter.zero_()
+    seen = losses_of(method, batch)
+    assert seen["D"]["adversarial"].item() == pytest.approx(0.5)  # half of (0 − 1)² + 0²
+    assert seen["G"]["adversarial"].item() == pytest.approx(1.0)
+    _, is_target = draw_task(batch["available"], CONTRASTS, CONTRASTS, keyed())
+    assert seen["G"]["l1"].item() == pytest.approx(100 * batch["images"][is_target].abs().mean().item(), rel=1e-5)
+    assert set(seen["G"]) == {"adversarial", "l1"}
+
+
+def test_the_perceptual_loss_is_that_of_vgg16s_fourth_convolution_over_all_samples(tmp_path):
+    """The public code gives it [-1, 1] and takes the first sample of the batch alone."""
+    method = pgan(perceptual_weight=100.0, perceptual_weights=vgg16(tmp_path / "vgg.safetensors"))
+    weights, (x, y) = method.features.weights, torch.rand(2, 3, 1, 20, 24) * 2 - 1
+
+    def relu2_2(image):
+        """By hand, of one image."""
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        h = (((image + 1) / 2).expand(3, 20, 24) - mean[:, None, None]) / std[:, None, None]
+        for place in (0, 2, 5, 7):
+            if place == 5:
+                h = nn.functional.max_pool2d(h[None], 2)[0]
+            own = (weights[f"features.{place}.{part}"] for part in ("weight", "bias"))
+            h = nn.functional.conv2d(h[None], *own, padding=1)[0].relu()
+        return h
+
+    each = torch.stack([(relu2_2(a) - relu2_2(b)).abs().mean() for a, b in zip(x, y, strict=True)])
+    assert relu2_2(x[0]).shape == (128, 10, 12)
+    assert each.std() > 0
+    torch.testing.assert_close(method.features.distance(x, y), each.mean())
+
+    batch = method.needs.random_batch(3, 2, (32, 32), seed=0)
+    seen, made = losses_of(method, batch)["G"], []
+    method.nets["generator"].register_forward_hook(lambda net, given, image: made.append(image))
+    losses_of(method, batch)
+    y = batch["images"][draw_task(batch["available"], CONTRASTS, CONTRASTS, keyed())[1]][:, None]
+    torch.testing.assert_close(seen["perceptual"], 100 * method.features.distance(made[0], y))
+    found = torch.autograd.grad(seen["perceptual"], list(method.generator.parameters()), allow_unused=True)
+    assert all(part is not None for part in found)
+    assert not any(name.startswith("features") for name in method.state_dict())  # no part of what is saved
+
+
+def test_a_perceptual_loss_without_weights_is_left_out_and_said(tmp_path):
+    said = pgan(perceptual_weight=100.0).take_named_weights(started=False)
+    assert said == {"perceptual loss": "none were named, it is left out"}
+    assert pgan().take_named_weights(started=False) == make().take_named_weights(started=False) == {}
+    path = vgg16(tmp_path / "vgg.safetensors")
+    said = pgan(perceptual_weight=100.0, perceptual_weights=path).take_named_weights(started=False)
+    assert said["perceptual loss"].startswith("vgg.safetensors (SHA-256 ")
+    other = vgg16(tmp_path / "other.safetensors", **{"features.5.weight": torch.zeros(128, 64, 1, 1)})
+    with pytest.raises(InputError, match=r"features\.5\.weight is \(128, 64, 1, 1\) in place of \(128, 64, 3, 3\)"):
+        pgan(perceptual_weight=100.0, perceptual_weights=other).take_named_weights(started=False)
+    with pytest.raises(InputError, match="perceptual_weight is 0"):
+        Pix2PixConfig(perceptual_weights=path)
+    with pytest.raises(InputError, match="the generator unet"):
+        Pix2PixConfig(generator="resnet", dropout_in_synthesis=True)
+
+
+def test_pgan_sees_the_slices_beside_and_trains():
+    method = pgan(targets=("FLAIR",))
+    batch = method.needs.random_batch(3, 1, (32, 32), seed=0)
+    x = method.condition(batch, torch.tensor([[True, False, False]]), torch.tensor([[False, False, True]]))
+    assert x.shape[1] == 15
+    assert torch.equal(x[:, 3:5], batch["neighbours"][:, 0])
+    assert not x[:, 5:9].any()
+    engine = Engine(method, CPU, "float32")
+    before = losses_of(method, batch, keyed(1))["G"]["l1"].item()
+    for step in range(15):
+        method.training_step(batch, engine.update, PROGRESS, keyed(1, step))
+    assert losses_of(method, batch, keyed(1))["G"]["l1"].item() < 0.9 * before
 
 
 def test_the_rate_is_constant_for_a_half_and_ends_at_zero():

@@ -188,6 +188,21 @@ class Method(nn.Module, ABC):
                 f"a training of {type(self).__name__} remembers nothing, here it does: {', '.join(memory)}"
             )
 
+    def take_named_weights(self, *, started: bool) -> Mapping[str, str]:
+        """Read the published weights that the settings name, as a training begins; nothing else reads them but losses.
+
+        Args:
+            started: whether another run's weights take the place of this one's afterwards (train --init).
+
+        Returns:
+            What came of it in words, by part: which file, or that there is none. The run keeps it, and its card and
+            report say it.
+
+        Raises:
+            InputError: if a file is not what it should be.
+        """
+        return {}
+
     def adopted(self, tensors: Mapping[str, Tensor], contrasts: Sequence[str]) -> Mapping[str, Tensor] | None:
         """Weights of a run of more contrasts as weights of this one's networks; None where a method cannot tell.
 

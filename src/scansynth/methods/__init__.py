@@ -142,10 +142,12 @@ METHODS = {
     ),
     "pix2pix": Entry(
         "scansynth.methods.pix2pix:Pix2Pix",
-        "conditional GAN: a U-Net judged patch by patch beside its sources, any subset of sources to any target",
+        "pix2pix and pGAN: a U-Net or ResNet judged patch by patch beside its sources, any subset of sources to any "
+        "target",
         "paired scans, axial slices",
         "as the adversarial baseline of paired translation, which a new method must beat; one network call an image",
-        "Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017",
+        "Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017; Dar et "
+        "al., IEEE TMI 38(10), 2019 (pGAN)",
     ),
     "regression": Entry(
         "scansynth.methods.regression:Regression",
@@ -154,6 +156,15 @@ METHODS = {
         "first, on any paired cohort: best or nearly so in PSNR in all our tests, and fastest by far; but smooth: a "
         "segmenter found no lesion in its T2w",
         "Ronneberger, Fischer & Brox, MICCAI 2015 (U-Net)",
+    ),
+    "resvit": Entry(
+        "scansynth.methods.resvit:ResVit",
+        "ResViT: a GAN whose residual generator has a vision transformer inside, any subset of sources to any target",
+        "paired scans, axial slices; on request, a file of the transformer's first weights (else random)",
+        "as the transformer among the paired baselines (MRDiff's paper has it so), with a GPU; not yet compared here: "
+        "take regression or pix2pix first",
+        "Dalmaz, Yurt & Çukur, ResViT: Residual Vision Transformers for Multimodal Medical Image Synthesis, IEEE "
+        "Transactions on Medical Imaging 41(10), 2022",
     ),
     "syndiff": Entry(
         "scansynth.methods.syndiff:SynDiff",

@@ -19,7 +19,7 @@ Equation                          | function
 (3): the objective                | `training_step`
 section 5.2: L_identity           | `training_step`
 section 4: image pool             | `cycle_gan_parts.ImagePool`, `shown`
-section 7.1: order, rates, start  | `training_step`, `optimizers`, `lr_factor`, `cycle_gan_parts.normal_start`
+section 7.1: order, rates, start  | `training_step`, `optimizers`, `lr_factor`, `networks.start.normal_start`
 
 Generators, by the setting `generator`:
 

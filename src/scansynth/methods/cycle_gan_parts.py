@@ -11,6 +11,7 @@ from scansynth.errors import InputError
 from scansynth.networks.attention_unet import AttentionUNet
 from scansynth.networks.public_syndiff import PatchDiscriminator
 from scansynth.networks.resnet import ResNetTranslator
+from scansynth.networks.start import normal_start
 from scansynth.ranges import Count, Natural, Share, Weight
 
 ATTENTIVE = 2
@@ -59,16 +60,6 @@ class CycleGANConfig:
             channels=8, residual_blocks=2, levels=3, discriminator_channels=8, identity_weight=0.5, pool=3,
             learning_rate=1e-3,
         )  # fmt: skip
-
-
-def normal_start(network: nn.Module) -> nn.Module:
-    """Let weights of convolutions start from N(0, 0.02²), their biases from 0 (Zhu et al. 2017, section 7.1)."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return network
 
 
 def generator(config: CycleGANConfig) -> nn.Module:

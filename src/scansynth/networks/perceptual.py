@@ -16,7 +16,7 @@ no weights were at hand, so that its figures could not be held against published
 second one, written apart, on random weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,26 @@ VGG16 = Architecture(
 )
 
 
+def responses(
+    convolutions: Sequence[Convolution], window: int, weights: Mapping[str, Tensor], images: Tensor
+) -> Iterator[Tensor]:
+    """What a network's convolutions give, one after another: of those that are compared.
+
+    Args:
+        convolutions: with their ReLU.
+        window: side of the maximum pooling.
+        weights: by the keys of the file.
+        images: (N, 3, H, W), photographs' mean and deviation taken out.
+    """
+    for one in convolutions:
+        if one.pooled:
+            images = functional.max_pool2d(images, window, 2)
+        weight, bias = (weights[f"features.{one.place}.{part}"].to(images) for part in ("weight", "bias"))
+        images = functional.conv2d(images, weight, bias, one.stride, one.padding).relu()
+        if one.compared:
+            yield images
+
+
 @dataclass(frozen=True)
 class PerceptualNetwork:
     """A network with weights."""
@@ -144,15 +164,10 @@ class PerceptualNetwork:
             (N, C, h, w) each.
         """
         found = []
-        for one in self.architecture.convolutions:
-            if one.pooled:
-                images = functional.max_pool2d(images, self.architecture.window, 2)
-            weight, bias = (self.weights[f"features.{one.place}.{part}"].to(images) for part in ("weight", "bias"))
-            images = functional.conv2d(images, weight, bias, one.stride, one.padding).relu()
-            if one.compared:
-                # The least keeps the gradient of the root finite where nothing is found.
-                length = images.square().sum(1, keepdim=True).clamp_min(EPSILON**2).sqrt()
-                found.append(images / (length + EPSILON))
+        for features in responses(self.architecture.convolutions, self.architecture.window, self.weights, images):
+            # The least keeps the gradient of the root finite where nothing is found.
+            length = features.square().sum(1, keepdim=True).clamp_min(EPSILON**2).sqrt()
+            found.append(features / (length + EPSILON))
         return found
 
     def distance(self, synthesis: Tensor, reference: Tensor, data_range: float) -> Tensor:

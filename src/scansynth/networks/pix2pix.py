@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scansynth.errors import InputError
+from scansynth.networks.start import normal_start
 
 SLOPE = 0.2
 
@@ -91,11 +92,7 @@ class Pix2PixUNet(nn.Module):
                 else nn.ConvTranspose2d(joined, back, 4, 2, padding=1, bias=outermost)
             )
             self.up_norms.append(nn.Identity() if outermost else nn.InstanceNorm2d(back, affine=True))
-        for name, parameter in self.named_parameters():  # appendix 6.2
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif "norms" not in name:
-                nn.init.normal_(parameter, std=0.02)
+        normal_start(self)
 
     def dropped(self, size: Sequence[int]) -> list[tuple[int, int, int]]:
         """Shapes (C, h, w) of the features that have dropout, for images of `size` (H, W), in the order of their use.

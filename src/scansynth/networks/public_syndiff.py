@@ -23,6 +23,7 @@ from scansynth.errors import InputError
 from scansynth.networks.blocks import channel_bias, convolution, fir_downsample, near_zero
 from scansynth.networks.discriminator import check_sides
 from scansynth.networks.embedding import TimeEmbedding
+from scansynth.networks.start import normal_start
 from scansynth.networks.unet import UNet
 
 SLOPE = 0.2
@@ -193,11 +194,7 @@ class PatchDiscriminator(nn.Module):
             *normed(4 * c, 8 * c, stride=halvings - 2),
             nn.Conv2d(8 * c, logits, kernel_size=4, padding=1),
         )
-        for name, parameter in self.named_parameters():  # Isola et al., appendix 6.2
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.normal_(parameter, std=0.02)
+        normal_start(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the patches of images: above 0 for real.

@@ -1,5 +1,9 @@
-"""Residual translator of images: SynDiff's non-diffusive generator, and the generators of CycleGAN, cGAN and SAGAN."""
+"""Residual translator of images: SynDiff's non-diffusive generator, and the generators of CycleGAN, cGAN and SAGAN.
 
+Its parts are those of ResViT's generator, too (`resvit.py`).
+"""
+
+from collections.abc import Iterable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -8,8 +12,13 @@ from scansynth.errors import InputError
 from scansynth.networks.sagan import SaganAttention
 
 
-class _Residual(nn.Module):
-    """Two 3×3 convolutions with instance norm, added to the input (Johnson et al. 2016, supplement)."""
+class Residual(nn.Module):
+    """Two 3×3 convolutions with instance norm, added to the input (Johnson et al. 2016, supplement).
+
+    Args:
+        channels: of input and output.
+        affine: whether the norms have a scale and a shift.
+    """
 
     def __init__(self, channels: int, *, affine: bool):
         super().__init__()
@@ -22,7 +31,67 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w) → the same shape."""
         return x + self.layers(x)
+
+
+def normed(convolution: nn.Module, width: int, *, affine: bool) -> list[nn.Module]:
+    """A convolution, instance norm and ReLU.
+
+    The norm takes the mean away again: the convolution needs no bias.
+    """
+    return [convolution, nn.InstanceNorm2d(width, affine=affine), nn.ReLU()]
+
+
+def halving(width_in: int, width_out: int, *, padding_mode: str = "reflect") -> nn.Conv2d:
+    """A 3×3 convolution to half the size; an odd side is rounded up."""
+    return nn.Conv2d(width_in, width_out, 3, stride=2, padding=1, padding_mode=padding_mode, bias=False)
+
+
+def doubling(width_in: int, width_out: int, kernel: Literal[3, 4]) -> nn.ConvTranspose2d:
+    """A transposed convolution to twice the size."""
+    # A kernel of 3 gives a row and a column too few for twice the size.
+    return nn.ConvTranspose2d(
+        width_in, width_out, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=False
+    )  # fmt: skip
+
+
+def encoding(in_channels: int, c: int, *, affine: bool) -> list[nn.Module]:
+    """Layers from an image to 4c channels of a quarter of its size."""
+    first = nn.Conv2d(in_channels, c, 7, padding=3, padding_mode="reflect", bias=False)
+    return [
+        *normed(first, c, affine=affine),
+        *normed(halving(c, 2 * c), 2 * c, affine=affine),
+        *normed(halving(2 * c, 4 * c), 4 * c, affine=affine),
+    ]
+
+
+def decoding(out_channels: int, c: int, *, upsample_kernel: Literal[3, 4], affine: bool) -> list[nn.Module]:
+    """Layers from 4c channels to an image of four times the size, in [-1, 1]."""
+    return [
+        *normed(doubling(4 * c, 2 * c, upsample_kernel), 2 * c, affine=affine),
+        *normed(doubling(2 * c, c, upsample_kernel), c, affine=affine),
+        nn.Conv2d(c, out_channels, 7, padding=3, padding_mode="reflect"),
+        nn.Tanh(),
+    ]
+
+
+def through(layers: Iterable[nn.Module], x: Tensor, sizes: list[tuple[int, ...]]) -> Tensor:
+    """Walk through layers; what doubles the size gives the one that was there before it was halved, odd or even.
+
+    Args:
+        layers: in their order.
+        x: (B, C, H, W).
+        sizes: before each halving, the newest last; those that were undone are taken off.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.ConvTranspose2d):
+            x = layer(x, output_size=list(sizes.pop()))
+            continue
+        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+            sizes.append(tuple(x.shape[2:]))
+        x = layer(x)
+    return x
 
 
 class ResNetTranslator(nn.Module):
@@ -57,40 +126,13 @@ class ResNetTranslator(nn.Module):
         assert upsample_kernel in (3, 4), f"no padding is known for upsampling by {upsample_kernel}×{upsample_kernel}"
         assert attentive <= residual_blocks, f"attention in {attentive} of {residual_blocks} blocks"
         self.size_multiple = 4 if upsample_kernel == 4 else 1
-
-        def normed(convolution: nn.Module, width: int) -> list[nn.Module]:
-            # The norm takes the mean away again: the convolutions need no bias.
-            return [convolution, nn.InstanceNorm2d(width, affine=affine), nn.ReLU()]
-
-        def doubling(width_in: int, width_out: int) -> nn.Module:
-            # A kernel of 3 gives a row and a column too few for twice the size.
-            return nn.ConvTranspose2d(
-                width_in,
-                width_out,
-                upsample_kernel,
-                stride=2,
-                padding=1,
-                output_padding=4 - upsample_kernel,
-                bias=False,
-            )
-
-        c = channels
-        encode = [
-            *normed(nn.Conv2d(in_channels, c, 7, padding=3, padding_mode="reflect", bias=False), c),
-            *normed(nn.Conv2d(c, 2 * c, 3, stride=2, padding=1, padding_mode="reflect", bias=False), 2 * c),
-            *normed(nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1, padding_mode="reflect", bias=False), 4 * c),
-        ]
-        decode = [
-            *normed(doubling(4 * c, 2 * c), 2 * c),
-            *normed(doubling(2 * c, c), c),
-            nn.Conv2d(c, out_channels, 7, padding=3, padding_mode="reflect"),
-            nn.Tanh(),
-        ]
+        encode = encoding(in_channels, channels, affine=affine)
+        decode = decoding(out_channels, channels, upsample_kernel=upsample_kernel, affine=affine)
         blocks: list[nn.Module] = []
         for number in range(residual_blocks):
-            blocks.append(_Residual(4 * c, affine=affine))
+            blocks.append(Residual(4 * channels, affine=affine))
             if number >= residual_blocks - attentive:
-                blocks.append(SaganAttention(4 * c))
+                blocks.append(SaganAttention(4 * channels))
         self.layers = nn.Sequential(*encode, *blocks, *decode)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,12 +145,4 @@ class ResNetTranslator(nn.Module):
         if any(side % self.size_multiple or side < 8 for side in x.shape[2:]):
             multiples = f"multiples of {self.size_multiple}, " if self.size_multiple > 1 else ""
             raise InputError(f"ResNet translator: image size {tuple(x.shape[2:])}: pad to {multiples}at least 8")
-        sizes = []  # before each halving
-        for layer in self.layers:
-            if isinstance(layer, nn.ConvTranspose2d):
-                x = layer(x, output_size=sizes.pop())
-                continue
-            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
-                sizes.append(x.shape[2:])
-            x = layer(x)
-        return x
+        return through(self.layers, x, [])

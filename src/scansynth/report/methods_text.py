@@ -13,6 +13,7 @@ from scansynth.data.raw.settings import PROGRAM, ROUGH
 from scansynth.methods import METHODS
 from scansynth.synthesis.card import people_of
 from scansynth.synthesis.run import Run
+from scansynth.training.run_folder import named_weights
 
 PYTORCH = "Paszke et al., PyTorch: an imperative style, high-performance deep learning library, NeurIPS 2019"
 REGISTRATION = "Mattes et al., PET-CT image registration in the chest using free-form deformations, IEEE Transactions on Medical Imaging 22(1), 2003"  # noqa: E501
@@ -100,6 +101,8 @@ def run_text(run: Run) -> MethodsText:
         f"{run.weights['sha256'][:12]}…). Networks were those of scansynth {scansynth.__version__}, in PyTorch "
         f"{cite(PYTORCH)}.",
     ]  # fmt: skip
+    if named := named_weights(run.folder):
+        sentences.append(f"Of published weights: {named}.")
     if record.raw:
         sentences += _brought({**asdict(record.raw), "registered": True}, cite)
     return MethodsText(" ".join(sentences), tuple(cited))

@@ -59,7 +59,8 @@ def card_text(card: Mapping[str, Any]) -> str:
         "## Weights",
         "",
         *_listed({"Licence": weights["licence"], "Training step": weights["training_step"],
-                  "SHA-256": weights["sha256"]}),
+                  "SHA-256": weights["sha256"]}
+                 | ({"Published weights": weights["named"]} if "named" in weights else {})),
         "",
         "## Figures",
         "",

@@ -38,6 +38,7 @@ from scansynth.synthesis.intervals import weights_of_intervals
 from scansynth.synthesis.run import Run
 from scansynth.training.checkpoint import find_weights, read_state
 from scansynth.training.first_stage import FOLDER as FIRST_STAGE
+from scansynth.training.run_folder import named_weights
 from scansynth.training.selection import Which
 
 NOT_STATED = "not stated"
@@ -135,7 +136,7 @@ def _card(run: Run, statement: Statement, *, figures: list[dict[str, Any]], coho
     if cohort:
         run.record.check_same(cohort, run.folder)
     known = [cohort.labels(subject) for subject in cohort.subjects("train")] if cohort else []
-    name = statement.name or run.name
+    name, named = statement.name or run.name, named_weights(run.folder)
     if not name.isprintable() or "/" in name:
         raise InputError(f"--name {name!r}: a name has no line ends and no slashes")
     return {
@@ -144,7 +145,7 @@ def _card(run: Run, statement: Statement, *, figures: list[dict[str, Any]], coho
         "description": entry.description,
         "citation": entry.citation,
         **facts_of(run),
-        "weights": {**run.weights, "licence": statement.licence},
+        "weights": {**run.weights, "licence": statement.licence, **({"named": named} if named else {})},
         "training_data": {
             "description": statement.data, "licence": statement.data_licence,
             "people": people_of(run.record.splits), **_about(known, run.card),

@@ -10,7 +10,7 @@ signature: whoever changes all of it can make another, and only the archive's ow
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from scansynth.data.record import FILE as PREPARATION
 from scansynth.data.record import PreparationRecord
@@ -38,6 +38,8 @@ class Weights(TypedDict):
     sha256: str
     training_step: Natural
     licence: str
+    named: NotRequired[str]
+    """What came of published weights that the settings name, of a method that has some."""
 
 
 class TrainingData(TypedDict):

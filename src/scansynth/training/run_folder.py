@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +29,15 @@ from scansynth.devices import Processes
 from scansynth.errors import InputError, InUseError
 from scansynth.files import PATIENCE, write_text
 from scansynth.precision import automatic, choose_precision
+from scansynth.records import read_json
 from scansynth.training import checkpoint
 from scansynth.training.first_stage import FOLDER, FirstStage
 from scansynth.training.parts import needs_of
 
 log = logging.getLogger(__name__)
 
+NAMED_WEIGHTS = "named weights"
+"""Key of `environment.json`."""
 MOVABLE = (
     "steps", "minutes", "revisions", "threads", "precision", "log_every", "checkpoint_minutes", "checkpoint_every",
     "validate_every",
@@ -70,6 +73,7 @@ def open_run(
     resolve: Callable[[RunConfig[Any]], RunConfig[Any]],
     processes: Processes,
     stage: FirstStage | None,
+    named: Mapping[str, str],
 ) -> tuple[Path | None, RunConfig[Any]]:
     """Make the run folder or find the run in it; the first process does so for all.
 
@@ -81,6 +85,7 @@ def open_run(
         resolve: settings that are measured on this machine, of a run that begins; all processes take part.
         processes: that train together.
         stage: the first stage of a latent method.
+        named: what came of the weights that the settings name (`Method.take_named_weights`).
 
     Returns:
         The checkpoint to go on from (None at the start), and the resolved settings.
@@ -96,6 +101,8 @@ def open_run(
         log.info("precision: networks compute in %s", choice)
     config = resolve(replace(config, training=replace(config.training, precision=choice.precision)))
     chosen = {"processes": str(processes.count), "precision": str(choice)}
+    if named:
+        chosen[NAMED_WEIGHTS] = "; ".join(f"{part}: {said}" for part, said in named.items())
     processes.from_first(lambda: make_run(config, cohort, run, chosen, stage))
     return None, config
 
@@ -188,6 +195,16 @@ def goes_on(
         "steps": steps, "minutes": minutes, "revisions": revisions, "precision": precision,
         "threads": asked.threads or was.threads,
     }  # fmt: skip
+
+
+def named_weights(run: Path) -> str:
+    """What came of the published weights that a run's settings name; empty where its method has none to name.
+
+    Raises:
+        InputError: if the run's `environment.json` is missing or damaged.
+    """
+    kept = read_json(run / "environment.json", dict[str, str], "it is written when a run begins; train it anew")
+    return kept.get(NAMED_WEIGHTS, "")
 
 
 def environment() -> dict[str, str]:

@@ -76,7 +76,9 @@ def train(
         stage = find_first_stage(config, cohort, run, given=first_stage, overwrite=overwrite, processes=processes)
         with processes.agreeing():
             method, dataset = make_parts(config, cohort, processes, first_stage=stage)
-            if init and (overwrite or not checkpoint.current(run / "last")):
+            begins = overwrite or not checkpoint.current(run / "last")
+            named = method.take_named_weights(started=init is not None) if begins else {}
+            if init and begins:
                 weights, source = checkpoint.load_weights(init)
                 other = check_startable(config, init, fit_labels(cohort, method.needs.labels, config.contrasts))
                 if other != config.contrasts:
@@ -89,7 +91,7 @@ def train(
             return with_steps(with_threads(config, dataset, processes, stage), cohort, dataset, processes, stage)
 
         resumed, config = open_run(
-            config, cohort, run, overwrite=overwrite, resolve=resolve, processes=processes, stage=stage
+            config, cohort, run, overwrite=overwrite, resolve=resolve, processes=processes, stage=stage, named=named
         )
         training, state = config.training, {}
         precision = choose_precision(training.precision, device).precision

@@ -8,7 +8,7 @@ from typing import Any
 
 from scansynth.config import RunConfig
 from scansynth.data.prepare import Preparation
-from scansynth.recipes.mrdiff import ARMS
+from scansynth.recipes.mrdiff import ARMS, PaperTraining, mrdiff
 from scansynth.recipes.mrdiff import TASKS as PAPERS_TASKS
 from scansynth.reproduction.tables.paper_table import DataSet, PaperTable, PaperTask, Row, transcribed
 
@@ -27,6 +27,10 @@ M2DN = (
     "M2DN: the paper tells no settings. Here those of Meng et al. (2024) as far as they are known; schedule (linear, "
     "1000 steps), sampler (DDIM, 50 steps) and optimiser (Adam, 1e-4) are settled. It trains on as many slices as "
     "MRDiff, the target always missing, beside any others."
+)
+RESVIT = (
+    "ResViT: the paper tells no settings. Here those of Dalmaz et al. (2022), trained on as many slices as MRDiff, "
+    "from any subset of the sources; its transformer starts at random, where Dalmaz et al. had weights of ImageNet-21k."
 )
 PERCENTILE = Preparation(intensity="percentile")
 
@@ -48,9 +52,22 @@ SPINE = DataSet(
 )
 
 
-TASKS = tuple(
-    PaperTask(task.name, task.name, task.contrasts, (task.target,), task.of) for task in PAPERS_TASKS.values()
-)
+def _task(task: PaperTraining) -> PaperTask:
+    """A target from the others; a GAN is trained on as many slices as MRDiff."""
+
+    def change(base: RunConfig[Any]) -> RunConfig[Any]:
+        config = task.of(base)
+        if base.method not in AS_MANY_SLICES:
+            return config
+        samples = task.steps * mrdiff().training.batch_size
+        return replace(config, training=replace(config.training, steps=samples // config.training.batch_size))
+
+    return PaperTask(task.name, task.name, task.contrasts, (task.target,), change)
+
+
+AS_MANY_SLICES = ("resvit",)
+"""Methods whose batch is not MRDiff's."""
+TASKS = tuple(map(_task, PAPERS_TASKS.values()))
 TABLE_1 = """
 HiNet    27.33±2.34 79.38±6.06 0.8765±0.0316 0.1035±0.0250 | 19.47±1.73 73.50±5.52 0.8657±0.0328 0.1842±0.0245
 ResViT   28.12±2.72 80.56±7.07 0.8826±0.0331 0.0964±0.0266 | 19.62±1.90 73.35±6.18 0.8658±0.0372 0.1844±0.0289
@@ -85,7 +102,7 @@ TABLES = (
         tasks=TASKS,
         rows=(
             Row("HiNet", "HiNet", "hi_net", "hi_net_small", _without_times),
-            Row("ResViT", "ResViT"),
+            Row("ResViT", "ResViT", "resvit", "resvit_small", _without_times),
             Row("BlochGAN", "BlochGAN", "bloch_gan", "bloch_gan_small"),
             Row("CM", "CM"),
             Row("cDPM", "cDPM", "cdpm_translator", "cdpm_translator_small", _without_times),
@@ -97,6 +114,7 @@ TABLES = (
         figures=transcribed(TABLE_1, PLACES, COLUMNS),
         notes=(
             *NOTES,
+            RESVIT,
             M2DN,
             "HiNet: the paper tells no settings. Here those of Zhou et al. (2020), on as many patches of 128×128 as "
             "MRDiff has slices.",
