@@ -43,7 +43,7 @@ def normed(convolution: nn.Module, width: int, *, affine: bool) -> list[nn.Modul
     return [convolution, nn.InstanceNorm2d(width, affine=affine), nn.ReLU()]
 
 
-def halving(width_in: int, width_out: int, *, padding_mode: str = "reflect") -> nn.Conv2d:
+def halving(width_in: int, width_out: int, *, padding_mode: Literal["reflect", "zeros"] = "reflect") -> nn.Conv2d:
     """A 3×3 convolution to half the size; an odd side is rounded up."""
     return nn.Conv2d(width_in, width_out, 3, stride=2, padding=1, padding_mode=padding_mode, bias=False)
 
