@@ -101,7 +101,7 @@ class ResVitConfig:
                 f"resvit: dropout {self.dropout}, first_stage {self.first_stage}: numbers in [0, 1); at a first stage "
                 "of 1 the transformer would never be trained"
             )
-        if self.width % self.heads:
+        if self.heads > 0 and self.width % self.heads:
             raise InputError(f"resvit: width {self.width}: must be a multiple of its heads, {self.heads}")
 
     @classmethod
