@@ -107,8 +107,8 @@ def test_with_gamma_0_sagan_is_the_resnet_exactly():
     settings = {"channels": 8, "residual_blocks": 3, "upsample_kernel": 3, "affine": False}
     plain, attentive = ResNetTranslator(**settings), ResNetTranslator(**settings, attentive=2)
     kinds = [type(layer).__name__ for layer in attentive.layers]
-    first = kinds.index("_Residual")
-    assert kinds[first : first + 5] == ["_Residual", "_Residual", "SaganAttention", "_Residual", "SaganAttention"]
+    first = kinds.index("Residual")
+    assert kinds[first : first + 5] == ["Residual", "Residual", "SaganAttention", "Residual", "SaganAttention"]
     own = [layer for layer in attentive.layers if not isinstance(layer, SaganAttention)]
     for mine, its in zip(own, plain.layers, strict=True):
         mine.load_state_dict(its.state_dict())
