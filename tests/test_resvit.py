@@ -15,8 +15,6 @@ from scansynth.method import Progress
 from scansynth.methods.any_to_any import draw_missing, draw_task
 from scansynth.methods.resvit import ResVit, ResVitConfig
 from scansynth.networks.resvit import (
-    ArtBlock,
-    Compression,
     ResVitGenerator,
     VisionTransformer,
 )
@@ -75,12 +73,6 @@ def losses_of(method, batch=None, noise=None, progress=SECOND):
     return seen
 
 
-def halves(net):
-    """The weights that read the transformer's features, of both blocks."""
-    blocks = [block for block in net.blocks if isinstance(block, ArtBlock)]
-    return [[block.compress.get_submodule(name).weight for name in Compression.HALF] for block in blocks]
-
-
 def test_networks_have_the_releases_sizes():
     with torch.device("meta"):
         nets = ResVit(ResVitConfig(), ("T1w", "T2w")).nets
@@ -123,7 +115,7 @@ def test_stage_1_leaves_the_transformer_as_it_is_and_stage_2_trains_it():
     method = make()
     engine, batch = Engine(method, CPU, "float32"), make_batch()
     net = method.generator
-    late = [*net.transformer.parameters(), *(weight for block in halves(net) for weight in block)]
+    late = [*net.transformer.parameters(), *net.halves]
     late += [p for name, p in net.named_parameters() if ".down." in name or ".up." in name or "embed" in name]
     before = [parameter.clone() for parameter in late]
     for step in range(3):
@@ -155,6 +147,24 @@ def test_a_resume_across_the_stages_equals_an_uninterrupted_training(tmp_path):
         for name, tensor in whole.nets.state_dict().items():
             assert torch.equal(tensor, rest.nets.state_dict()[name]), (stop, name)
         assert all(map(torch.equal, engine.averages.state_dict().values(), second.averages.state_dict().values()))
+
+
+def test_a_training_that_had_the_transformer_in_goes_on_with_it(tmp_path):
+    """More steps lead back into the first stage's share, and --init begins there."""
+    method = make()
+    assert not method.transformed(FIRST)
+    engine = Engine(method, CPU, "float32")
+    for progress in (FIRST, SECOND):
+        method.training_step(make_batch(), engine.update, progress, keyed())
+    engine.save(tmp_path, 2, {})
+    longer = make()
+    Engine(longer, CPU, "float32").load(next(tmp_path.glob("step-*")))
+    assert longer.transformed(FIRST)
+    asked = []
+    longer.generator.transformer.register_forward_hook(lambda net, given, made: asked.append(None))
+    losses_of(longer, progress=FIRST)
+    assert len(asked) == 2
+    assert longer.lr_factor("G", FIRST) == 1.0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

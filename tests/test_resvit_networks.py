@@ -30,12 +30,6 @@ def toy(in_channels=1, **size):
     return ResVitGenerator(in_channels, 1, 4, **{"width": 16, "layers": 2, "heads": 2, **size})
 
 
-def halves(net):
-    """The weights that read the transformer's features, of both blocks."""
-    blocks = [block for block in net.blocks if isinstance(block, ArtBlock)]
-    return [[block.compress.get_submodule(name).weight for name in Compression.HALF] for block in blocks]
-
-
 def test_the_transformer_is_one_module_for_blocks_1_and_6():
     net = toy()
     assert [number for number, block in enumerate(net.blocks, 1) if isinstance(block, ArtBlock)] == [1, 6]
@@ -51,9 +45,8 @@ def test_the_transformer_is_one_module_for_blocks_1_and_6():
 def test_gradients_reach_the_transformer_from_each_block(open_halves):
     net = shaken(toy())
     with torch.no_grad():
-        for number, weights in enumerate(halves(net)):
-            for weight in weights:
-                weight.mul_(number in open_halves)
+        for number, weight in enumerate(net.halves):  # two of each block
+            weight.mul_(number // 2 in open_halves)
     net(torch.randn(1, 1, 32, 32)).square().sum().backward()
     reached = [parameter.grad.abs().max() > 0 for parameter in net.transformer.parameters()]
     assert all(reached) if open_halves else not any(reached)
@@ -67,9 +60,8 @@ def test_with_the_transformers_half_zero_stage_2_equals_stage_1():
     shaken(net)
     assert (net(x) - net(x, transformed=False)).abs().max() > 1e-3
     with torch.no_grad():
-        for weights in halves(net):
-            for weight in weights:
-                weight.zero_()
+        for weight in net.halves:
+            weight.zero_()
     assert torch.equal(net(x), net(x, transformed=False))
 
 
@@ -145,7 +137,9 @@ def test_weights_start_normal_and_the_transformers_half_at_zero():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not name.endswith(Compression.HALF)
     ])  # fmt: skip
     assert weights.std().item() == pytest.approx(0.02, rel=0.01)
-    assert not any(weight.any() for block in halves(net) for weight in block)
+    assert len(net.halves) == 4
+    assert not any(weight.any() for weight in net.halves)
+    assert not net.opened
 
 
 def test_what_is_dropped_has_names_of_its_own():

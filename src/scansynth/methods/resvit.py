@@ -130,6 +130,7 @@ class ResVit(AnyToAny):
             ),
             "discriminator": PatchDiscriminator(seen + made, config.discriminator_channels),
         })  # fmt: skip
+        self.opened: bool | None = None  # what the weights say that a training goes on from, asked once
 
     @classmethod
     def needs_of(cls, config: ResVitConfig, contrasts: Sequence[str]) -> Needs:
@@ -175,13 +176,20 @@ class ResVit(AnyToAny):
         }
 
     def transformed(self, progress: Progress) -> bool:
-        """Whether the training is in its second stage, with transformers."""
-        return progress.fraction >= self.config.first_stage
+        """Whether transformers are in: in the second stage, and from the start where the weights had them in before.
+
+        That is so of a training that was given more steps after its end, or started from another (train --init).
+        """
+        if progress.fraction >= self.config.first_stage:
+            return True
+        if self.opened is None:
+            self.opened = self.generator.opened
+        return self.opened
 
     def lr_factor(self, player: str, progress: Progress) -> float:
         """In each stage constant for a half, then linearly to zero."""
         first, done = self.config.first_stage, progress.fraction
-        if self.transformed(progress):
+        if done >= first:
             return self.config.second_rate * min(1.0, 2 * (1 - done) / (1 - first))
         return min(1.0, 2 * (1 - done / first))
 

@@ -268,10 +268,19 @@ class ResVitGenerator(nn.Module):
         )
         self.decoder = nn.Sequential(*decoding(out_channels, channels, upsample_kernel=3, affine=True))
         normal_start(self)
-        for block in self.blocks:
-            if isinstance(block, ArtBlock):
-                for name in Compression.HALF:
-                    nn.init.zeros_(block.compress.get_submodule(name).get_parameter("weight"))
+        for weight in self.halves:
+            nn.init.zeros_(weight)
+
+    @property
+    def halves(self) -> list[nn.Parameter]:
+        """The weights that read the transformer's features, of both ART blocks."""
+        compressions = [block.compress for block in self.blocks if isinstance(block, ArtBlock)]
+        return [one.get_submodule(name).get_parameter("weight") for one in compressions for name in Compression.HALF]
+
+    @property
+    def opened(self) -> bool:
+        """Whether what the transformer sees counts: weights that read it are not 0 any more."""
+        return any(bool(weight.any()) for weight in self.halves)
 
     def forward(self, x: Tensor, drop: Drop = lambda name, h: h, *, transformed: bool = True) -> Tensor:
         """Translate images.
