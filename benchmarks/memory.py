@@ -1,21 +1,28 @@
-"""Predicted and measured peak memory of training, ten configurations, each in a process of its own.
+"""Predicted and measured peak memory of training and of synthesis, each case in a process of its own.
 
     python benchmarks/memory.py -o benchmarks/results/memory.json
 
-The prediction (`scansynth.training.memory`) is made before the training's first step, from one sample.
+A training's prediction (`scansynth.training.memory`) is made before its first step, from one sample; a synthesis'
+(`scansynth.synthesis.memory`) before the subject's first pass, from one window and two. Weights are untrained.
 """
 
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from measuring import in_own_process, save
+from measuring import in_own_process, save, untrained_stage
+from scansynth.network_precision import prepare_synthesis
+from scansynth.noise import Noise
+from scansynth.precision import choose_precision
 from scansynth.recipes import find_recipe
+from scansynth.synthesis.memory import predicted
+from scansynth.training.costs import measured_cost
 from scansynth.training.memory import predicted_gb
-from scansynth.training.parts import needs_of
+from scansynth.training.parts import make_method, needs_of
 from scansynth.training.trial import try_steps
 
 CASES = (
@@ -33,6 +40,23 @@ CASES = (
     ("cola_diff_small", (96, 112), 4, 16, {}),
 )
 """Recipe, size of a slice, contrasts, batch, settings that differ."""
+SYNTHESES = (
+    ("regression_small", (240, 240, 155), 4, 1),
+    ("regression_small", (240, 240, 155), 4, 16),
+    ("regression", (256, 256, 64), 2, 8),
+    ("ddpm_x0_small", (160, 192, 96), 2, 16),
+    ("syndiff", (256, 256, 16), 2, 4),
+    ("syndiff_small", (160, 192, 96), 2, 16),
+    ("cola_diff_small", (160, 192, 96), 4, 16),
+    ("mrdiff_small", (160, 192, 96), 3, 8),
+    ("pix2pix_small", (160, 192, 96), 2, 16),
+    ("cg_ddpm_small", (128, 128, 32), 2, 4),
+    ("regression_wavelet_small", (192, 192, 128), 4, 1),
+    ("flow_wavelet_small", (192, 192, 128), 4, 1),
+)
+"""Recipe, volume, contrasts, windows at once."""
+CALLS = 2
+"""Network calls an image, where a recipe takes more: memory does not grow with them."""
 NAMES = ("T1w", "T2w", "FLAIR", "T1ce")
 
 
@@ -42,12 +66,14 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(CASES[json.loads(arguments.one)])))
+        work, number = json.loads(arguments.one)
+        print(json.dumps(measure(CASES[number]) if work == "training" else measure_synthesis(SYNTHESES[number])))
         return
-    rows = []
-    for number in range(len(CASES)):
-        rows.append(in_own_process(number))
-        print(rows[-1], flush=True)
+    rows = {"training": [], "synthesis": []}
+    for work, cases in (("training", CASES), ("synthesis", SYNTHESES)):
+        for number in range(len(cases)):
+            rows[work].append(in_own_process((work, number)))
+            print(work, rows[work][-1], flush=True)
     save(arguments.output, {"results": rows})
 
 
@@ -73,6 +99,37 @@ def measure(case) -> dict:
         "predicted_gb": round(predicted, 3),
         "measured_gb": round(trial.memory_gb, 3),
         "ratio": round(predicted / trial.memory_gb, 3),
+    }
+
+
+@torch.no_grad()
+def measure_synthesis(case) -> dict:
+    recipe, shape, contrasts, at_once = case
+    config = find_recipe(recipe)
+    names = config.contrasts if len(config.contrasts) == contrasts else NAMES[:contrasts]
+    settings = config.settings
+    if getattr(settings, "sampling_steps", 0) > CALLS:
+        settings = replace(settings, sampling_steps=CALLS)
+    method, device = make_method(replace(config, contrasts=names, settings=settings)), torch.device("cpu")
+    if method.builds_on(settings):
+        method.first_stage = untrained_stage(replace(find_recipe("autoencoder_small"), contrasts=names))
+    precision = choose_precision("auto", device).precision
+    prepare_synthesis(method, device, precision)
+    images = torch.rand((1, contrasts, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    available = torch.tensor([[index != contrasts - 1 for index in range(contrasts)]])
+    batch = {"images": images * available[..., None, None, None], "available": available}
+    prediction = predicted(method, batch, names[-1])
+    noise = Noise([(0, "benchmark", 0)])
+    work = partial(method.translate, batch, names[-1], method.needs.windows(at_once), noise)
+    _, cost = measured_cost(work, device, parameters=0)
+    return {
+        "recipe": recipe,
+        "volume": shape,
+        "contrasts": contrasts,
+        "at_once": at_once,
+        "predicted_gb": round(prediction.peak(at_once), 3),
+        "measured_gb": round(cost.memory_gb, 3),
+        "ratio": round(prediction.peak(at_once) / cost.memory_gb, 3),
     }
 
 

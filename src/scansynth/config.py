@@ -40,6 +40,9 @@ class Training:
     """Threads of PyTorch on the CPU. 0: a few steps are tried at the start, and the run keeps what was fastest."""
     batch_size: Count = 4
     """Samples a step."""
+    accumulate: Count = 1
+    """Parts that a step's batch is computed in, one after another, their gradients summed: less memory and more time,
+    the same training but for rounding. For methods of one player. Doubled where memory is out."""
     precision: AskedPrecision = "auto"
     """What the networks compute in; losses and weights are always float32. auto: bfloat16 where the device computes it
     faster, else float32."""

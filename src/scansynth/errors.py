@@ -63,6 +63,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {', '.join(close)}? " if close else ""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there was no memory left; PyTorch says so on a CPU in words alone."""
+    told = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+    )
+
+
 class _Short(reprlib.Repr):
     """A representation that costs little, however large, deep or often repeated the value is."""
 

@@ -5,6 +5,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -47,6 +48,18 @@ Positive = Annotated[float, Range(0, above=True)]
 """A scale or a duration that cannot be none."""
 Finite = Annotated[float, Range()]
 """Any number."""
+
+
+def gigabytes(text: str, flag: str = "--memory") -> float:
+    """An amount of memory as people write it, `8G`, `800M` or `8` (GB), in GB.
+
+    Raises:
+        InputError: if it is none, or nothing.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM]?)B?", text.strip(), re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise InputError(f"{flag} {shown(text)}: write an amount of memory, such as 8G or 800M")
+    return float(match[1]) / (1000 if match[2].upper() == "M" else 1)
 
 
 def check_ranges(settings: Any, *, flags: str | None = None) -> None:

@@ -8,7 +8,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from scansynth.commands.console import out
 from scansynth.commands.next_step import command
-from scansynth.ranges import Positive, Seed
+from scansynth.ranges import Positive, Seed, gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,8 @@ class Plan:
     """Contrast to make; may be given several times; by default all."""
     hours: Positive = 1.0
     """Hours of training."""
+    memory: str | None = None
+    """Memory that the training may take, 8G or 800M; by default what is free here, of which it takes a part."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("plan.yaml")
     """Settings file to write, which `train` takes."""
     device: str = "auto"
@@ -37,13 +39,17 @@ class Plan:
         from scansynth.errors import InputError
         from scansynth.files import write_text
         from scansynth.planning.plan import facts_of_cohort, plan
+        from scansynth.planning.plan_rules import MEMORY
 
         if self.hours <= 0:
             raise InputError(f"--hours {self.hours:g}: must be above 0")
         if self.output.exists() and not self.overwrite:
             raise InputError(f"{self.output} is there already; choose another -o, or --overwrite")
         device = find_device(self.device)
-        planned = plan(facts_of_cohort(Cohort.open(self.cohort), self.target, device, self.hours), device)
+        facts = facts_of_cohort(Cohort.open(self.cohort), self.target, device, self.hours)
+        if self.memory:
+            facts = replace(facts, memory_gb=gigabytes(self.memory))
+        planned = plan(facts, device, share=1.0 if self.memory else MEMORY)
         planned = replace(planned, config=replace(planned.config, seed=self.seed))
         write_text(self.output, planned.yaml())
         out.print("\n".join(planned.lines()), markup=False)

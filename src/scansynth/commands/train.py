@@ -12,7 +12,7 @@ from scansynth.commands.console import bars, err, out
 from scansynth.commands.help import ALL, parse
 from scansynth.commands.next_step import after_training
 from scansynth.errors import InputError
-from scansynth.ranges import Count
+from scansynth.ranges import Count, gigabytes
 
 Settings = TypeVar("Settings")
 
@@ -37,6 +37,9 @@ class Train(Generic[Settings]):
     """Devices on each machine, a process each; they share the samples of a step (docs/clusters.md)."""
     nodes: Count = 1
     """Machines; with several, start the command by torchrun or srun."""
+    memory: str | None = None
+    """Memory that the training may take, 8G or 800M: its batch is computed in as many parts as a prediction asks for
+    (--training.accumulate). Where memory is out even so, in twice as many."""
     defaults: bool = False
     """Take usual values of a contrast, with a warning, where a method reads TR or TE and a scan's are not known (the
     same as --data.defaults common)."""
@@ -76,6 +79,7 @@ class Train(Generic[Settings]):
                 ),
                 processes=processes,
                 first_stage=self.first_stage and checked(self.first_stage),
+                memory_gb=gigabytes(self.memory) if self.memory else None,
             )
         if processes.first:
             out.print(f"{self.run}: trained.", markup=False)

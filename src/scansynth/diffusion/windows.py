@@ -6,18 +6,21 @@ sampler inside of it works window by window; `Cut` gives the second the same noi
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scansynth.errors import InputError
+from scansynth.errors import InputError, out_of_memory
 from scansynth.noise import Noise
+
+log = logging.getLogger(__name__)
 
 Tick = Callable[[], None]
 """Called each time that some windows have gone through the networks."""
@@ -59,6 +62,37 @@ def along(side: int, width: int, overlap: float = LEAST_OVERLAP) -> list[slice]:
     return [slice(start, min(start + width, side)) for start in (*range(0, last, step), last)]
 
 
+class Fitting:
+    """How many windows go through the networks at once where memory does not do for all that were asked for."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def apply(self, function: Callable[[slice], Tensor], count: int) -> Tensor:
+        """What a function makes of `count` windows, (count, …); of half as many at once, where memory is out.
+
+        Args:
+            function: from which of the windows to what it makes of them; it must treat each on its own.
+            count: how many there are.
+
+        Raises:
+            RuntimeError: as PyTorch does, if memory does not do for one.
+        """
+        results, start = list[Tensor](), 0
+        while start < count:
+            stop = min(start + (self.most or count), count)
+            try:
+                results.append(function(slice(start, stop)))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or stop - start == 1:
+                    raise
+                self.most = (stop - start) // 2
+                log.warning("memory is out with %d windows at once: going on with %d", stop - start, self.most)
+                continue  # what the failed pass held is given back as the error is left
+            start = stop
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+
 @dataclass(frozen=True)
 class SliceWindows:
     """Slices of a volume, several at a time, each whole or through overlapping patches of it.
@@ -78,6 +112,8 @@ class SliceWindows:
     patch: tuple[int, int] | None = None
     """Pixels of the patches that a slice is seen through, (h, w), of which two neighbours share half at least; a
     slice's shorter side is taken whole. None: the slice itself."""
+    fitting: Fitting = field(default_factory=Fitting, repr=False, compare=False, kw_only=True)
+    """How many of those memory holds."""
 
     def __post_init__(self):
         if self.batch < 1:
@@ -113,14 +149,15 @@ class SliceWindows:
         results = []
         for start in range(0, depth, self.batch):
             slices = [stack[start : start + self.batch].contiguous() for stack in stacks]
-            result = function(*slices) if self.patch is None else self._through_patches(function, slices)
+            one = function if self.patch is None else partial(self._through_patches, function)
+            result = self.fitting.apply(partial(_on_part, one, slices), len(slices[0]))
             assert len(result) == len(slices[0]), f"{len(slices[0])} slices in, {len(result)} out"
             results.append(result)
             if self.tick:
                 self.tick()
         return torch.cat(results).movedim(0, axis - 1)[None].contiguous()
 
-    def _through_patches(self, function: Callable[..., Tensor], slices: Sequence[Tensor]) -> Tensor:
+    def _through_patches(self, function: Callable[..., Tensor], *slices: Tensor) -> Tensor:
         """The function of all patches of some slices, (N, C, H, W) a volume, put together: (N, C', H, W)."""
         size = max((one.shape[2:] for one in slices), key=math.prod)
         places = self.patches(size)
@@ -161,6 +198,8 @@ class PatchWindows:
     """Patches that go through the networks at once. It changes memory and speed, not the result."""
     tick: Tick | None = None
     """Called each time that some have gone through."""
+    fitting: Fitting = field(default_factory=Fitting, repr=False, compare=False, kw_only=True)
+    """How many of those memory holds."""
 
     def __post_init__(self):
         if min(*self.size, self.batch) < 1 or not 0 <= self.overlap < 1:
@@ -213,7 +252,7 @@ class PatchWindows:
         count = torch.zeros(shape, device=volumes[0].device)
         for places in _batches(self.places(shape), self.batch):
             windows = [_cut(volume, places) for volume in volumes]
-            results = function(places, *windows)
+            results = self.fitting.apply(partial(_on_part, function, [places, *windows]), len(places))
             assert len(results) == len(places), f"{len(places)} windows in, {len(results)} out"
             weights = self.weights(results.shape[2:]).to(results)
             if total is None:
@@ -306,6 +345,10 @@ def by_step_or_by_window(
         return sample(y, windows, noise)
     shape = y.shape[2:]
     return windows.map_places(lambda places, y: sample(y, Whole(), Cut(noise, shape, places)), y)
+
+
+def _on_part(function: Callable[..., Tensor], windows: Sequence[Any], part: slice) -> Tensor:
+    return function(*(one[part] for one in windows))
 
 
 def _batches(places: list[Place], size: int) -> Iterator[list[Place]]:

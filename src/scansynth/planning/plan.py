@@ -69,8 +69,13 @@ class Plan:
         return "\n".join(f"# {line}".rstrip() for line in self.lines()) + "\n" + to_yaml(self.config)
 
 
-def plan(facts: Facts, device: torch.device) -> Plan:
+def plan(facts: Facts, device: torch.device, *, share: float = MEMORY) -> Plan:
     """Decide, try a few steps, and adjust width and batch to the time and the memory.
+
+    Args:
+        facts: of cohort and machine.
+        device: where it would be trained.
+        share: of the memory that the training may take.
 
     Raises:
         InputError: if nothing can be trained on such a cohort.
@@ -94,7 +99,7 @@ def plan(facts: Facts, device: torch.device) -> Plan:
             seconds = try_steps(config, facts.size, device).seconds
             steps = facts.hours * 3600 / seconds
     needed = memory_of(config, facts, device)
-    while needed > MEMORY * facts.memory_gb and config.training.batch_size > 1:
+    while needed > share * facts.memory_gb and config.training.batch_size > 1:
         halved = config.training.batch_size // 2
         config = replace(config, training=replace(config.training, batch_size=halved))
         why = f"a larger batch would take {needed:.1f} of {facts.memory_gb:.1f} GB"

@@ -27,6 +27,7 @@ from scansynth.progress import Event, Report, one_of
 from scansynth.ranges import Count, check_range
 from scansynth.synthesis.image import NOTICE, Synthesis, check_replaceable, is_made
 from scansynth.synthesis.locking import locked
+from scansynth.synthesis.memory import room_in_memory
 from scansynth.synthesis.run import Run
 
 UNIT = "prepared intensity, 0 to 1"
@@ -65,7 +66,8 @@ def generate(
         total, done = method.calls(shape, windows, plan), count(1)
         windows = run.method.needs.windows(at_once, lambda: report(Event(next(done), total)))
     noise = Noise([(seed, "generated", number)], run.device)
-    made = method.generate(shape, windows, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
+    with room_in_memory(run.folder):
+        made = method.generate(shape, windows, noise, plan=plan, labels=encode(labels, run.record.labels)[None])
     if not torch.isfinite(made).all():
         raise InputError(f"{run.folder}: the networks give NaN; the training diverged, use an earlier run")
     array = from_network(made)[0, 0].clamp(0, 1).cpu().numpy()

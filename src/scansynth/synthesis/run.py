@@ -52,6 +52,7 @@ from scansynth.synthesis.card import Card, check_claims, read_card
 from scansynth.synthesis.guard import guard
 from scansynth.synthesis.image import NOTICE, Synthesis
 from scansynth.synthesis.intervals import read_intervals
+from scansynth.synthesis.memory import room_in_memory, windows_within
 from scansynth.synthesis.moments import Moments
 from scansynth.synthesis.places import find_run
 from scansynth.synthesis.realism import between, check_realism, is_between
@@ -263,6 +264,9 @@ class Run:
                 f"{self.folder}: its intervals of {target} are of syntheses from {'+'.join(intervals.sources)}, not "
                 f"from {'+'.join(named)}, which err otherwise: give those sources, or leave --intervals out"
             )
+        at_once = sampling.at_once
+        if sampling.memory and (part := self.shown(images, available, target, tissue=densities)):
+            at_once = windows_within(sampling, self.method, part[0], target, mean=not self.realism_of(sampling))
         moments, prepared, kept, found = Moments(), Moments(), [], {}
         for sample in range(sampling.samples):
             kind = SharedAlongSlices if sampling.shared_noise else Noise
@@ -272,7 +276,7 @@ class Run:
                 available,
                 target,
                 noise=noise,
-                at_once=sampling.at_once,
+                at_once=at_once,
                 report=one_of(report, sample, sampling.samples),
                 tissue=densities,
                 maps=sampling.maps and not sample,
@@ -402,9 +406,10 @@ class Run:
         batch, slab = part
         shape = batch["images"].shape[2:]
         windows = self.windows(shape, at_once, report, realism=realism)
-        made = (self.method.translate if realism else self.method.mean)(batch, target, windows, noise)
-        if is_between(realism):
-            mean = self.method.mean(batch, target, windows, noise).image.clamp(-1, 1)
+        with room_in_memory(self.folder):
+            made = (self.method.translate if realism else self.method.mean)(batch, target, windows, noise)
+            mean = self.method.mean(batch, target, windows, noise).image.clamp(-1, 1) if is_between(realism) else None
+        if mean is not None:
             made = replace(made, image=between(mean, made.image.clamp(-1, 1), realism))
         if not torch.isfinite(made.image).all():
             raise InputError(f"{self.folder}: the networks give NaN; the training diverged, use an earlier run")

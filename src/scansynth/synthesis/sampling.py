@@ -19,6 +19,9 @@ class Sampling:
     """One noise image for all slices: neighbours agree better."""
     at_once: Annotated[Count | None, arg(name="windows")] = None
     """Slices or patches that go through the networks at once: memory and speed, not the result."""
+    memory: str | None = None
+    """Memory that it may take, 8G or 800M: as many windows at once as fit, by a prediction. Where memory is out even
+    so, half as many go on."""
     mean: bool = False
     """The mean of the target given the sources in place of a draw: the least error, but smooth. A draw has texture and
     may err in it; several tell how sure they are. One call of the networks gives the mean, or --samples draws do."""

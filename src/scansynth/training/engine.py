@@ -79,6 +79,11 @@ class Engine:
         self.progress = Progress(0, 1, 0.0)
         self.whose: Callable[[], str] = lambda: ""
         """Says whose samples the batch has, where somebody knows."""
+        self.share, self.last_part = 1.0, True
+        """What the samples now at hand are of the step's, and whether no others follow (`training/accumulation.py`)."""
+        self.moved = False
+        """Whether weights have moved since the step began."""
+        self._gathered: tuple[Tensor, list[Tensor | None]] | None = None
         self._updates = dict.fromkeys(self.optimizers, 0)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -87,8 +92,16 @@ class Engine:
         """Parameters that a player's update changes."""
         return [parameter for net in self.method.players[player] for parameter in self.method.nets[net].parameters()]
 
+    def begin_step(self, progress: Progress) -> None:
+        """A step begins, at this place of the training."""
+        self.progress, self.moved, self._gathered = progress, False, None
+        self.share, self.last_part = 1.0, True
+
     def update(self, player: str, losses: Mapping[str, Tensor]) -> None:
-        """One optimisation step of `player` on the sum of `losses` (`method.Update`), over all processes."""
+        """One optimisation step of `player` on the sum of `losses` (`method.Update`), over all processes.
+
+        Where more parts of the step's samples follow, their gradients are kept for the last one.
+        """
         parameters = self.parameters_of(player)
         values = torch.stack([loss.float() for loss in losses.values()])
         gradients = [
@@ -97,7 +110,11 @@ class Engine:
                 parameters, torch.autograd.grad(values.sum(), parameters, allow_unused=True), strict=True
             )
         ]
-        values, gradients = self._over_processes(values.detach(), parameters, gradients)
+        values, gradients = self._with_earlier_parts(values.detach(), gradients)
+        if not self.last_part:
+            self._gathered = values, gradients
+            return
+        values, gradients = self._over_processes(values, parameters, gradients)
         if not torch.isfinite(values.sum()):  # the mean, so that all processes come to the same end
             told = ", ".join(f"{name} {value:.3g}" for name, value in zip(losses, values.tolist(), strict=True))
             raise self.processes.error(
@@ -107,6 +124,7 @@ class Engine:
             )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        self.moved = True
         if self.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
         optimizer = self.optimizers[player]
@@ -129,6 +147,21 @@ class Engine:
         if self.decay == "cooldown":
             return min(1.0, (1 - done) / COOLDOWN)
         return 1.0 if self.decay == "constant" else 0.5 * (1 + math.cos(math.pi * done))
+
+    def _with_earlier_parts(self, values: Tensor, gradients: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+        """Losses and gradients of these samples, by their share, added to those of the parts before."""
+        if self.share == 1:
+            return values, gradients
+        values = self.share * values
+        gradients = [gradient if gradient is None else self.share * gradient for gradient in gradients]
+        if self._gathered is None:
+            return values, gradients
+        before, kept = self._gathered
+        joined = [
+            one if other is None else other if one is None else one + other
+            for one, other in zip(kept, gradients, strict=True)
+        ]
+        return before + values, joined
 
     def _over_processes(
         self, values: Tensor, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]

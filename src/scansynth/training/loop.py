@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from scansynth.config import RunConfig, to_yaml
 from scansynth.data.cohort import Cohort
 from scansynth.data.samples import Samples
-from scansynth.errors import StoppedError
+from scansynth.errors import StoppedError, out_of_memory
 from scansynth.files import write_text
 from scansynth.method import Progress
 from scansynth.metrics.cases import Case, inside_the_brain
@@ -33,6 +33,7 @@ from scansynth.metrics.protocols import find_protocol, measure
 from scansynth.noise import Noise
 from scansynth.progress import Event, Report
 from scansynth.training import checkpoint
+from scansynth.training.accumulation import halved, parts
 from scansynth.training.engine import Engine
 from scansynth.training.metrics_file import add_line
 from scansynth.training.pace import Budget, Crowding, progress_at
@@ -76,11 +77,14 @@ def step(
     engine: Engine, batch: dict[str, torch.Tensor], config: RunConfig[Any], number: int, progress: Progress
 ) -> None:
     """One training step on a batch, of which `batch` holds this process's part."""
-    places = engine.processes.share(len(batch["available"]) * engine.processes.count)
+    own = len(batch["available"])
+    places = engine.processes.share(own * engine.processes.count)
     keys = [(config.seed, number, place) for place in places]
-    engine.progress = progress
-    on_device = {key: value.to(engine.device) for key, value in batch.items()}
-    engine.method.training_step(on_device, engine.update, progress, Noise(keys, engine.device))
+    engine.begin_step(progress)
+    for part, which in parts(batch, config.training.accumulate):
+        engine.share, engine.last_part = (which.stop - which.start) / own, which.stop == own
+        on_device = {key: value.to(engine.device) for key, value in part.items()}
+        engine.method.training_step(on_device, engine.update, progress, Noise(keys[which], engine.device))
 
 
 class Loop:
@@ -161,11 +165,29 @@ class Loop:
             epoch = done * training.batch_size / len(self.dataset)
             batch, begun, used = next(batches), time.perf_counter(), time.process_time()
             self.engine.whose = partial(self.whose, done)
-            step(self.engine, batch, self.config, done, progress_at(training, done, epoch))
+            self.fitting_step(batch, done, progress_at(training, done, epoch))
             done += 1
             self.make_room(time.perf_counter() - begun, time.process_time() - used)
             self.revise(done)
             yield done
+
+    def fitting_step(self, batch: dict[str, torch.Tensor], done: int, progress: Progress) -> None:
+        """A step; where memory is out, in twice as many parts, which the run keeps.
+
+        Raises:
+            InputError: if memory does not do for the least part, or weights have moved already.
+        """
+        while True:
+            try:
+                return step(self.engine, batch, self.config, done, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                config = halved(self.config, self.engine, done)
+            self.config = self.budget.config = config
+            write_text(self.run / "config.yaml", to_yaml(config))
+            if self.engine.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def whose(self, done: int) -> str:
         """Of whom the samples of a step are, for a message."""

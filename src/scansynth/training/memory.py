@@ -5,20 +5,25 @@ counted on one sample: a step is computed once, and every tensor that autograd k
 optimisers' moments and averages do not grow.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scansynth.config import RunConfig
+from scansynth.errors import InputError
 from scansynth.method import Method, Progress
 from scansynth.network_precision import compute_in
 from scansynth.noise import Noise
 from scansynth.precision import choose_precision
 from scansynth.training.costs import resident_gb
 from scansynth.training.parts import make_method
+
+log = logging.getLogger(__name__)
 
 STATES = 4
 """Numbers kept a weight: itself, its gradient, and the two moments of Adam."""
@@ -90,9 +95,40 @@ def predicted_gb(config: RunConfig[Any], batch: Mapping[str, Tensor], device: to
     # What a GPU would compute in bfloat16 is counted in float32, for a processor may be slow at it.
     share = 0.5 if precision == "bfloat16" and device.type != "cpu" else 1.0
     own = max(kept.peak - cast, 0) + AROUND * kept.largest
-    growing = ALLOCATOR * share * own * config.training.batch_size
-    numbers = STATES * _numbers(method.nets) + sum(_numbers(method.nets[name]) for name in method.averaged)
+    training = config.training
+    growing = ALLOCATOR * share * own * ceil(training.batch_size / training.accumulate)
+    states = STATES + (training.accumulate > 1)  # gradients of the earlier parts
+    numbers = states * _numbers(method.nets) + sum(_numbers(method.nets[name]) for name in method.averaged)
     return base + (growing + cast + 4 * numbers) / 1e9
+
+
+def fitting(config: RunConfig[Any], batch: Mapping[str, Tensor], device: torch.device, limit: float) -> RunConfig[Any]:
+    """The settings with the batch in the fewest parts by which a training keeps within a memory.
+
+    Args:
+        config: settings, with contrasts.
+        batch: one sample as the method trains on it, B = 1.
+        device: where it is trained.
+        limit: GB.
+
+    Raises:
+        InputError: if it does not, by any.
+    """
+    training, method = config.training, make_method(config)
+    numbers = [training.accumulate]
+    if len(method.players) == 1:
+        numbers += range(training.accumulate + 1, training.batch_size + 1)
+    for number in numbers:
+        parted = replace(config, training=replace(training, accumulate=number))
+        needed = predicted_gb(parted, batch, device)
+        if needed <= limit:
+            if number > training.accumulate:
+                log.info("memory: about %.1f of %.1f GB, with the batch in %d parts", needed, limit, number)
+            return parted
+    way = "smaller slices, patches or networks"
+    if len(method.players) > 1 and training.batch_size > 1:
+        way = f"a smaller --training.batch-size than {training.batch_size}, or {way}"
+    raise InputError(f"the training takes about {needed:.1f} GB, {limit:.1f} are allowed (--memory): give {way}")
 
 
 def _one_step(method: Method, batch: Mapping[str, Tensor], config: RunConfig[Any]) -> None:

@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 NAMED_WEIGHTS = "named weights"
 """Key of `environment.json`."""
 MOVABLE = (
-    "steps", "minutes", "revisions", "threads", "precision", "log_every", "checkpoint_minutes", "checkpoint_every",
-    "validate_every",
+    "steps", "minutes", "revisions", "threads", "precision", "accumulate", "log_every", "checkpoint_minutes",
+    "checkpoint_every", "validate_every",
 )  # fmt: skip
 """Fields of `Training` that may be changed when a run resumes: they change nothing of what has been trained."""
 
@@ -193,7 +193,7 @@ def goes_on(
         )  # fmt: skip
     return {
         "steps": steps, "minutes": minutes, "revisions": revisions, "precision": precision,
-        "threads": asked.threads or was.threads,
+        "threads": asked.threads or was.threads, "accumulate": max(asked.accumulate, was.accumulate),
     }  # fmt: skip
 
 

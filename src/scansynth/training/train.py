@@ -23,8 +23,10 @@ from scansynth.errors import InputError
 from scansynth.precision import choose_precision
 from scansynth.progress import Report
 from scansynth.training import checkpoint
+from scansynth.training.accumulation import check_accumulates
 from scansynth.training.engine import Engine
 from scansynth.training.loop import Loop
+from scansynth.training.memory import fitting
 from scansynth.training.metrics_file import cut_back
 from scansynth.training.pace import threads
 from scansynth.training.parts import find_first_stage, make_parts
@@ -46,6 +48,7 @@ def train(
     report: Report | None = None,
     processes: Processes | None = None,
     first_stage: Path | None = None,
+    memory_gb: float | None = None,
 ) -> RunConfig[Any]:
     """Train a run to its end, from the start or from its last checkpoint.
 
@@ -60,6 +63,7 @@ def train(
         report: told of every step and of the newest figures, in the first process.
         processes: that train together; by default there is only this one.
         first_stage: run of the autoencoder that a latent method works on; not needed when the run resumes.
+        memory_gb: that it may take; the batch is computed in as many parts as a prediction asks for.
 
     Returns:
         The resolved settings, as in the run's `config.yaml`.
@@ -76,6 +80,10 @@ def train(
         stage = find_first_stage(config, cohort, run, given=first_stage, overwrite=overwrite, processes=processes)
         with processes.agreeing():
             method, dataset = make_parts(config, cohort, processes, first_stage=stage)
+            check_accumulates(config, method)
+            if memory_gb:
+                one = {key: value[None] for key, value in dataset[0].items()}
+                config = fitting(config, one, device, memory_gb)
             begins = overwrite or not checkpoint.current(run / "last")
             named = method.take_named_weights(started=init is not None) if begins else {}
             if init and begins:
