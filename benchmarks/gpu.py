@@ -181,9 +181,9 @@ def subject(method: Method, shape: tuple[int, int, int], device: torch.device) -
 
 def equality(device: torch.device) -> Iterator[dict[str, Any]]:
     """Of each method at toy size: a volume and the losses of a step, by the device and by the CPU."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for name in METHODS:
-        yield guarded({"method": name}, lambda name=name: differences(name, device))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # matrix products have none unless asked to
+            yield guarded({"method": name}, lambda name=name: differences(name, device))
 
 
 def differences(name: str, device: torch.device) -> dict[str, Any]:

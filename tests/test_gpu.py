@@ -32,14 +32,15 @@ def on_gpu(test):
     return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")(test))
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    """No TF32, whose products have ten bits."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+@pytest.fixture
+def exact():
+    """No TF32, whose products have ten bits: convolutions use it where nobody says otherwise, matrix products do not."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 @on_gpu
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("name", ["regression", "ddpm", "syndiff", "pix2pix", "mm_gan"])
 def test_a_step_has_the_losses_of_the_cpu(name, tiny):
     config, losses = tiny(name), []
