@@ -34,7 +34,7 @@ def on_gpu(test):
 
 @pytest.fixture
 def exact():
-    """No TF32, whose products have ten bits: convolutions use it where nobody says otherwise, matrix products do not."""
+    """No TF32, whose products have ten bits: convolutions use it unless told, matrix products do not."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
