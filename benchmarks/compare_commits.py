@@ -3,10 +3,10 @@
     python benchmarks/compare_commits.py HEAD~20 HEAD --recipes syndiff_small regression_small -o FILE.json
     python benchmarks/compare_commits.py v0.1.0 . --work slice volume --size 160 192
 
-Both are checked out beside each other (`.`: the files as they lie here), each is worked by a process of its own, and the
-two take turns, so that what else happens on the machine falls on both. A ratio is one turn's seconds of the second
-commit over those of the first: below 1 is faster. Its interval is the bootstrap's of the median, 95 %. The processes ask
-little of the package, so that old commits can be measured by this file. Both are told the threads and have
+Both are checked out beside each other (`.`: the files as they lie here), each is worked by a process of its own, and
+the two take turns, so that what else happens on the machine falls on both. A ratio is one turn's seconds of the second
+commit over those of the first: below 1 is faster. Its interval is the bootstrap's of the median, 95 %. The processes
+ask little of the package, so that old commits can be measured by this file. Both are told the threads and have
 `OMP_WAIT_POLICY=passive`.
 """
 

@@ -9,12 +9,13 @@ import scansynth
 
 ROOT = Path(scansynth.__file__).parent
 GROUND = {
-    "errors", "files", "noise", "users_files", "given", "lazy", "progress", "precision", "ranges", "records",
+    "claims", "errors", "files", "noise", "users_files", "given", "lazy", "progress", "precision", "ranges", "records",
     "settings_file",
 }  # fmt: skip
 MATHEMATICS = {"diffusion", "losses", "networks", "physics"}
 MAY = {
     **{key: {"errors"} for key in GROUND},
+    "claims": {"files"},
     "records": {"errors", "ranges", "users_files"},
     "settings_file": {"errors", "records", "users_files"},
     **{key: {*GROUND, "physics"} for key in MATHEMATICS},

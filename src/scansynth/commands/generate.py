@@ -38,6 +38,9 @@ class Generate:
     """auto, cpu, cuda or mps."""
     devices: Count = 1
     """Devices on each machine, a process each; they share the volumes (docs/clusters.md)."""
+    shared: bool = False
+    """Other such commands, on machines that see the same folders, work on it too: each image is made once, by one of
+    them; a dead one's share is taken over (docs/clusters.md)."""
     nodes: Count = 1
     """Machines; with several, start the command by torchrun or srun."""
     seed: Seed = 0
@@ -56,7 +59,7 @@ class Generate:
             paths = generate_set(
                 run, self.number, self.output, seed=self.seed, plan=self.plan, overwrite=self.overwrite,
                 report=partial(move, "generating"), at_once=self.at_once, processes=processes,
-                labels=self.labels(),
+                labels=self.labels(), shared=self.shared,
             )  # fmt: skip
         if processes.first:
             out.print(f"{len(paths)} volumes in {self.output}. Synthetic, for research: not scans.", markup=False)

@@ -83,6 +83,9 @@ class Translate:
     """auto, cpu, cuda or mps."""
     devices: Count = 1
     """With -i: devices on each machine, a process each; they share the subjects (docs/clusters.md)."""
+    shared: bool = False
+    """With -i: other such commands, on machines that see the same folders, work on it too: each image is made once, by
+    one of them; a dead one's share is taken over (docs/clusters.md)."""
     nodes: Count = 1
     """With -i: machines; with several, start the command by torchrun or srun."""
     overwrite: bool = False
@@ -135,8 +138,8 @@ class Translate:
         """
         if self.pattern:
             raise InputError("--pattern goes with a folder (-i)")
-        if self.missing or self.devices > 1 or self.nodes > 1:
-            raise InputError("--missing, --devices and --nodes go with a folder (-i)")
+        if self.missing or self.devices > 1 or self.nodes > 1 or self.shared:
+            raise InputError("--missing, --devices, --nodes and --shared go with a folder (-i)")
         if self.dicom_source and not self.dicom:
             raise InputError("--dicom-source goes with --dicom FOLDER")
         from scansynth.data.subject import sidecar_of, stem_of
@@ -252,6 +255,7 @@ class Translate:
                 processes=processes,
                 accept=self.accept,
                 raw=self.brought(run),
+                shared=self.shared,
                 then=partial(write_pages, self.output, listing),
             )
         for entry in entries if processes.first else ():

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from scansynth.claims import Claims
 from scansynth.errors import InputError, InUseError, StoppedError, why
 from scansynth.evaluation.evaluate import numbers_of
 from scansynth.evaluation.samples import draw
 from scansynth.evaluation.tasks import choose_work
 from scansynth.files import write_text
-from scansynth.leaderboard.claims import Claims
 from scansynth.leaderboard.plan import Plan, Training, foresee
 from scansynth.leaderboard.rates import measured_yardstick, write_rate
 from scansynth.leaderboard.request import SEED, Request

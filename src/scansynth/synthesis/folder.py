@@ -1,11 +1,13 @@
 """A folder in, a folder out: a contrast for every subject of a cohort, and a list of what is real and what is not.
 
 Several processes share the images that are still to be made: the first one looks what is there and deals the rest
-out, each makes its part without a word to the others, and at the end the first one writes the list for all.
+out, each makes its part without a word to the others, and at the end the first one writes the list for all. Several
+commands share them by claims in the folder (`sharing_out.py`); each writes the list once all is made.
 """
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +24,14 @@ from scansynth.errors import InputError
 from scansynth.files import LOCK
 from scansynth.progress import Parts, Report
 from scansynth.synthesis.contrast_table import NAME, Entry, Image, Named, list_contrasts, write_table
-from scansynth.synthesis.image import Synthesis
+from scansynth.synthesis.image import Synthesis, is_made
 from scansynth.synthesis.locking import locked
 from scansynth.synthesis.pictures import picture_path, write_picture
 from scansynth.synthesis.raw_sources import brought_together
 from scansynth.synthesis.run import Run
 from scansynth.synthesis.sampling import Sampling
-from scansynth.synthesis.what_to_make import Wanted, find_work, sources_of
+from scansynth.synthesis.sharing_out import check_shared, shared_out
+from scansynth.synthesis.what_to_make import OTHERS, Wanted, find_work, sources_of
 from scansynth.synthesis.writers import WriteError, writing
 from scansynth.synthesis.writers.bids import describe, output_path, place_of, sidecar_fields
 
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 
 USUAL_SIDE = 128
 """Voxels along an axis that is kept as acquired, for the count of network calls before a scan is opened."""
+SHARED = ".scansynth.shared"
+"""In place of the name of a lock, where commands share a folder: they take turns for what they write for all."""
 TURN = 600.0
 """Seconds that a command waits for its turn where others write the same table."""
 
@@ -54,6 +59,7 @@ def translate_cohort(
     accept: Sequence[str] = (),
     lock: str = LOCK,
     raw: Raw | None = None,
+    shared: bool = False,
     then: Callable[[Sequence[Entry]], object] | None = None,
 ) -> list[Entry]:
     """Make contrasts for all subjects; images that are there already are kept, so that a stopped command goes on.
@@ -77,6 +83,7 @@ def translate_cohort(
         lock: name of the lock in the folder. Commands that have each their own subjects may work side by side with
             names of their own, and take turns where they write for all.
         raw: how a subject's sources are brought onto one grid first; None: they lie on one.
+        shared: with other such commands, which may run on other machines that see the same folders.
         then: given the rows of the list once it stands, also where some subjects failed; called by one process.
 
     Returns:
@@ -86,6 +93,7 @@ def translate_cohort(
         InputError: if nothing can be made or something is in the way, before anything is; if another command writes
             into the folder, or it cannot be written; or (after all else is done) if some subjects failed.
     """
+    check_shared(shared=shared, overwrite=overwrite)
     processes = processes or Processes(run.device)
     run.check_sampling(sampling)
     wanted = Wanted(
@@ -99,17 +107,30 @@ def translate_cohort(
     shape = [side or USUAL_SIDE for side in run.record.settings.size]
     calls = sampling.samples * run.calls(shape, sampling.at_once, realism=run.realism_of(sampling))
     work = processes.from_first(lambda: find_work(run, listing, out, wanted))
-    with locked(out, processes, lock) as waited:
+    if shared:
+        lock = SHARED
+    with nullcontext(False) if shared else locked(out, processes, lock) as waited:
         if waited:
             work = processes.from_first(lambda: find_work(run, listing, out, wanted))
         link = processes.from_first(lambda: _described(run, listing, out, lock))
         made: dict[Image, Path] = {}
         failures: dict[Image, str] = {}
         full: list[str] = []
-        own = work.left[processes.rank :: processes.count]
-        parts = Parts(report, calls * len(own))
+        places = {(subject.name, name): output_path(out, listing.layout, subject.name, name)
+                  for subject, name in work.left}  # fmt: skip
+
+        def there(piece: tuple[Subject, str]) -> bool:
+            path = places[piece[0].name, piece[1]]
+            return is_made(path, wanted.drawn(run), OTHERS, images=sampling.images(path))
+
+        dealt = work.left if shared else work.left[processes.rank :: processes.count]
+        own: Iterable[tuple[Subject, str]] = dealt
+        if shared:
+            first = processes.rank * len(work.left) // processes.count
+            own = shared_out(out, work.left, name=_claimed, there=there, first=first)
+        parts = Parts(report, calls * len(dealt))
         for subject, name in own:
-            path = output_path(out, listing.layout, subject.name, name)
+            path = places[subject.name, name]
             with parts.part(calls, f"{subject.name} {name}") as told:
                 try:
                     synthesis = _translated(run, listing, subject, name, link=link, wanted=wanted, report=told)
@@ -123,6 +144,8 @@ def translate_cohort(
                 except InputError as error:
                     log.warning("%s %s: %s", subject.name, name, error)
                     failures[subject.name, name] = str(error)
+        if shared:
+            made = {(piece[0].name, piece[1]): places[piece[0].name, piece[1]] for piece in work.left if there(piece)}
         shares = [(work.there, work.failures, []), *processes.gather((made, failures, full))]
         if full := [why for *_, share in shares for why in share]:
             raise processes.error(full[0])
@@ -139,6 +162,11 @@ def translate_cohort(
             f"the first, {subject} {name}: {first}"
         )
     return entries
+
+
+def _claimed(piece: tuple[Subject, str]) -> str:
+    """What a claim on an image is called; names of subjects are those of folders, contrasts those of files."""
+    return hashlib.blake2b(repr((piece[0].name, piece[1])).encode(), digest_size=16).hexdigest()
 
 
 def _translated(

@@ -6,7 +6,8 @@ once it is written, so memory does not grow with their number. Intensities stay 
 cohort (`sets/volume_sets.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from scansynth.synthesis.image import NOTICE, Synthesis, check_replaceable, is_m
 from scansynth.synthesis.locking import locked
 from scansynth.synthesis.memory import room_in_memory
 from scansynth.synthesis.run import Run
+from scansynth.synthesis.sharing_out import check_shared, shared_out
 
 UNIT = "prepared intensity, 0 to 1"
+OTHERS = "from another run, seed or plan, or of other labels"
+"""What is wrong with volumes that are there, for a message."""
 
 
 @torch.no_grad()
@@ -140,6 +144,7 @@ def generate_set(
     at_once: int | None = None,
     processes: Processes | None = None,
     labels: Mapping[str, str] | None = None,
+    shared: bool = False,
 ) -> list[Path]:
     """Make volumes 1 to `number` of a seed; those that are there and whole are kept.
 
@@ -156,6 +161,7 @@ def generate_set(
         at_once: as in `generate`.
         processes: that share the volumes; by default there is only this one.
         labels: as in `generate`.
+        shared: with other such commands, which may run on other machines that see the folder.
 
     Returns:
         The volumes' files, in order.
@@ -166,6 +172,7 @@ def generate_set(
     """
     if number < 1:
         raise InputError(f"-n {number}: make at least one volume")
+    check_shared(shared=shared, overwrite=overwrite)
     check_range(Count, at_once, "windows")
     processes = processes or Processes(run.device)
     paths = [volume_path(out, run.config.contrasts[0], one) for one in range(1, number + 1)]
@@ -173,13 +180,19 @@ def generate_set(
     left = processes.from_first(lambda: _left(run, paths, wanted, overwrite=overwrite))
     if not left:
         return paths
-    with locked(out, processes) as waited:
+    with nullcontext(False) if shared else locked(out, processes) as waited:
         if waited:
             left = processes.from_first(lambda: _left(run, paths, wanted, overwrite=overwrite))
-        own = left[processes.rank :: processes.count]
+        dealt = left if shared else left[processes.rank :: processes.count]
+        own: Iterable[int] = dealt
+        if shared:
+            first = processes.rank * len(left) // processes.count
+            own = shared_out(
+                out, left, name=str, there=lambda one: is_made(paths[one - 1], wanted, OTHERS), first=first
+            )
         with processes.agreeing():  # nobody says that the set is whole before it is
             for done, one in enumerate(own):
-                told = one_of(report, done, len(own))
+                told = one_of(report, done, len(dealt))
                 made = generate(run, one, seed=seed, plan=plan, report=told, at_once=at_once, labels=labels)
                 made.write(paths[one - 1])
     return paths
@@ -189,10 +202,6 @@ def _left(run: Run, paths: Sequence[Path], wanted: Mapping[str, Any], *, overwri
     """Numbers of the volumes that are to be made, which nothing stands in the way of."""
     checked_grid(run, wanted["plan"])
     encode(wanted["labels"], run.record.labels)
-    left = [
-        number
-        for number, path in enumerate(paths, 1)
-        if overwrite or not is_made(path, wanted, "from another run, seed or plan, or of other labels")
-    ]
+    left = [number for number, path in enumerate(paths, 1) if overwrite or not is_made(path, wanted, OTHERS)]
     check_replaceable([paths[number - 1] for number in left])
     return left
