@@ -6,9 +6,9 @@ optimisers' moments and averages do not grow.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ def predicted_gb(config: RunConfig[Any], batch: Mapping[str, Tensor], device: to
     share = 0.5 if precision == "bfloat16" and device.type != "cpu" else 1.0
     own = max(kept.peak - cast, 0) + AROUND * kept.largest
     training = config.training
-    growing = ALLOCATOR * share * own * ceil(training.batch_size / training.accumulate)
+    growing = ALLOCATOR * share * own * math.ceil(training.batch_size / training.accumulate)
     states = STATES + (training.accumulate > 1)  # gradients of the earlier parts
     numbers = states * _numbers(method.nets) + sum(_numbers(method.nets[name]) for name in method.averaged)
     return base + (growing + cast + 4 * numbers) / 1e9
@@ -118,6 +118,7 @@ def fitting(config: RunConfig[Any], batch: Mapping[str, Tensor], device: torch.d
     numbers = [training.accumulate]
     if len(method.players) == 1:
         numbers += range(training.accumulate + 1, training.batch_size + 1)
+    needed = math.inf
     for number in numbers:
         parted = replace(config, training=replace(training, accumulate=number))
         needed = predicted_gb(parted, batch, device)
