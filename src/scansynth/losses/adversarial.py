@@ -1,4 +1,6 @@
-"""Adversarial losses: the non-saturating pair, the least-squares pair and the gradient penalty R1."""
+"""Adversarial losses: the non-saturating pair, the least-squares pair, at several scales too, and the penalty R1."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +52,26 @@ def least_squares_discriminator_loss(logit_real: Tensor, logit_fake: Tensor) -> 
         logit_fake: the same of made images, detached from their generator.
     """
     return 0.5 * ((logit_real - 1).square().mean() + logit_fake.square().mean())
+
+
+def multi_scale_generator_loss(logits_fake: Sequence[Tensor]) -> Tensor:
+    """The least-squares loss of the generator, summed over scales (MUNIT: Huang et al., ECCV 2018, section 5).
+
+    Args:
+        logits_fake: of each scale, the discriminator's values of the patches of made images, (B, 1, h, w).
+    """
+    return torch.stack([least_squares_generator_loss(fake) for fake in logits_fake]).sum()
+
+
+def multi_scale_discriminator_loss(logits_real: Sequence[Tensor], logits_fake: Sequence[Tensor]) -> Tensor:
+    """The least-squares loss of the discriminator, summed over scales, and not halved as CycleGAN's is.
+
+    Args:
+        logits_real: of each scale, values of the patches of real images, (B, 1, h, w).
+        logits_fake: the same of made images, detached from their generator.
+    """
+    pairs = zip(logits_real, logits_fake, strict=True)
+    return torch.stack([2 * least_squares_discriminator_loss(real, fake) for real, fake in pairs]).sum()
 
 
 def r1_penalty(logit_real: Tensor, x: Tensor) -> Tensor:

@@ -140,6 +140,14 @@ METHODS = {
         "for known sequences whose equations are named (a wrong one costs more than none); below regression in PSNR",
         "Shin et al., Physics-driven Signal Regularization in Diffusion Models for Multi-contrast MR Image Synthesis",
     ),
+    "munit": Entry(
+        "scansynth.methods.munit:Munit",
+        "MUNIT: unpaired GAN between two contrasts by a shared content and a drawn style, both directions from one run",
+        "unpaired scans of two contrasts, axial slices of multiples of 4 pixels",
+        "as the unpaired baseline of SynDiff's paper whose samples differ, by a style a volume; there below unit in "
+        "nearly all tasks; not compared here yet",
+        "Huang, Liu, Belongie & Kautz, Multimodal Unsupervised Image-to-Image Translation, ECCV 2018",
+    ),
     "pix2pix": Entry(
         "scansynth.methods.pix2pix:Pix2Pix",
         "pix2pix and pGAN: a U-Net or ResNet judged patch by patch beside its sources, any subset of sources to any "
@@ -173,6 +181,14 @@ METHODS = {
         "unpaired, where nobody has both contrasts (far less accurate then); supervised, for sharper images of "
         "patients than regression's, just below it in PSNR",
         "Özbey et al., IEEE Transactions on Medical Imaging 42(12), 2023",
+    ),
+    "unit": Entry(
+        "scansynth.methods.unit:Unit",
+        "UNIT: unpaired GAN between two contrasts through a latent that both share, both directions from one run",
+        "unpaired scans of two contrasts, axial slices of multiples of 4 pixels",
+        "as the baseline of unpaired translation through a latent, which SynDiff's paper compares with, one network "
+        "call an image; not compared here yet",
+        "Liu, Breuel & Kautz, Unsupervised Image-to-Image Translation Networks, NeurIPS 2017",
     ),
     "unit_ddpm": Entry(
         "scansynth.methods.unit_ddpm:UnitDdpm",

@@ -47,25 +47,22 @@ from torch.optim import Adam, Optimizer
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
-from scansynth.method import Batch, Made, Method, Progress, Update
+from scansynth.method import Batch, Made, Progress, Update
 from scansynth.methods.cycle_gan_parts import CycleGANConfig, ImagePool, discriminator, generator
+from scansynth.methods.two_contrasts import TwoContrasts
 from scansynth.needs import Needs
 from scansynth.noise import Noise
 from scansynth.units import Slices
 
 
-class CycleGAN(Method):
+class CycleGAN(TwoContrasts):
     """Two generators that must lead back to where they began, and a discriminator of each contrast."""
 
     Config = CycleGANConfig
+    name = "cycle_gan"
 
     def __init__(self, config: CycleGANConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        if len(self.contrasts) != 2:
-            raise InputError(
-                f"cycle_gan translates between two contrasts, got {len(self.contrasts)} ({', '.join(self.contrasts)}); "
-                "name two with --contrasts"
-            )
         self.nets = nn.ModuleDict()
         for contrast in self.contrasts:
             self.nets[f"generator_{contrast}"] = generator(config)
@@ -77,11 +74,6 @@ class CycleGAN(Method):
     def needs_of(cls, config: CycleGANConfig, contrasts: Sequence[str]) -> Needs:
         """Unpaired slices; the generators meet odd sides on their way back up."""
         return Slices(paired=False)
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Both contrasts."""
-        return self.contrasts
 
     @property
     def players(self) -> Mapping[str, tuple[str, ...]]:
@@ -113,7 +105,7 @@ class CycleGAN(Method):
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """One update of both generators, then one of each discriminator on what they made before it."""
         config, losses = self.config, dict[str, Tensor]()
-        x = {contrast: batch["images"][:, [index]] for index, contrast in enumerate(self.contrasts)}
+        x = self.by_contrast(batch)
         made = {target: self.make(target, x[self.other(target)]) for target in self.contrasts}
         for target in self.contrasts:
             losses[f"adversarial {target}"] = least_squares_generator_loss(self.judge(target, made[target]))
@@ -162,14 +154,6 @@ class CycleGAN(Method):
         for contrast, images in memory.items():
             self.pools[contrast].fill(images)
 
-    def other(self, contrast: str) -> str:
-        """The run's other contrast."""
-        return self.contrasts[1 - self.contrasts.index(contrast)]
-
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """One call for each slice."""
-        source = self.other(target)
-        index = self.contrasts.index(source)
-        if not batch["available"][:, index].all():
-            raise InputError(f"cycle_gan makes {target} from {source}, which is not given")
-        return Made(windows.map(self.nets[f"generator_{target}"], batch["images"][:, [index]]))
+        return Made(windows.map(self.nets[f"generator_{target}"], self.source(batch, target)))

@@ -21,6 +21,7 @@ from scansynth.recipes import (
     regression,
     resvit,
     syndiff,
+    unit,
     unit_ddpm,
     wavelets,
 )
@@ -53,6 +54,7 @@ RECIPES: dict[str, Recipe] = {
     **hi_net.RECIPES,
     **bloch_gan.RECIPES,
     **resvit.RECIPES,
+    **unit.RECIPES,
     **flow.RECIPES,
     **unit_ddpm.RECIPES,
     **wavelets.RECIPES,

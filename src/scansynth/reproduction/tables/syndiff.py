@@ -67,6 +67,12 @@ GANS = (
     "Not stated are their batch (here 1), the residual blocks of the ResNet (here 9), and the sizes of the attention "
     "U-Net and of the self-attention (here those of Oktay et al. 2018, with instance norm, and of Zhang et al. 2019)."
 )
+SHARED_LATENTS = (
+    "UNIT, MUNIT: 100 epochs, a learning rate of 1e-4 and the weights of losses as stated. Not stated are their batch "
+    "(here 1), UNIT's weight of the KL terms (here 0.01), whether it shares layers (here none), the course of the rate "
+    "(here halved each 100,000 steps), networks (here those of MUNIT's paper), and which style MUNIT translates with "
+    "(here one drawn for each volume)."
+)
 UNIT_DDPM = (
     "UNIT-DDPM: 50 epochs, a learning rate of 1e-4, T = 1000 in 1000 steps, cosine schedule, λ = 1 and release time 1, "
     "as stated. Not stated are its networks and its batch (here SynDiff's sizes, and 1)."
@@ -75,7 +81,8 @@ DDPM = Row("DDPM", "DDPM", "syndiff_ddpm", "syndiff_small_ddpm")
 COMPARED = (
     SYNDIFF,
     Row("cGAN", "cGAN", "cgan", "cgan_small"),
-    *(Row(label, label) for label in ("UNIT", "MUNIT")),
+    Row("UNIT", "UNIT", "unit", "unit_small"),
+    Row("MUNIT", "MUNIT", "munit", "munit_small"),
     Row("AttGAN", "AttGAN", "attgan", "attgan_small"),
     Row("SAGAN", "SAGAN", "sagan", "sagan_small"),
     DDPM,
@@ -96,7 +103,7 @@ def _table(
     notes: tuple[str, ...] = (),
 ) -> PaperTable:
     rows = tuple(rows)
-    compared = (CYCLIC_DDPM, GANS, UNIT_DDPM) if any(row.label == "DDPM" for row in rows) else ()
+    compared = (CYCLIC_DDPM, GANS, SHARED_LATENTS, UNIT_DDPM) if any(row.label == "DDPM" for row in rows) else ()
     return PaperTable(
         name=f"syndiff-{name}",
         shows=f"Table {number}: {shows}",
