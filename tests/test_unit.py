@@ -390,7 +390,7 @@ def test_images_are_reconstructed_in_training_at_a_batch_of_one(name):
         return sum(losses_of(method, batch)["G"][f"{kind} {contrast}"] for contrast in CONTRASTS)
 
     before = reconstruction()
-    for number in range(30):
+    for number in range(10):
         method.training_step(batch, engine.update, PROGRESS, keyed(number, range(1)))
     assert all(math.isfinite(value) for value in engine.mean_losses().values())
     assert reconstruction() < 0.7 * before
