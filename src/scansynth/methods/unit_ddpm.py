@@ -50,8 +50,8 @@ from scansynth.diffusion.parameterisation import eps_from_output, x0_from_eps
 from scansynth.diffusion.samplers import Spacing, ancestral, times
 from scansynth.diffusion.schedule import Schedule
 from scansynth.diffusion.windows import Windows
-from scansynth.errors import InputError
-from scansynth.method import Batch, Made, Method, Progress, Update
+from scansynth.method import Batch, Made, Progress, Update
+from scansynth.methods.two_contrasts import TwoContrasts
 from scansynth.needs import Needs
 from scansynth.networks.resnet import ResNetTranslator
 from scansynth.networks.unet import UNet
@@ -117,18 +117,14 @@ def translator(config: UnitDdpmConfig) -> nn.Module:
     return ResNetTranslator(channels=config.translator_channels)
 
 
-class UnitDdpm(Method):
+class UnitDdpm(TwoContrasts):
     """A denoiser and a translator of each contrast."""
 
     Config = UnitDdpmConfig
+    name = "unit_ddpm"
 
     def __init__(self, config: UnitDdpmConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
-        if len(self.contrasts) != 2:
-            raise InputError(
-                f"unit_ddpm translates between two contrasts, got {len(self.contrasts)} ({', '.join(self.contrasts)}); "
-                "name two with --contrasts"
-            )
         self.schedule = Schedule.cosine(config.steps)
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
         self.nets = nn.ModuleDict()
@@ -141,11 +137,6 @@ class UnitDdpm(Method):
     def needs_of(cls, config: UnitDdpmConfig, contrasts: Sequence[str]) -> Needs:
         """Unpaired slices; the translators halve them twice."""
         return Slices(paired=False, size_multiple=max(2 ** (len(config.multipliers) - 1), 4))
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Both contrasts."""
-        return self.contrasts
 
     @property
     def players(self) -> Mapping[str, tuple[str, ...]]:
@@ -179,7 +170,7 @@ class UnitDdpm(Method):
 
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """One update of the denoisers, then one of the translators through them."""
-        x0 = {contrast: batch["images"][:, [index]] for index, contrast in enumerate(self.contrasts)}
+        x0 = self.by_contrast(batch)
         shape = batch["images"][:, :1].shape[1:]
         eps = {contrast: noise.normal(f"eps {contrast}", shape) for contrast in self.contrasts}
         # By the contrast whose image is real in the pair.
@@ -220,21 +211,13 @@ class UnitDdpm(Method):
         given = self.nets[f"denoiser_{target}"](torch.cat([x_t, c_t], dim=1), t)
         return eps_from_output(self.schedule, given, x_t, t, output=self.config.output)
 
-    def other(self, contrast: str) -> str:
-        """The run's other contrast."""
-        return self.contrasts[1 - self.contrasts.index(contrast)]
-
     def translate(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """Denoise target and source, of which the source is known down to the release time.
 
         One chain has both, target first. While the source is known, its x̂_0 is the source itself: what the chain holds
         of it at t_r is a draw of q(x_t | x_0), and what the target's denoiser sees at each step before is another.
         """
-        source = self.other(target)
-        index = self.contrasts.index(source)
-        if not batch["available"][:, index].all():
-            raise InputError(f"unit_ddpm makes {target} from {source}, which is not given")
-        y = batch["images"][:, [index]]
+        source, y = self.other(target), self.source(batch, target)
 
         def estimate(contrasts: tuple[str, ...], x: Tensor, t: Tensor) -> Tensor:
             """x̂_0 of the target and, where it is asked for, of the source, from x_t of both (1, 2, X, Y, Z)."""
