@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from scansynth.errors import InputError
 from scansynth.networks.cpu import GroupNorm
+from scansynth.networks.start import normal_start
 
 STYLE = 8
 """Numbers of a style."""
@@ -208,11 +209,7 @@ class MultiScaleDiscriminator(nn.Module):
             for width_in, width in pairwise((1, *(channels * 2**level for level in range(HALVINGS)))):
                 layers += [convolution(width_in, width, 4, bias=True, halving=True), nn.LeakyReLU(SLOPE)]
             self.nets.append(nn.Sequential(*layers, nn.Conv2d(8 * channels, 1, kernel_size=1)))
-        for name, parameter in self.named_parameters():  # as other discriminators of patches (pix2pix, appendix 6.2)
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.normal_(parameter, std=0.02)
+        normal_start(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Values of the patches of images, 1 for real.
