@@ -100,7 +100,7 @@ class Pix2PixConfig:
     l1_weight: Weight = 100.0
     """λ, of the L1 loss (Eq. 4)."""
     perceptual_weight: Weight = 0.0
-    """Of the perceptual loss (pGAN: 100), where weights are named; without them it is left out."""
+    """Weight of the perceptual loss (pGAN: 100), where weights are named; without them it is left out."""
     perceptual_weights: str = ""
     """Safetensors file of VGG16's weights (`networks/vgg_features.py` says which keys); empty: no perceptual loss."""
     neighbours: Natural = 0

@@ -83,9 +83,9 @@ class ResVitConfig:
     unified: bool = False
     """Whether one call makes all contrasts that are missing, from any subset of the others, and is trained so."""
     l1_weight: Weight = 100.0
-    """Of the L1 loss of what is made."""
+    """Weight of the L1 loss of what is made."""
     reconstruction_weight: Weight = 100.0
-    """Of the L1 loss of what is given, which comes out as well (unified)."""
+    """Weight of the L1 loss of what is given, which comes out as well (unified)."""
     first_stage: Share = 2 / 3
     """Share of the training without transformers (paper: 100 of 150 epochs), below 1."""
     targets: tuple[str, ...] = ()
