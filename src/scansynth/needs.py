@@ -23,6 +23,7 @@ from scansynth.physics.acquisition import SequenceName
 if TYPE_CHECKING:
     from scansynth.data.cohort import Cohort
     from scansynth.data.latents import LatentStore
+    from scansynth.data.made import MadeStore
 
 
 class StoredLatents(Protocol):
@@ -51,6 +52,7 @@ class Chosen:
     data: DataSettings
     _: KW_ONLY
     latents: StoredLatents | None = None
+    made: "MadeStore | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,8 @@ class Needs(ABC):
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
-    """Which of sources, neighbours, complete, tissue, labels and sequences the unit's samples have where they are asked
-    for."""
+    """Which of sources, neighbours, complete, previous, tissue, labels and sequences the unit's samples have where they
+    are asked for."""
     paired: bool = True
     """True: the contrasts of a sample show one subject and place. False: each contrast is drawn on its own."""
     size_multiple: int = 1
@@ -81,6 +83,10 @@ class Needs(ABC):
     neither trained nor measured on."""
     least_batch: int = 1
     """Samples that a training step must see at least (batch norm: 2)."""
+    previous: bool = False
+    """Whether training batches have `previous`, (B, K, *S): each contrast as the run that this one builds on
+    (`Method.builds_on`) makes it from the others, 0 where it makes none. That of a source was made from the target: a
+    method reads the target's alone. In synthesis the first stage makes it, of the whole volume."""
     tissue: bool = False
     """Whether batches have `tissue`, (B, K, 4, *S): densities of white matter, grey matter, CSF and tumour by each
     contrast alone, 0 where unavailable."""
@@ -92,7 +98,7 @@ class Needs(ABC):
     `acquisition`, (B, K, 4): TR, TE, TI in ms and flip angle in degrees, 0 where unavailable or not of the sequence."""
 
     def __post_init__(self):
-        for name in ("sources", "neighbours", "complete", "tissue", "labels", "sequences"):
+        for name in ("sources", "neighbours", "complete", "previous", "tissue", "labels", "sequences"):
             assert name in self.takes or not getattr(self, name), f"samples of {type(self).__name__} have no {name}"
 
     def suffice(self, sources: Collection[str], target: str, contrasts: Sequence[str]) -> bool:
@@ -109,6 +115,7 @@ class Needs(ABC):
         seed: int,
         data: DataSettings,
         latents: StoredLatents | None = None,
+        made: "MadeStore | None" = None,
     ) -> Samples:
         """The samples of a split.
 
@@ -119,11 +126,12 @@ class Needs(ABC):
             seed: of their order.
             data: which of them, and what the scans are taken to be.
             latents: of the cohort, where the unit is a latent.
+            made: what the run that a method builds on made of the split, where it is asked for (`previous`).
 
         Raises:
             InputError: if the cohort, its sizes or the settings under `data` do not fit.
         """
-        return self.dataset(Chosen(cohort, tuple(contrasts), split, seed, data, latents=latents))
+        return self.dataset(Chosen(cohort, tuple(contrasts), split, seed, data, latents=latents, made=made))
 
     @abstractmethod
     def dataset(self, chosen: Chosen) -> Samples:
@@ -145,6 +153,14 @@ class Needs(ABC):
     @abstractmethod
     def check_volume(self, shape: Sequence[int]) -> None:
         """Raise InputError if the networks cannot take a prepared volume (X, Y, Z)."""
+
+    def check_voxels(self, spacing: Sequence[float], of: object) -> None:  # noqa: B027 (most units take any)
+        """Raise InputError if the networks cannot take voxels of these sides, mm.
+
+        Args:
+            spacing: along X, Y and Z.
+            of: whose they are, for the message.
+        """
 
     @property
     def least_depth(self) -> int:

@@ -5,6 +5,7 @@ Datasets are imported where they are made: a method names its unit and knows no 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,11 @@ from scansynth.data.settings import DataSettings
 from scansynth.diffusion.windows import PatchWindows, SetWindows, SliceWindows, Tick, VolumeWindows
 from scansynth.errors import InputError
 from scansynth.needs import Chosen, Needs
+
+Plane = Literal["axial", "coronal", "sagittal"]
+"""How slices lie in a head."""
+AXES: dict[Plane, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
+"""Which axis they lie along."""
 
 
 class _OfSlices(Needs):
@@ -39,8 +45,11 @@ class Slices(_OfSlices):
     patch: tuple[int, int] | None = None
     """Pixels (h, w) of overlapping patches of a slice: a sample shows one, a synthesis is made of all of them, each
     pixel the mean over those that hold it. A slice's shorter side is taken whole. None: whole slices."""
+    anisotropy: float | None = None
+    """How many times as long as another one a voxel's side may be, of a method that makes slices along several axes;
+    None: any."""
 
-    takes = ("sources", "neighbours", "complete", "sequences")
+    takes = ("sources", "neighbours", "complete", "previous", "sequences")
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,6 +62,7 @@ class Slices(_OfSlices):
             raise InputError(
                 f"patch {'×'.join(map(str, self.patch))}: the networks need multiples of {self.size_multiple}"
             )
+        assert self.paired or not self.previous, "what is made of a subject is no sample of another"
 
     def dataset(self, chosen: Chosen) -> Samples:
         """Slices of a split, in an endless order of epochs."""
@@ -60,6 +70,11 @@ class Slices(_OfSlices):
         from scansynth.data.datasets import SliceDataset
 
         _check_recoloured(self, chosen.data)
+        cohort = chosen.cohort
+        for subject in cohort.subjects(chosen.split):
+            for contrast in set(chosen.contrasts) & set(cohort.available(subject)):
+                self.check_voxels(cohort.spacing(subject, contrast), f"{cohort.folder}: {subject}")
+        assert chosen.made is not None or not self.previous, "what the run below made is on disk"
         dataset = SliceDataset(
             chosen.cohort,
             chosen.contrasts,
@@ -75,9 +90,15 @@ class Slices(_OfSlices):
             axis=self.axis,
             complete=self.complete,
             patches=self.windows().patches,
+            previous=chosen.made if self.previous else None,
         )
         self.check_slices(dataset.size)
         return dataset
+
+    @property
+    def whole(self) -> bool:
+        """Whether a method must be given all axial slices: it, or the run that it builds on, sees others."""
+        return self.axis != 2 or self.previous
 
     def windows(self, at_once: int | None = None, tick: Tick | None = None) -> SliceWindows:
         """Some slices at a time."""
@@ -94,8 +115,11 @@ class Slices(_OfSlices):
         super().check_slices(self.image_shape((size[0], size[1])))
 
     def random_batch(self, contrasts: int, count: int, size: tuple[int, int], seed: int) -> dict[str, Tensor]:
-        """Random slices, with neighbours where they are wanted."""
+        """Random slices, with neighbours, and what the run below made, where they are wanted."""
         batch = super().random_batch(contrasts, count, size, seed)
+        if self.previous:
+            generator = torch.Generator().manual_seed(seed + 2)
+            batch["previous"] = torch.rand(batch["images"].shape, generator=generator) * 2 - 1
         if self.neighbours:
             generator = torch.Generator().manual_seed(seed + 1)
             batch["neighbours"] = (
@@ -105,16 +129,27 @@ class Slices(_OfSlices):
 
     def validated(self, tissue: np.ndarray, depth: int, count: int) -> np.ndarray:
         """Some axial slices; all, where the networks see others."""
-        return super().validated(tissue, depth, count) if self.axis == 2 else np.arange(depth)
+        return np.arange(depth) if self.whole else super().validated(tissue, depth, count)
 
     def slab(self, start: int, stop: int, depth: int) -> slice:
         """The axial slices with tissue; all, where the networks see others."""
-        return super().slab(start, stop, depth) if self.axis == 2 else slice(0, depth)
+        return slice(0, depth) if self.whole else super().slab(start, stop, depth)
 
     def check_volume(self, shape: Sequence[int]) -> None:
         """Its slices must be multiples."""
         height, width = (side for axis, side in enumerate(shape) if axis != self.axis)
         super().check_volume(self.image_shape((height, width)))
+
+    def check_voxels(self, spacing: Sequence[float], of: object) -> None:
+        """Their sides may differ by `anisotropy`."""
+        longest = max(spacing) / min(spacing)
+        if self.anisotropy is not None and longest > self.anisotropy * (1 + 1e-3):  # headers round
+            sides = " × ".join(f"{mm:.3g}" for mm in spacing)
+            raise InputError(
+                f"{of}: voxels of {sides} mm, one side {longest:.3g} times another: this method makes slices along "
+                f"several axes, which are alike up to {self.anisotropy:g} times; prepare with voxels of equal sides "
+                f"(--spacing {' '.join([f'{min(spacing):.3g}'] * 3)}), or take a method of axial slices (pix2pix)"
+            )
 
 
 @dataclass(frozen=True)

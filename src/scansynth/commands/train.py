@@ -30,7 +30,8 @@ class Train(Generic[Settings]):
     init: Path | None = None
     """Start from the weights of this run (fine-tuning), or of `starter`, the run that comes with the package."""
     first_stage: Path | None = None
-    """Run of the autoencoder that a latent method works on (ldm, cola_diff); kept in the run folder."""
+    """Trained run that this one builds on (the autoencoder of ldm and cola_diff, the stage before of provogan); kept in
+    the run folder."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: Count = 1

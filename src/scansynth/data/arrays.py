@@ -69,6 +69,7 @@ def read_array(
     z: int | slice | None,
     cure: str,
     *,
+    axis: int = 2,
     box: tuple[slice, slice, slice] | None = None,
     known: tuple[int, str] | None = None,
 ) -> np.ndarray:
@@ -78,6 +79,7 @@ def read_array(
         path: of the file.
         z: a slice number, a range, or None for all.
         cure: what to do where the file cannot be read.
+        axis: which of (X, Y, Z) the slices lie along; of other than axial ones (2) all blocks are read.
         box: the part of (X, Y, Z) that is read as if it were all there is.
         known: size and hash that the file had when it was written. The size is checked at each call, the hash at a
             process's first.
@@ -89,12 +91,13 @@ def read_array(
         if known is not None and not is_whole(path, known):
             raise InputError(f"{path}: missing or damaged, not what was written there: {cure}")
         stored = _open(path)
-        if box is None:
-            return np.asarray(stored[:] if z is None else stored[..., z])
-        x, y, slices = box
-        places = range(slices.start, slices.stop)[slice(None) if z is None else z]
-        part = places if isinstance(places, int) else slice(places.start, places.stop)
-        return np.asarray(stored[x, y, part])
+        index: list[int | slice] = [slice(None)] * 3 if box is None else list(box)
+        if box is None and z is not None:
+            index[axis] = z
+        elif box is not None and z is not None:
+            places = range(box[axis].start, box[axis].stop)[z]
+            index[axis] = places if isinstance(places, int) else slice(places.start, places.stop)
+        return np.asarray(stored[..., *index] if stored.ndim > 3 else stored[tuple(index)])
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:

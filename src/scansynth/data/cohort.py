@@ -228,6 +228,11 @@ class Cohort:
         x, y, z = self._scan(subject, contrast)["shape"]
         return x, y, z
 
+    def spacing(self, subject: str, contrast: str) -> tuple[float, float, float]:
+        """Sides of a prepared scan's voxels, mm."""
+        x, y, z = np.linalg.norm(self.affine(subject, contrast)[:3, :3], axis=0).tolist()
+        return x, y, z
+
     def affine(self, subject: str, contrast: str, *, crop: Crop | None = None) -> np.ndarray:
         """(4, 4) RAS+ affine of a prepared scan, mm, on a crop; None for the one on all scans."""
         affine = np.asarray(self._scan(subject, contrast)["affine"], dtype=np.float64)
@@ -248,20 +253,21 @@ class Cohort:
         return Path(self._scan(subject, contrast)["source"])
 
     def read(
-        self, subject: str, contrast: str, z: int | slice | None = None, *, crop: Crop | None = None
+        self, subject: str, contrast: str, z: int | slice | None = None, *, axis: int = 2, crop: Crop | None = None
     ) -> np.ndarray:
-        """A prepared scan or some of its axial slices.
+        """A prepared scan or some of its slices.
 
         Args:
             subject: name of the subject.
             contrast: one that the subject has.
             z: a slice number gives (X, Y), a range (X, Y, n), None the whole (X, Y, Z).
+            axis: which axis the slices lie along; 2: axial ones, which are read without the rest.
             crop: of a test subject (`crop`), None for the one on all its scans.
 
         Returns:
             float32, in [0, 1] over the training subjects.
         """
-        n = self._read(subject, f"{contrast}.b2nd", z, crop)
+        n = self._read(subject, f"{contrast}.b2nd", z, crop, axis=axis)
         return self.statistics[contrast].to_image(n)
 
     def read_mask(self, subject: str, name: str, *, crop: Crop | None = None) -> np.ndarray:
@@ -318,12 +324,15 @@ class Cohort:
             "run `prepare` again", self.folder,
         )  # fmt: skip
 
-    def _read(self, subject: str, name: str, z: int | slice | None, crop: Crop | None = None) -> np.ndarray:
+    def _read(
+        self, subject: str, name: str, z: int | slice | None, crop: Crop | None = None, *, axis: int = 2
+    ) -> np.ndarray:
         """A scan or a mask; of a subject with an extent, all lie on one grid."""
         any_scan = next(iter(self.index["subjects"][subject]["scans"]))
         extent = self._extent(subject, any_scan)
         box = inside(extent, self.shape(subject, any_scan), crop) if extent else None
-        return read_array(self.folder / "scans" / subject / name, z, CURE, box=box, known=self._sums(subject).get(name))
+        known = self._sums(subject).get(name)
+        return read_array(self.folder / "scans" / subject / name, z, CURE, axis=axis, box=box, known=known)
 
     def _sums(self, subject: str) -> Mapping[str, tuple[int, str]]:
         """Size and hash of a subject's files."""

@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from scansynth.data.acquisitions import Acquisitions
 from scansynth.data.augmentation import Augmentation
 from scansynth.data.cohort import Cohort
 from scansynth.data.crops import Crop
 from scansynth.data.foreground import foreground_threshold
+from scansynth.data.made import MadeStore
 from scansynth.data.samples import Samples
 from scansynth.errors import InputError
 from scansynth.given import offsets
@@ -71,13 +74,19 @@ def read_image(
     *,
     acceleration: Acceleration = (),
     z: int | slice | None = None,
+    axis: int = 2,
     crop: Crop | None = None,
 ) -> Tensor:
     """A subject's prepared scan as a run sees it, (X, Y, Z), its slice z, (X, Y), or some slices; in [0, 1].
 
-    Of a test subject on a crop (`Cohort.crop`).
+    Slices lie along an axis, 2 of axial ones. Of a test subject on a crop (`Cohort.crop`).
     """
-    return as_acquired(torch.from_numpy(cohort.read(subject, contrast, z, crop=crop)), contrast, acceleration)
+    if axis != 2 and z is not None and dict(acceleration).get(contrast, 1) != 1:  # in the axial plane, which is whole
+        whole = read_image(cohort, subject, contrast, acceleration=acceleration, crop=crop)
+        return whole[(slice(None),) * axis + (z,)]
+    return as_acquired(
+        torch.from_numpy(cohort.read(subject, contrast, z, axis=axis, crop=crop)), contrast, acceleration
+    )
 
 
 class SliceDataset(Samples):
@@ -104,9 +113,11 @@ class SliceDataset(Samples):
         acceleration: accelerated contrasts, with their folds.
         acquisitions: what networks are told of the scans' acquisition, or None.
         neighbours: slices on each side of a slice that are given with it.
-        axis: which axis the slices lie along; 2: axial slices.
+        axis: which axis the slices lie along; 2: axial slices. Along another one scans may be of unequal height: what
+            lies beyond a lower one is background.
         complete: whether subjects are left out that lack one of the contrasts (paired).
         patches: from a slice's size (H, W), where its patches lie, each of which is a sample (paired).
+        previous: what the run that this one builds on made of the split, or None.
 
     Raises:
         InputError: if a contrast has no slices, the slices' sizes differ, an acquisition is not known, (paired) scans
@@ -130,8 +141,11 @@ class SliceDataset(Samples):
         axis: int = 2,
         complete: bool = False,
         patches: Callable[[Sequence[int]], Sequence[PatchOfSlice]] = whole_slice,
+        previous: MadeStore | None = None,
     ):
-        self.neighbours, self.axis = neighbours, axis
+        self.neighbours, self.axis, self.previous = neighbours, axis, previous
+        if axis == 0 and augmentation is not None:  # a head and its mirror image have the same sagittal slices
+            augmentation = replace(augmentation, flip=0.0)
         self.cohort, self.contrasts, self.split = cohort, tuple(contrasts), split
         self.paired, self.seed, self.augmentation, self.acceleration = paired, seed, augmentation, acceleration
         for contrast, _ in acceleration:
@@ -166,6 +180,12 @@ class SliceDataset(Samples):
                     f"{cohort.folder}: no {split} slices of {contrast}{beside} "
                     f"with a foreground of {min_foreground:g}: lower min_foreground or leave the contrast out"
                 )
+        self._made = {
+            (subject, contrast)
+            for subject in dict.fromkeys(subject for places in self._places.values() for subject, _ in places)
+            for contrast in self.contrasts
+            if previous and previous.has(subject, contrast)
+        }
         self.parameters = acquisitions and {
             (subject, contrast): acquisitions.of(subject, contrast, cohort.acquisition(subject, contrast))
             for subject in dict.fromkeys(subject for places in self._places.values() for subject, _ in places)
@@ -198,22 +218,34 @@ class SliceDataset(Samples):
 
         With neighbours also `neighbours` (K, 2n, H, W), those below first, −1 (background) beyond the scan and 0 where
         unavailable; paired, with intensities that change, also `sources` (K, H, W), the images with changed ones, which
-        neighbours have, too; with `acquisitions` also `acquisition` (K, 4): TR, TE, TI in ms and flip angle in degrees,
-        0 likewise, and of a contrast without a sequence.
+        neighbours have, too; with `previous` also `previous` (K, H, W), each contrast as the run below makes it from
+        the others, moved as they are, 0 where it makes none; with `acquisitions` also `acquisition` (K, 4): TR, TE, TI
+        in ms and flip angle in degrees, 0 likewise, and of a contrast without a
+        sequence.
         """
         places = self.places(i)
         available = torch.tensor([contrast in places for contrast in self.contrasts])
-        images = torch.zeros(len(self.contrasts), 1 + 2 * self.neighbours, *self.size)
+        last = 1 + 2 * self.neighbours
+        images = torch.zeros(len(self.contrasts), last + (self.previous is not None), *self.size)
+        is_made = torch.zeros(len(self.contrasts), dtype=torch.bool)
         for k, contrast in enumerate(self.contrasts):
             if contrast in places:
-                images[k] = self._read(contrast, *places[contrast])
+                images[k, :last] = self._read(contrast, *places[contrast])
+                if self.previous is not None and (places[contrast][0], contrast) in self._made:
+                    subject, place = places[contrast]
+                    images[k, last] = self._padded(
+                        torch.from_numpy(self.previous.read(subject, contrast, place, axis=self.axis))
+                    )
+                    is_made[k] = True
         shown = self._augment(images, available, i)
         if len(self.patches) > 1:  # of what was moved: a patch then shows what lay beside it, not a border
             images, shown = (one[..., *self.patch(i)] for one in (images, shown))
         images[available], shown[available] = to_network(images[available]), to_network(shown[available])
         sample = {"images": images[:, 0], "available": available}
         if self.neighbours:
-            sample["neighbours"] = shown[:, 1:]
+            sample["neighbours"] = shown[:, 1:last]
+        if self.previous is not None:
+            sample["previous"] = images[:, last] * is_made[:, None, None]
         if self.paired and self.augmentation is not None and self.augmentation.recolours:
             sample["sources"] = shown[:, 0]
         if self.parameters is not None:
@@ -225,11 +257,9 @@ class SliceDataset(Samples):
 
     def _read(self, contrast: str, subject: str, place: int) -> Tensor:
         """A slice and its neighbours, (1 + 2n, H, W) in [0, 1]; background beyond the scan."""
-        if self.axis != 2:
-            whole = read_image(self.cohort, subject, contrast, acceleration=self.acceleration)
-            return whole.select(self.axis, place)[None]
         if not self.neighbours:
-            return read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=place)[None]
+            read = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=place, axis=self.axis)
+            return self._padded(read)[None]
         first = max(0, place - self.neighbours)  # all in one reading of the file, which takes most of the time
         some = slice(first, min(self.cohort.shape(subject, contrast)[2], place + self.neighbours + 1))
         found = read_image(self.cohort, subject, contrast, acceleration=self.acceleration, z=some)
@@ -238,6 +268,11 @@ class SliceDataset(Samples):
             if some.start <= place + away < some.stop:
                 slices[number] = found[..., place + away - first]
         return slices
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """A slice (H, w) with background above it, (H, W)."""
+        lacks = self.size[1] - image.shape[1]
+        return functional.pad(image, (0, lacks)) if lacks else image
 
     def _augment(self, images: Tensor, available: Tensor, i: int) -> Tensor:
         """Change the images (K, 1 + 2n, H, W) in place; what is given of them, whose intensities are changed, too."""
@@ -416,6 +451,7 @@ def _check_registered(cohort: Cohort, subject: str) -> None:
 
 
 def _in_plane_size(cohort: Cohort, contrasts: Sequence[str], split: str, axis: int = 2) -> tuple[int, int]:
+    """(H, W) of the split's slices; along another axis than the last W is the highest scan's."""
     first, second = (other for other in range(3) if other != axis)
     sizes = {
         (cohort.shape(subject, contrast)[first], cohort.shape(subject, contrast)[second])
@@ -423,6 +459,8 @@ def _in_plane_size(cohort: Cohort, contrasts: Sequence[str], split: str, axis: i
         for contrast in contrasts
         if contrast in cohort.available(subject)
     }
+    if axis != 2 and sizes:
+        sizes = {(x, max(z for _, z in sizes)) for x, _ in sizes}
     if len(sizes) > 1:
         found = ", ".join(f"{x}×{y}" for x, y in sorted(sizes))
         raise InputError(f"{cohort.folder}: slices of different sizes ({found}): prepare with a `size` in plane")

@@ -1,6 +1,6 @@
 """Which runs are trainings of one recipe: an arm of a comparison.
 
-Nobody says so: runs are one arm whose settings (`config.yaml`, and that of a first stage) are equal but for the seed,
+Nobody says so: runs are one arm whose settings (`config.yaml`, and those of first stages) are equal but for the seed,
 and for what changes no recipe: how often is logged and saved, threads, and, of runs by minutes, the steps they came to.
 """
 
@@ -90,8 +90,11 @@ def _beginning(labels: Sequence[str]) -> str:
 
 
 def _recipe(run: Run) -> str:
-    stage = run.folder / FOLDER / "config.yaml"
-    return repr((_settings(run.config), _settings(read_yaml(stage)) if stage.is_file() else None))
+    settings, stage = [_settings(run.config)], run.folder / FOLDER
+    while (stage / "config.yaml").is_file():  # a first stage may build on another one
+        settings.append(_settings(read_yaml(stage / "config.yaml")))
+        stage = stage / FOLDER
+    return repr(settings)
 
 
 def _settings(config: RunConfig[Any]) -> dict[str, Any]:

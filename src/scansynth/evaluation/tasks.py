@@ -198,6 +198,7 @@ def synthesise(
         The samples, and the contrasts that they are made from.
     """
     wants_tissue = run.method.needs.tissue
+    run.method.needs.check_voxels(cohort.spacing(subject, target), f"{cohort.folder}: {subject}")
     stored = change is None or OWN_MASK in cohort.masks(subject)
     batch = whole_subject(
         cohort,

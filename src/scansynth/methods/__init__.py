@@ -157,6 +157,15 @@ METHODS = {
         "Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017; Dar et "
         "al., IEEE TMI 38(10), 2019 (pGAN)",
     ),
+    "provogan": Entry(
+        "scansynth.methods.provogan:ProvoGAN",
+        "three 2D GANs along three axes, each a run that corrects the whole volume which the one before it made",
+        "paired scans of all contrasts, of about equal voxel sides; the run before as --first-stage",
+        "as the GAN baseline whose volumes fit along all axes (CoLa-Diff's paper has it so); three trainings; not yet "
+        "compared here: take regression first",
+        "Yurt et al., Progressively Volumetrized Deep Generative Models for Data-Efficient Contextual Learning of MR "
+        "Image Recovery, Medical Image Analysis 78, 2022",
+    ),
     "regression": Entry(
         "scansynth.methods.regression:Regression",
         "U-Net with an L1 loss, any subset of sources to any target: the plain reference of every comparison",

@@ -82,7 +82,8 @@ def foresee(request: Request, device: torch.device, report: Report | None = None
     request.listings()  # for its errors: a forecast is of no use where the data does not suffice
     known, runs = request.steps(), []
     tasks = request.tasks or request.table.tasks
-    work = [*request.first_stages, *(run for task in tasks for run in request.runs(task))]
+    trained = [(part, one) for task in tasks for part, row in request.runs(task) for one in request.chain(row)]
+    work = [*request.first_stages, *trained]
     for task, row in work:
         size = slice_size(request.preparation(request.table.data_set(task.data)))
         recipe = request.recipe(row)

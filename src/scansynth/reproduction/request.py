@@ -109,6 +109,14 @@ class Request:
             found += [(_of_target(task, target), row) for target in task.targets] if row.by_target else [(task, row)]
         return found
 
+    def chain(self, row: Row) -> list[Row]:
+        """The trainings that a row takes, in their order: the runs that it builds on, and itself."""
+        earlier = [
+            replace(row, name=f"{row.name}-stage{number}", recipe=recipe, small=small, before=())
+            for number, (recipe, small) in enumerate(row.before, 1)
+        ]
+        return [*earlier, row]
+
     def run_folder(self, task: PaperTask, row: Row) -> Path:
         """Where a run lies."""
         return self.out / "runs" / task.name / row.name

@@ -34,7 +34,8 @@ from scansynth.reproduction.tables.paper_table import DataSet, PaperTask, Row
 from scansynth.sets.measure import measure_generated
 from scansynth.synthesis.generated import generate_set
 from scansynth.synthesis.run import Run
-from scansynth.training.parts import find_first_stage, make_parts, needs_of
+from scansynth.training.first_stage import builds_on
+from scansynth.training.parts import find_first_stage, make_parts
 from scansynth.training.train import train
 from scansynth.training.trial import with_steps
 
@@ -72,7 +73,7 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
             request.run_folder(task, row),
             device=device,
             report=named(report, f"training {task.name}/{row.name}"),
-            first_stage=first_stage if needs_of(config).first_stage else None,
+            first_stage=first_stage if builds_on(config) else None,
         )
 
     for task, row in request.first_stages:
@@ -80,7 +81,10 @@ def reproduce(request: Request, device: torch.device, report: Report | None = No
     for task in request.tasks:
         cohort = cohorts[task.data]
         for part, row in request.runs(task):
-            train_one(part, row, request.first_stage_of(task))
+            stage = request.first_stage_of(task)
+            for one in request.chain(row):
+                train_one(part, one, stage)
+                stage = request.run_folder(part, one)
         measure_task(request, task, cohort, device, report)
         write_reproduction(request)
     return request.out / "reproduction.md"
@@ -121,7 +125,7 @@ def budget(
     config = request.config(task, replace(row, change=None))
     config = replace(config, training=replace(config.training, minutes=request.minutes))
     processes = Processes(device)
-    given = first_stage if needs_of(config).first_stage else None
+    given = first_stage if builds_on(config) else None
     stage = find_first_stage(
         config, cohort, request.run_folder(task, row), given=given, overwrite=False, processes=processes
     )

@@ -241,6 +241,8 @@ class Run:
             raise InputError(f"{self.folder}: a run of {self.config.method} with these settings reads no tissue labels")
         volumes = {name: as_volume(source, name) for name, source in named.items()}
         grid = grid_for(volumes, self.record.settings)
+        spacing = np.linalg.norm(grid.affine[:3, :3], axis=0).tolist()
+        self.method.needs.check_voxels(spacing, f"{self.folder}: the sources' grid")
         guarded = guard(
             self.record, volumes, grid, accept=accept, tissue=self.method.needs.tissue and not tissue, of=self.folder
         )  # fmt: skip

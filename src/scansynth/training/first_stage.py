@@ -5,6 +5,7 @@ first_stage/weights.safetensors  of what it synthesises with
 first_stage/stage.json           hash and training step of the weights
 first_stage/latents.json         in its place, of the autoencoder of a latent method: also mean and deviation of the
                                  training latents where they show foreground, by channel
+first_stage/first_stage/         the run that it builds on itself, where it does, and so on: a chain of runs
 
 Latents of runs of before have no mean, which is 0 then, and a deviation over whole slices: they go on with theirs.
 """
@@ -13,6 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, TypedDict
 
@@ -27,6 +29,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.data.datasets import Acceleration, read_image, to_network
 from scansynth.data.foreground import foreground_threshold
 from scansynth.data.latents import LatentStore
+from scansynth.data.made import MadeStore
 from scansynth.data.record import PreparationRecord
 from scansynth.errors import InputError
 from scansynth.files import write_bytes, write_text
@@ -59,13 +62,17 @@ class FirstStage(nn.Module):
         weights: of the networks that it synthesises with, as the content of a safetensors file.
         step: training steps of the weights.
         source: where they are from, for messages.
+        before: the run that it builds on itself.
     """
 
     STATE: ClassVar[str] = "stage.json"
 
-    def __init__(self, config: RunConfig[Any], weights: bytes, step: int, source: Path):
+    def __init__(
+        self, config: RunConfig[Any], weights: bytes, step: int, source: Path, *, before: "FirstStage | None" = None
+    ):
         super().__init__()
         self.method = find_method(config.method)(config.settings, config.contrasts)
+        self.method.first_stage = self.before = before
         restore({name: self.method.nets[name] for name in self.method.averaged}, load(weights), source)
         self.method.eval().requires_grad_(False)
         self.config, self.weights, self.step = config, weights, step
@@ -91,10 +98,13 @@ class FirstStage(nn.Module):
         PreparationRecord.read(run).check_same(cohort, run)
         if unknown := [name for name in config.contrasts if name not in own.contrasts]:
             raise InputError(f"--first-stage {run}: it was not trained on {unknown[0]}")
+        kind = kind_of(own)
+        kind.check_alike(own, config, run)
+        before = cls.read(run / FOLDER) if builds_on(own) else None
         tensors, source = load_weights(run)
         own_nets = find_method(own.method)(own.settings, own.contrasts).averaged
         needed = {key: tensor for key, tensor in tensors.items() if key.split("/")[0] in own_nets}
-        return kind_of(own)(own, save(needed), step_of(source), source)
+        return kind(own, save(needed), step_of(source), source, before=before)
 
     @classmethod
     def read(cls, folder: Path) -> "FirstStage":
@@ -110,7 +120,8 @@ class FirstStage(nn.Module):
                 read_json(folder / kind.STATE, _State, "train the run anew"),
                 (folder / WEIGHTS).read_bytes(),
             )
-            stage = kind(config, weights, state["training_step"], folder)
+            before = cls.read(folder / FOLDER) if builds_on(config) else None
+            stage = kind(config, weights, state["training_step"], folder, before=before)
             if stage.sha256 != state["sha256"]:
                 raise InputError("the weights are not those that were copied there")
             stage.take(state)
@@ -126,6 +137,41 @@ class FirstStage(nn.Module):
         write_bytes(folder / WEIGHTS, self.weights)
         state = {**self.kept(), "sha256": self.sha256, "training_step": self.step}
         write_text(folder / self.STATE, json.dumps(state, indent=1))
+        if self.before:
+            self.before.write(folder / FOLDER)
+
+    @classmethod
+    def check_alike(cls, own: RunConfig[Any], config: RunConfig[Any], run: Path) -> None:
+        """Raise InputError if a run does not see what the run that it shall serve sees.
+
+        Args:
+            own: its settings.
+            config: of that one.
+            run: its folder, for messages.
+        """
+        if own.contrasts != config.contrasts:
+            raise InputError(
+                f"--first-stage {run}: a run on {', '.join(own.contrasts)}, this one is on "
+                f"{', '.join(config.contrasts)}: both need the same ones in the same order, give --contrasts "
+                f"{' '.join(own.contrasts)}"
+            )
+        if dict(own.data.acceleration) != dict(config.data.acceleration):
+            raise InputError(
+                f"--first-stage {run}: it sees contrasts at other accelerations than this run: give both the same "
+                "--data.acceleration"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides what it makes: weights, settings and contrasts, and the runs that it builds on."""
+        config = self.config
+        own = [self.sha256, config.method, asdict(config.settings), config.contrasts]
+        return hashlib.sha256(json.dumps([own, self.before and self.before.fingerprint]).encode()).hexdigest()
+
+    def made(self, cohort: Cohort, acceleration: Acceleration) -> MadeStore:
+        """Where what it made of a cohort lies (`training/previous.py`)."""
+        key = json.dumps([self.fingerprint, cohort.fingerprint, [list(one) for one in acceleration]])
+        return MadeStore(cohort.folder / "made" / hashlib.sha256(key.encode()).hexdigest()[:16])
 
     def kept(self) -> dict[str, Any]:
         """What is kept beside the weights."""
@@ -146,13 +192,19 @@ class LatentStage(FirstStage):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, config: RunConfig[Any], weights: bytes, step: int, source: Path):
-        super().__init__(config, weights, step, source)
+    def __init__(
+        self, config: RunConfig[Any], weights: bytes, step: int, source: Path, *, before: FirstStage | None = None
+    ):
+        super().__init__(config, weights, step, source, before=before)
         assert isinstance(self.method, Autoencoder)
         self.autoencoder = self.method
         self.channels, self.factor = self.autoencoder.config.latent_channels, self.autoencoder.factor
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("deviation", torch.ones(self.channels))
+
+    @classmethod
+    def check_alike(cls, own: RunConfig[Any], config: RunConfig[Any], run: Path) -> None:
+        """It encodes each contrast by itself, of an accelerated one too."""
 
     def kept(self) -> dict[str, Any]:
         """Mean and deviation."""
@@ -190,6 +242,11 @@ class LatentStage(FirstStage):
         """Where its latents of a cohort lie."""
         key = json.dumps([self.sha256, cohort.fingerprint, [list(one) for one in acceleration]])
         return LatentStore(cohort.folder / "latents" / hashlib.sha256(key.encode()).hexdigest()[:16])
+
+
+def builds_on(config: RunConfig[Any]) -> str | None:
+    """The method of the run that another one builds on; None where it stands alone."""
+    return find_method(config.method).builds_on(config.settings)
 
 
 def kind_of(config: RunConfig[Any]) -> type[FirstStage]:

@@ -16,7 +16,8 @@ from scansynth.method import Method
 from scansynth.methods import find_method
 from scansynth.needs import Needs
 from scansynth.training.checkpoint import flatten
-from scansynth.training.first_stage import FOLDER, FirstStage, LatentStage, compute_latents, kind_of
+from scansynth.training.first_stage import FOLDER, FirstStage, LatentStage, builds_on, compute_latents, kind_of
+from scansynth.training.previous import make_previous
 
 
 def make_method(config: RunConfig[Any]) -> Method:
@@ -43,13 +44,14 @@ def find_first_stage(
 ) -> FirstStage | None:
     """The trained run that a method builds on: that of the run folder, or the one that is given.
 
-    Of a latent method the cohort's latents are computed, as far as they are not there. A run goes on with the mean and
-    deviation that it began with, whatever they would be by now.
+    Of a latent method the cohort's latents are computed, as far as they are not there; of one that corrects what its
+    first stage makes (`Needs.previous`), that. A run goes on with the mean and deviation that it began with, whatever
+    they would be by now.
 
     Raises:
         InputError: if one is needed and none is there, it does not fit, or one is given and none is needed.
     """
-    wanted = find_method(config.method).builds_on(config.settings)
+    wanted = builds_on(config)
     if wanted is None:
         if given:
             raise InputError(f"--first-stage {given}: {config.method} with these settings builds on no other run")
@@ -59,7 +61,7 @@ def find_first_stage(
         begun = stage is not None
         if given:
             trained = FirstStage.of_run(given, cohort, config)
-            if stage and stage.sha256 != trained.sha256:
+            if stage and stage.fingerprint != trained.fingerprint:
                 raise InputError(f"{run}: holds a run of another first stage than {given}; leave --first-stage out")
             stage = stage or trained
         if stage is None:
@@ -69,6 +71,10 @@ def find_first_stage(
             )
     if isinstance(stage, LatentStage):
         _fit_latents(stage, config, cohort, begun=begun, processes=processes)
+    elif needs_of(config).previous:
+        targets, acceleration = make_method(config).targets, config.data.acceleration
+        # In the first process: the others find it on the disk.
+        processes.from_first(lambda: make_previous(stage, cohort, targets, acceleration, processes.device))
     return stage
 
 
@@ -119,4 +125,7 @@ def make_parts(
     method = make_method(config)
     method.first_stage = first_stage
     latents = first_stage if isinstance(first_stage, LatentStage) else None
-    return method, method.needs.samples(cohort, config.contrasts, seed=config.seed, data=config.data, latents=latents)
+    made = first_stage.made(cohort, config.data.acceleration) if first_stage and method.needs.previous else None
+    return method, method.needs.samples(
+        cohort, config.contrasts, seed=config.seed, data=config.data, latents=latents, made=made
+    )

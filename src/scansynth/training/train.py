@@ -62,7 +62,7 @@ def train(
         overwrite: throw away a run that is there.
         report: told of every step and of the newest figures, in the first process.
         processes: that train together; by default there is only this one.
-        first_stage: run of the autoencoder that a latent method works on; not needed when the run resumes.
+        first_stage: run that this one builds on (`Method.builds_on`); not needed when the run resumes.
         memory_gb: that it may take; the batch is computed in as many parts as a prediction asks for.
 
     Returns:

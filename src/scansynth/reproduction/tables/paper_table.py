@@ -89,6 +89,9 @@ class Row:
     change: Change | None = None
     """What makes the variant of the recipe."""
     _: KW_ONLY
+    before: tuple[tuple[str, str], ...] = ()
+    """The runs that it builds on, one after another, each trained on the task first: recipes at the paper's size and
+    small."""
     by_target: bool = False
     """A run for each target: the paper's method makes one contrast, and ours would share its samples among several."""
 
