@@ -224,7 +224,9 @@ def test_the_end_of_a_chain_stands_alone(chain, last, scans, cohort, tmp_path):
         assert f"axis: {axis}" in (inner / "config.yaml").read_text()
         assert (inner / "weights.safetensors").is_file()
     assert not (run / FOLDER / FOLDER / FOLDER).exists()
-    assert inspect(run).off == ()
+    looked = inspect(run)
+    assert looked.off == ()
+    assert looked.told["builds on"] == ["provogan, 1 steps", "provogan, 1 steps"]
     source = {"T1w": next(scans.glob("*_T1w.nii.gz"))}
     image = last.translate(source, "T2w")
     with pytest.raises(InputError, match="T1w is not given"):

@@ -71,6 +71,8 @@ def inspect(folder: str | Path) -> Inspection:
     with noting():
         told |= _of_settings(read_yaml(folder / "config.yaml"))
     with noting():
+        told |= _of_stages(folder)
+    with noting():
         told["trained by"] = read_json(folder / ENVIRONMENT, dict[str, str], "it says which version trained the run")
     with noting():
         told |= _of_preparation(PreparationRecord.read(folder))
@@ -106,6 +108,15 @@ def _of_settings(config: RunConfig[Any]) -> dict[str, Any]:
         "method": f"{config.method}: {entry.description}", "citation": entry.citation,
         "contrasts": list(config.contrasts), "training steps": config.training.steps, "seed": config.seed,
     }  # fmt: skip
+
+
+def _of_stages(folder: Path) -> dict[str, Any]:
+    """The runs that it builds on, the nearest first, whose copies lie one in the other."""
+    found = []
+    while (folder := folder / FIRST_STAGE).is_dir():
+        config = read_yaml(folder / "config.yaml")
+        found.append(f"{config.method}, {config.training.steps} steps")
+    return {"builds on": found} if found else {}
 
 
 def _of_preparation(record: PreparationRecord) -> dict[str, Any]:
