@@ -31,8 +31,10 @@ four overlapping patches of a slice, in training and synthesis | `units.Slices.p
 # side.
 # Paper: synthesis through the same patches. Here: so too, and a pixel is the plain mean over the patches that hold it.
 # G could take whole slices, but it has learnt where the borders of patches pad with zeros: it sees what it was trained
-# on. Nothing is scaled by its own minimum and maximum on the way (the public test code does so with each patch and each
-# image, which hides every offset of brightness from the figures).
+# on. In 1,500 steps of hi_net_small on patients (T1w, T2w and T1ce to FLAIR, one run) that came to 20.0 dB over four
+# held out, whole slices to 19.9; a plain mean leaves faint steps where a patch ends in bright tissue.
+# Public test code: each patch and image is scaled by its own minimum and maximum before it is measured, which hides
+# every offset of brightness. Here: nothing is.
 # Public code: 400 epochs at a rate of 1e-3, in an order that is never shuffled. Here: the paper's 2e-4 and 300 epochs,
 # whose rate falls linearly to zero after a third (the code's course, by share), in an order that is drawn anew.
 # Public code: batches of all four patches of some slices; how many is not told. Here: patches of any slices, eight.
