@@ -16,6 +16,7 @@ import torch
 
 import scansynth
 from conftest import toy_settings
+from scansynth import claims
 from scansynth.claims import Claims
 from scansynth.cli import main
 from scansynth.config import RunConfig, Training
@@ -23,7 +24,7 @@ from scansynth.data.cohort import Cohort
 from scansynth.errors import InputError
 from scansynth.evaluation.downstream import ACQUIRED, WHOLE, WITHOUT, Dice
 from scansynth.files import HERE
-from scansynth.leaderboard import board, claims, rates, work
+from scansynth.leaderboard import board, rates, work
 from scansynth.leaderboard.fitting import sorted_out
 from scansynth.leaderboard.plan import foresee
 from scansynth.leaderboard.rates import Rate, write_rate
