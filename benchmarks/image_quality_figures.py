@@ -23,16 +23,16 @@ FIGURES = {"psnr_db": PSNR.column, "ssim_percent": SSIM.column, "gradient_energy
 NOMINAL = 0.9
 
 
-def copied(cohort: Cohort, source: str, target: str) -> dict[str, Any]:
-    """The source in the target's place."""
-    pairs = zip(read(cohort, source, source), read(cohort, source, target), strict=True)
+def copied(cohort: Cohort, source: str, target: str, count: int | None = None) -> dict[str, Any]:
+    """The source in the target's place, of the first `count` test subjects; None: of all."""
+    pairs = zip(read(cohort, source, source, count), read(cohort, source, target, count), strict=True)
     return {"draw": summary([of_image(image, truth) for image, truth in pairs])}
 
 
-def figures(place: Path, cohort: Cohort, source: str, target: str) -> dict[str, Any]:
-    """Means over test subjects of what was drawn in a folder."""
+def figures(place: Path, cohort: Cohort, source: str, target: str, count: int | None = None) -> dict[str, Any]:
+    """Means over the first `count` test subjects, or all, of what was drawn in a folder."""
     draws, means, averaged, covered = [], [], [], []
-    for truth, kept in zip(read(cohort, source, target), drawn(place), strict=True):
+    for truth, kept in zip(read(cohort, source, target, count), drawn(place), strict=True):
         draws.append(of_image(kept["draws"][0], truth))
         if "mean" in kept:
             means.append(of_image(kept["mean"], truth))
@@ -48,9 +48,9 @@ def figures(place: Path, cohort: Cohort, source: str, target: str) -> dict[str, 
     return result | ({"coverage_of_90_percent": round(float(np.mean(covered)), 3)} if covered else {})
 
 
-def read(cohort: Cohort, source: str, contrast: str) -> Iterator[np.ndarray]:
-    """A contrast of each test subject, on the crop of the source alone, which the syntheses are on."""
-    for subject in cohort.subjects("test"):
+def read(cohort: Cohort, source: str, contrast: str, count: int | None = None) -> Iterator[np.ndarray]:
+    """A contrast of test subjects, on the crop of the source alone, which the syntheses are on."""
+    for subject in cohort.subjects("test")[:count]:
         yield read_image(cohort, subject, contrast, acceleration=(), crop=cohort.crop(subject, (source,))).numpy()
 
 

@@ -28,6 +28,7 @@ TOYS = {
     "regression": {},
     "pix2pix": {},
     "ddpm": {"patch": None, "variance": "fixed"},
+    "consistency": {},
     "mrdiff": {},
     "ldm": {},
     "cola_diff": {},

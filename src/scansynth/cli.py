@@ -16,6 +16,7 @@ from scansynth.commands.bids_app import BidsApp
 from scansynth.commands.calibrate import Calibrate
 from scansynth.commands.completion import Completion
 from scansynth.commands.console import LineHandler, err, out
+from scansynth.commands.distill import Distill
 from scansynth.commands.evaluate import Compare, Conventions, Evaluate
 from scansynth.commands.export import Export
 from scansynth.commands.generate import Generate
@@ -42,6 +43,7 @@ VERBS = {
     "prepare": Prepare,
     "plan": Plan,
     "train": Train,
+    "distill": Distill,
     "calibrate": Calibrate,
     "translate": Translate,
     "generate": Generate,

@@ -94,6 +94,8 @@ class Method(nn.Module, ABC):
     averaged: tuple[str, ...] = ()
     """Names of nets with an exponential moving average; synthesis uses the averages."""
     average_decay: float = 0.999
+    not_distilled: ClassVar[str] = "it makes an image in one network call"
+    """Why no run of it can be distilled to fewer calls (`distilled_settings`)."""
     reconstructs: ClassVar[bool] = False
     """Whether `translate` makes a contrast from itself (an autoencoder), not from the others."""
 
@@ -134,6 +136,19 @@ class Method(nn.Module, ABC):
         """
         if method != cls.builds_on(config):
             raise InputError(f"--first-stage {name}: a run of {method}; one of {cls.builds_on(config)} is needed")
+
+    @classmethod
+    def distilled_settings(cls, config: Any, calls: int) -> Any:
+        """Settings of a run that is distilled from one with these (scansynth distill), which it then builds on.
+
+        Args:
+            config: settings of the trained run.
+            calls: network calls of a draw of the run that is distilled.
+
+        Raises:
+            InputError: if such a run cannot be distilled: why.
+        """
+        raise InputError(cls.not_distilled)
 
     @property
     @abstractmethod

@@ -61,6 +61,13 @@ FIRST: Mapping[str, First] = {
             "--first-stage", "--init", "--device", "--devices", "--seed", "--overwrite",
         ),
     ),
+    "distill": First(
+        "runs/ddpm --cohort cohort --run runs/ddpm-in-2 --steps 2",
+        (
+            "run-folder", "--cohort", "--run", "--steps", "--training.steps", "--training.minutes", "--device",
+            "--devices", "--overwrite",
+        ),
+    ),
     "calibrate": First(
         "--run runs/syndiff --cohort cohort",
         ("--run", "--cohort", "--samples", "--mean", "--device"),

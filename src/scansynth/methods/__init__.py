@@ -71,6 +71,15 @@ METHODS = {
         "stage bounds its detail",
         "Jiang et al., CoLa-Diff: Conditional Latent Diffusion Model for Multi-modal MRI Synthesis, MICCAI 2023",
     ),
+    "consistency": Entry(
+        "scansynth.methods.consistency:Consistency",
+        "consistency models: a diffusion model's draw in one or two network calls, any subset of sources to any target",
+        "paired scans, axial slices",
+        "as the baseline of few calls that MRDiff's paper compares with; where a ddpm or mrdiff is trained already, "
+        "distil it (scansynth distill), which starts from what it knows",
+        "Song, Dhariwal, Chen & Sutskever, Consistency Models, ICML 2023; Song & Dhariwal, Improved Techniques for "
+        "Training Consistency Models, ICLR 2024",
+    ),
     "cycle_gan": Entry(
         "scansynth.methods.cycle_gan:CycleGAN",
         "CycleGAN, cGAN, AttGAN and SAGAN: unpaired GANs between two contrasts, both directions from one run",

@@ -159,6 +159,7 @@ class Cdpm(AnyToAny):
 
     Config = CdpmConfig
     name = "cdpm"
+    not_distilled = "it makes a volume of sets of slices, by a plan of stages"
     averaged = ("unet",)
     plans = ("autoregressive", "hierarchical")
 

@@ -112,6 +112,7 @@ class CgDdpm(Method):
     """Two networks, one a contrast, each given the other contrast's clean image."""
 
     Config = CgDdpmConfig
+    not_distilled = "its two chains exchange latent codes at every step, so that neither is a path by itself"
     averaged = ("X", "Y")
 
     def __init__(self, config: CgDdpmConfig, contrasts: Sequence[str]):

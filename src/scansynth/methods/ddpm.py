@@ -21,6 +21,7 @@ DDPM 14: L_simple                         | `training_step`
 IDDPM 15: Σ between β̃ and β              | `variational.learned_log_variance`
 IDDPM 16: L_hybrid = L_simple + γ L_VLB   | `training_step`
 DDPM, algorithm 2; DDIM 12                | `translate`
+Consistency distillation                  | `diffusion.distillation`, where `distilled`
 """
 
 from collections.abc import Sequence
@@ -31,16 +32,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from scansynth.diffusion.distillation import consistency, few_times
 from scansynth.diffusion.gaussian import q_sample
 from scansynth.diffusion.parameterisation import Output, eps_from_output, x0_from_eps
-from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, ancestral_learned, times
+from scansynth.diffusion.samplers import SAMPLERS, Denoise, SamplerName, Spacing, ancestral_learned, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.variational import learned_bound, learned_log_variance
 from scansynth.diffusion.windows import Windows, WindowsOfVolume, by_step_or_by_window
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, sources_of, task_planes
+from scansynth.methods.any_to_any import as_factors, draw_task, sources_of, task_planes
+from scansynth.methods.distillable import Distillable
 from scansynth.needs import Needs
+from scansynth.networks.lagging import Lagging
 from scansynth.networks.unet import start_variance, window_unet
 from scansynth.networks.wavelet_unet import WaveletUNet
 from scansynth.noise import Noise
@@ -96,6 +100,9 @@ class DdpmConfig:
     """Slices on each side of each source that are given with it, as further channels (2.5D); without a patch."""
     learning_rate: Weight = 4e-5
     """AdamW's learning rate."""
+    distilled: Natural = 0
+    """Network calls of a draw, of a run that is distilled from a trained one (scansynth distill), whatever sampler and
+    steps say; 0: it is not."""
 
     @classmethod
     def tiny(cls) -> "DdpmConfig":
@@ -106,7 +113,7 @@ class DdpmConfig:
         )  # fmt: skip
 
 
-class Ddpm(AnyToAny):
+class Ddpm(Distillable):
     """p(x_s | x_t, y) = N(μ_f, Σ_f), trained with L_simple and, where Σ is learned, L_VLB."""
 
     Config = DdpmConfig
@@ -119,6 +126,8 @@ class Ddpm(AnyToAny):
         self.learned = config.variance == "learned"
         self.schedule = make_schedule(config.noise, config.steps)
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
+        if config.distilled:
+            self.path = few_times(self.schedule, config.distilled)
         planes = 2 * len(self.contrasts) * (not config.unconditional)
         channels = 1 + planes + (1 + 2 * config.neighbours) * planes // 2
         size: dict[str, Any] = {
@@ -143,6 +152,7 @@ class Ddpm(AnyToAny):
         else:
             unet = window_unet(2 if config.patch is None else 3, channels, learned_variance=self.learned, **size)
         self.nets = nn.ModuleDict({"unet": unet})
+        self.lagging = Lagging(self.nets)
 
     @classmethod
     def needs_of(cls, config: DdpmConfig, contrasts: Sequence[str]) -> Needs:
@@ -158,6 +168,13 @@ class Ddpm(AnyToAny):
             wavelets=config.wavelets,
             sources=not config.unconditional,
         )
+
+    @classmethod
+    def distilled_settings(cls, config: DdpmConfig, calls: int) -> DdpmConfig:
+        """The same, in so many calls."""
+        if config.unconditional:
+            raise InputError("it makes volumes without a source: distil a run that translates")
+        return super().distilled_settings(config, calls)
 
     @property
     def sampling_steps(self) -> int:
@@ -190,6 +207,10 @@ class Ddpm(AnyToAny):
         eps_f = eps_from_output(self.schedule, out[:, :1], x_t, t, output=self.config.output)
         return eps_f, out[:, 1:].sigmoid() if self.learned else None
 
+    def denoise(self, x_t: Tensor, y: Tensor, planes: Tensor, t: Tensor) -> Tensor:
+        """x̂_0, (B, 1, *S); arguments as of `predict`."""
+        return x0_from_eps(self.schedule, x_t, self.predict(x_t, y, planes, t)[0], t)
+
     def training_step(self, batch: Batch, update: Update, progress: Progress, noise: Noise) -> None:
         """Draw a target, a subset of sources, a time and noise for each sample, then one update."""
         images, available = batch["images"], batch["available"]
@@ -200,6 +221,13 @@ class Ddpm(AnyToAny):
             x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
             y = sources_of(batch, is_source)
             planes = task_planes(is_source, is_target, images)
+        if self.config.distilled:
+
+            def of(method: Ddpm) -> Denoise:
+                return lambda x_t, t: method.denoise(x_t, y, planes, t)
+
+            update("G", self.distillation(of(self), teacher=of(self.teacher), x0=x0, noise=noise))
+            return
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])
         x_t = q_sample(self.schedule, x0, t, eps)
@@ -214,8 +242,8 @@ class Ddpm(AnyToAny):
 
     @property
     def gives_mean(self) -> bool:
-        """By x̂_0 or the velocity."""
-        return self.config.output != "noise"
+        """By x̂_0 or the velocity, whose one call makes a draw where it is distilled."""
+        return self.config.output != "noise" and not self.config.distilled
 
     def mean(self, batch: Batch, target: str, windows: Windows, noise: Noise) -> Made:
         """x̂_0 at t = T."""
@@ -288,8 +316,8 @@ class Ddpm(AnyToAny):
                 return torch.cat([x0, out[:, 1:]], dim=1)
 
             x_T = noise.normal("x_T", (1, *y.shape[2:]))
-            if self.config.sampler != "ancestral" or not self.learned:
-                sampler = SAMPLERS[self.config.sampler]
+            if self.config.distilled or self.config.sampler != "ancestral" or not self.learned:
+                sampler = consistency if self.config.distilled else SAMPLERS[self.config.sampler]
                 return sampler(self.schedule, lambda x, t: estimate(x, t)[:, :1], x_T, path, noise)
 
             def learned(x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

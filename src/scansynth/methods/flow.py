@@ -102,6 +102,9 @@ class Flow(AnyToAny):
 
     Config = FlowConfig
     name = "flow"
+    not_distilled = (
+        "it draws in few calls as it is, and its noise enters on the way, so that no path leads from noise to an image"
+    )
     averaged = ("unet",)
 
     def __init__(self, config: FlowConfig, contrasts: Sequence[str]):

@@ -125,6 +125,7 @@ class LatentTranslator(AnyToAny):
     """
 
     average_decay = 0.9999
+    not_distilled = "it builds on an autoencoder, and a run builds on no more than one other"
 
     def __init__(self, config: LatentConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)

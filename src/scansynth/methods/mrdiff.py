@@ -23,6 +23,7 @@ Equation                     | here
 7: M                         | `networks.mrdiff.Modulation`
 9: mean of N features        | `training_step`
 11: the total                | `training_step`
+Consistency distillation     | `diffusion.distillation`, where `distilled`
 
 # Paper: ᾱ_t is printed as a product up to T. Here: up to t, because only that is the forward process.
 # Paper: gives no shapes. Here: E gives 4c channels at half the size; D and G are shallow, D sees M alone and G e_t
@@ -48,14 +49,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from scansynth.diffusion.distillation import consistency, few_times
 from scansynth.diffusion.gaussian import q_sample
-from scansynth.diffusion.samplers import SAMPLERS, SamplerName, Spacing, times
+from scansynth.diffusion.samplers import SAMPLERS, Denoise, SamplerName, Spacing, times
 from scansynth.diffusion.schedule import make_schedule
 from scansynth.diffusion.windows import Windows
 from scansynth.errors import InputError
 from scansynth.method import Batch, Made, Progress, Update
-from scansynth.methods.any_to_any import AnyToAny, as_factors, draw_task, task_planes, with_neighbours
+from scansynth.methods.any_to_any import as_factors, draw_task, task_planes, with_neighbours
+from scansynth.methods.distillable import Distillable
 from scansynth.needs import Needs
+from scansynth.networks.lagging import Lagging
 from scansynth.networks.mrdiff import T1_START, T2_START, FromBands, Modulation, QuantitativeMaps
 from scansynth.networks.unet import UNet
 from scansynth.noise import Noise
@@ -117,6 +121,9 @@ class MrDiffConfig:
     """Slices on each side of each source that are given with it, as further channels (2.5D)."""
     learning_rate: Weight = 2e-4
     """Adam's learning rate."""
+    distilled: Natural = 0
+    """Network calls of a draw, of a run that is distilled from a trained one (scansynth distill), whatever sampler and
+    steps say; E and G alone then learn. 0: it is not."""
 
     def __post_init__(self):
         if self.copies < 1:
@@ -137,7 +144,7 @@ class MrDiffConfig:
         )  # fmt: skip
 
 
-class MrDiff(AnyToAny):
+class MrDiff(Distillable):
     """G(E(x_t, y, t)) estimates x_0; D rebuilds y from the signals of E's features under the sources' TR and TE."""
 
     Config = MrDiffConfig
@@ -157,6 +164,8 @@ class MrDiff(AnyToAny):
             )
         self.schedule = make_schedule("linear", config.steps)
         self.path = times(self.schedule, config.sampling_steps, spacing=config.spacing)
+        if config.distilled:
+            self.path = few_times(self.schedule, config.distilled)
         encoder = UNet(
             2,
             # Sub-bands of x_t and y, with neighbours, and planes that say which are given and asked for.
@@ -181,6 +190,7 @@ class MrDiff(AnyToAny):
         self.nets = nn.ModuleDict(nets)
         self.equations = equations_of(config.equations, self.contrasts)
         self.averaged = tuple(nets)
+        self.lagging = Lagging(self.nets)
 
     @classmethod
     def needs_of(cls, config: MrDiffConfig, contrasts: Sequence[str]) -> Needs:
@@ -263,6 +273,14 @@ class MrDiff(AnyToAny):
         x0 = (images * as_factors(is_target, images)).sum(1, keepdim=True)
         shown = with_neighbours(images, batch.get("neighbours"), is_source)
         y = shown[:, : len(self.contrasts)]
+        planes = task_planes(is_source, is_target, images)
+        if self.config.distilled:
+
+            def of(method: MrDiff) -> Denoise:
+                return lambda x_t, t: method.nets["G"](method.encode(x_t, dwt(shown), planes, t))
+
+            update("G", self.distillation(of(self), teacher=of(self.teacher), x0=x0, noise=noise))
+            return
         copies = self.config.copies
         t = noise.integers("t", 1, self.config.steps + 1)
         x_t = torch.cat(
@@ -272,7 +290,6 @@ class MrDiff(AnyToAny):
         def repeated(one: Tensor) -> Tensor:
             return one.repeat(copies, *[1] * (one.ndim - 1))
 
-        planes = task_planes(is_source, is_target, images)
         e = self.encode(x_t, repeated(dwt(shown)), repeated(planes), repeated(t))
         losses = {"generator": (self.nets["G"](e) - repeated(x0)).square().mean()}  # Eq. 3
         if self.config.rebuilds == "all":
@@ -307,8 +324,8 @@ class MrDiff(AnyToAny):
 
     @property
     def gives_mean(self) -> bool:
-        """By x̂_0."""
-        return True
+        """By x̂_0, whose one call makes a draw where it is distilled."""
+        return not self.config.distilled
 
     @property
     def has_maps(self) -> bool:
@@ -334,7 +351,7 @@ class MrDiff(AnyToAny):
             return windows.map(window, x_t, bands).clamp(-1, 1)
 
         x_T = noise.normal("x_T", (1, *images.shape[2:]))
-        sampler = SAMPLERS[self.config.sampler]
+        sampler = consistency if self.config.distilled else SAMPLERS[self.config.sampler]
         image = sampler(self.schedule, denoise, x_T.to(images), path or self.path, noise).clamp(-1, 1)
         if not self.has_maps:
             return Made(image)

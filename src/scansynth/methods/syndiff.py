@@ -96,6 +96,9 @@ class SynDiff(Method):
     """Two diffusive generators, one a direction, and their discriminators; unpaired, the same again non-diffusive."""
 
     Config = SynDiffConfig
+    not_distilled = (
+        "its networks draw x_0 anew at each of few large steps, so that no path leads from noise to an image"
+    )
 
     def __init__(self, config: SynDiffConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)

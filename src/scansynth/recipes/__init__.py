@@ -11,6 +11,7 @@ from scansynth.recipes import (
     cdpm,
     cg_ddpm,
     cola_diff,
+    consistency,
     cycle_gan,
     flow,
     hi_net,
@@ -59,6 +60,7 @@ RECIPES: dict[str, Recipe] = {
     **provogan.RECIPES,
     **flow.RECIPES,
     **unit_ddpm.RECIPES,
+    **consistency.RECIPES,
     **wavelets.RECIPES,
     **{
         f"{base.__name__}_{name}": _changed(base, change)

@@ -104,7 +104,7 @@ TABLES = (
             Row("HiNet", "HiNet", "hi_net", "hi_net_small", _without_times),
             Row("ResViT", "ResViT", "resvit", "resvit_small", _without_times),
             Row("BlochGAN", "BlochGAN", "bloch_gan", "bloch_gan_small"),
-            Row("CM", "CM"),
+            Row("CM", "CM", "consistency", "consistency_small", _without_times),
             Row("cDPM", "cDPM", "cdpm_translator", "cdpm_translator_small", _without_times),
             Row("M2DN", "M2DN", "m2dn", "m2dn_small", _without_times),
             Row("mrdiff", "MRDiff", "mrdiff", "mrdiff_small"),
@@ -120,6 +120,8 @@ TABLES = (
             "MRDiff has slices.",
             "BlochGAN: neither this paper's settings nor BlochGAN's own are known. Here every weight is settled by "
             "this project (methods/bloch_gan.py), with as many slices as MRDiff.",
+            "CM: the paper tells no settings. Here the improved training of Song & Dhariwal (2024), two calls an image, "
+            "a network as wide as MRDiff's, its batch and number of steps.",
         ),
     ),
     PaperTable(
