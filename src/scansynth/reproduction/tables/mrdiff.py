@@ -120,8 +120,8 @@ TABLES = (
             "MRDiff has slices.",
             "BlochGAN: neither this paper's settings nor BlochGAN's own are known. Here every weight is settled by "
             "this project (methods/bloch_gan.py), with as many slices as MRDiff.",
-            "CM: the paper tells no settings. Here the improved training of Song & Dhariwal (2024), two calls an image, "
-            "a network as wide as MRDiff's, its batch and number of steps.",
+            "CM: the paper tells no settings. Here the improved training of Song & Dhariwal (2024), two calls an "
+            "image, a network as wide as MRDiff's, its batch and number of steps.",
         ),
     ),
     PaperTable(
