@@ -94,7 +94,9 @@ class Method(nn.Module, ABC):
     averaged: tuple[str, ...] = ()
     """Names of nets with an exponential moving average; synthesis uses the averages."""
     average_decay: float = 0.999
-    not_distilled: ClassVar[str] = "it makes an image in one network call"
+    not_distilled: ClassVar[str] = (
+        "it makes an image in one network call, or not along one path from noise to the image, as distillation wants it"
+    )
     """Why no run of it can be distilled to fewer calls (`distilled_settings`)."""
     reconstructs: ClassVar[bool] = False
     """Whether `translate` makes a contrast from itself (an autoencoder), not from the others."""
