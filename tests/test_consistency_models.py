@@ -105,11 +105,11 @@ def test_levels_are_drawn_as_ln_sigma_is_normal():
     seen = []
     method = make(form="improved", most_pairs=10)
     method.predict = lambda x, y, planes, level: seen.append(level) or x
-    noise = keyed(4000)
-    loss_of(method, a_batch(4000, side=1), noise=noise)
+    noise = keyed(1500)
+    loss_of(method, a_batch(1500, side=1), noise=noise)
     low, high = seen
     counts = torch.stack([(high == level).double().mean() for level in sigmas(11)[:-1]])
-    torch.testing.assert_close(counts, level_weights(sigmas(11)), atol=0.025, rtol=0)
+    torch.testing.assert_close(counts, level_weights(sigmas(11)), atol=0.04, rtol=0)
     assert set(zip(high.tolist(), low.tolist(), strict=True)) <= set(
         zip(sigmas(11)[:-1].tolist(), sigmas(11)[1:].tolist(), strict=True)
     )
