@@ -89,6 +89,7 @@ class M2DN(AnyToAny):
     name = "m2dn"
     averaged = ("network",)
     average_decay = 0.9999
+    not_distilled = "its path is that of all missing contrasts together, which distillation does not take"
 
     def __init__(self, config: M2DNConfig, contrasts: Sequence[str]):
         super().__init__(config, contrasts)
