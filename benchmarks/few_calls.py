@@ -1,10 +1,12 @@
 """What a draw in few network calls is worth: a trained ddpm in 50 to 1 calls, and distilled to 4, 2 and 1.
 
-    scansynth distill TEACHER --cohort COHORT --run STUDENT --steps 1 --training.minutes 40
+    scansynth distill TEACHER --cohort COHORT --run student --steps 1 --training.steps 186
+    scansynth distill TEACHER --cohort COHORT --run student-fast --steps 1 --training.steps 186 \\
+        --settings.learning-rate 5e-4
     scansynth train ddpm_x0_small --cohort COHORT --run DIRECT --settings.steps 4 --settings.noise cosine \\
         --settings.sampling-steps 4 --settings.sampler ddim --settings.spacing even
-    python benchmarks/few_calls.py TEACHER --student STUDENT --direct DIRECT --cohort COHORT --folder runs/few-calls \\
-        -o benchmarks/results/few-calls.json
+    python benchmarks/few_calls.py TEACHER --student student student-fast --direct DIRECT --cohort COHORT \\
+        --folder runs/few-calls -o benchmarks/results/few-calls.json
 
 One training of a student serves for all numbers of calls, as it is the same. The teacher's times are those of its
 recipe for 12 calls and more, the student's for fewer, which suit it better than its own. The third run knows no other
@@ -41,7 +43,7 @@ FEW, MOST = 4, 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", type=Path)
-    parser.add_argument("--student", type=Path)
+    parser.add_argument("--student", type=Path, nargs="*", default=[])
     parser.add_argument("--direct", type=Path)
     parser.add_argument("--cohort", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where images are kept")
@@ -54,7 +56,7 @@ def main() -> None:
     rows.append({"run": "copied source", **copied(cohort, SOURCE, TARGET, arguments.subjects)})
     arms: Sequence[tuple[str, Path | None, Sequence[int], Callable[[Schedule, int], list[int]]]] = (
         ("teacher", arguments.teacher, arguments.calls, teachers_times),
-        ("student", arguments.student, STUDENT, few_times),
+        *((folder.name, folder, STUDENT, few_times) for folder in arguments.student),
         ("direct", arguments.direct, DIRECT, times),
     )
     for name, folder, counts, path in arms:

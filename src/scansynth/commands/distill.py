@@ -33,7 +33,7 @@ class Distill:
     batch_size: Annotated[Count | None, arg(name="training.batch-size")] = None
     """Samples a step; by default as the teacher's."""
     learning_rate: Annotated[Weight | None, arg(name="settings.learning-rate")] = None
-    """At the start; by default as the teacher's."""
+    """At the start; by default a fifth of the teacher's."""
     seed: Seed = 0
     """Seed of the order of the data and of the noise."""
     device: str = "auto"

@@ -8,6 +8,10 @@ from scansynth.config import RunConfig, read_yaml
 from scansynth.errors import InputError
 from scansynth.methods import find_method
 
+RATE = 0.2
+"""Of the teacher's learning rate, with which the student begins: at the whole of it, its first steps undo what the
+teacher knew (`docs/results/few_calls.md`)."""
+
 
 def distilled_config(
     teacher: Path,
@@ -27,7 +31,7 @@ def distilled_config(
         training_steps: in all; None: as the teacher's.
         minutes: to train for instead; 0: by steps.
         batch_size: samples a step; None: as the teacher's.
-        learning_rate: at the start; None: as the teacher's.
+        learning_rate: at the start; None: a fifth of the teacher's.
         seed: of the new run.
 
     Raises:
@@ -43,8 +47,8 @@ def distilled_config(
             f"{teacher}: a run of {config.method}, which is not distilled: {error}; runs of ddpm and mrdiff can be "
             "(`scansynth methods --recipes ddpm`), and `scansynth train consistency` needs no teacher"
         ) from error
-    if learning_rate is not None:
-        settings = replace(settings, learning_rate=learning_rate)
+    rate = RATE * settings.learning_rate if learning_rate is None else learning_rate
+    settings = replace(settings, learning_rate=rate)
     training = replace(
         config.training,
         steps=training_steps or config.training.steps,
