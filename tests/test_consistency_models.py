@@ -156,13 +156,13 @@ def test_both_calls_see_one_noise_and_sources_without_any(form):
 def test_targets_of_2023_lag_behind_and_those_of_the_improved_form_do_not():
     method, batch = make(), a_batch()
     engine = Engine(method, CPU, "float32")
-    engine.progress = LATE
     assert method.memory() == {}
     expected, mu = None, decay_2023(levels_2023(LATE.fraction))
     for number in range(3):
         now = method.nets["unet"].get_parameter("first.weight").detach().clone()
         expected = now if expected is None else mu * expected + (1 - mu) * now
-        method.training_step(batch, engine.update, LATE, keyed(step=number))
+        engine.progress = replace(LATE, step=number, share=LATE.fraction)
+        method.training_step(batch, engine.update, engine.progress, keyed(step=number))
         torch.testing.assert_close(method.memory()["unet.first.weight"], expected)
     assert not torch.equal(expected, method.nets["unet"].get_parameter("first.weight"))
     other = make()

@@ -127,10 +127,11 @@ def test_lagging_weights_compute_targets_and_leave_the_networks_as_they_are():
     net = nn.Linear(2, 1)
     lagging, x = Lagging(net), torch.randn(3, 2)
     first = copy.deepcopy(net)
-    lagging.follow(0.9)
+    lagging.follow(0.9, 0)
     with torch.no_grad():
         net.weight.add_(1)
-    lagging.follow(0.9)
+    for _ in range(3):  # a batch in three parts
+        lagging.follow(0.9, 1)
     with lagging.in_place():
         aim = net(x)
     torch.testing.assert_close(aim, first(x) + 0.1 * x.sum(1, keepdim=True))

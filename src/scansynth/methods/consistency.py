@@ -24,8 +24,9 @@ CM, algorithm 1: sampling                       | `translate`
 
 # Paper: no conditions but classes. Here: sources are further channels of F, neither noised nor scaled by c_in, and
 # planes say which are given and which contrast is asked for.
-# Paper: σ_data 0.5. Here: measured on the first batch of the training, and kept with the weights, because a background
-# of −1 makes it larger; it is that about 0, as c_skip and c_in suppose images of mean 0.
+# Paper: σ_data 0.5. Here: measured on the first batch of the training (its first part, where it comes in parts), and
+# kept with the weights, because a background of −1 makes it larger; it is that about 0, as c_skip and c_in suppose
+# images of mean 0.
 # iCT: dropout with the same mask in both calls. Here: none, as nowhere in this U-Net.
 # CM: LPIPS. Here: squared error in the form of 2023, because LPIPS wants weights of other images; pseudo-Huber by
 # default, as in iCT.
@@ -184,7 +185,7 @@ class Consistency(AnyToAny):
         old = self.config.form == "2023"
         sigma = consistency.sigmas(self.levels(progress.fraction))
         if old:
-            self.lagging.follow(consistency.decay_2023(len(sigma)))
+            self.lagging.follow(consistency.decay_2023(len(sigma)), progress.step)
             i = noise.integers("level", 0, len(sigma) - 1).cpu()
         else:
             reached = consistency.level_weights(sigma).cumsum(0)

@@ -226,7 +226,8 @@ class Ddpm(Distillable):
             def of(method: Ddpm) -> Denoise:
                 return lambda x_t, t: method.denoise(x_t, y, planes, t)
 
-            update("G", self.distillation(of(self), teacher=of(self.teacher), x0=x0, noise=noise))
+            teacher = of(self.teacher)
+            update("G", self.distillation(of(self), teacher=teacher, x0=x0, noise=noise, progress=progress))
             return
         t = noise.integers("t", 1, self.config.steps + 1)
         eps = noise.normal("eps", x0.shape[1:])

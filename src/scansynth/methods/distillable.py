@@ -14,6 +14,7 @@ from scansynth.diffusion.distillation import DECAY, distillation_loss
 from scansynth.diffusion.samplers import Denoise
 from scansynth.diffusion.schedule import Schedule
 from scansynth.errors import InputError
+from scansynth.method import Progress
 from scansynth.methods.any_to_any import AnyToAny
 from scansynth.networks.lagging import Lagging
 from scansynth.noise import Noise
@@ -66,10 +67,12 @@ class Distillable(AnyToAny):
             )
         return trained
 
-    def distillation(self, student: Denoise, *, teacher: Denoise, x0: Tensor, noise: Noise) -> dict[str, Tensor]:
-        """The loss of a training step; arguments as of `distillation_loss`."""
+    def distillation(
+        self, student: Denoise, *, teacher: Denoise, x0: Tensor, noise: Noise, progress: Progress
+    ) -> dict[str, Tensor]:
+        """The loss of a training step; arguments as of `distillation_loss`, and of `training_step`."""
         if self.training:  # a validation moves nothing
-            self.lagging.follow(DECAY)
+            self.lagging.follow(DECAY, progress.step)
         in_place = self.lagging.in_place
         return {
             "consistency": distillation_loss(

@@ -279,7 +279,8 @@ class MrDiff(Distillable):
             def of(method: MrDiff) -> Denoise:
                 return lambda x_t, t: method.nets["G"](method.encode(x_t, dwt(shown), planes, t))
 
-            update("G", self.distillation(of(self), teacher=of(self.teacher), x0=x0, noise=noise))
+            teacher = of(self.teacher)
+            update("G", self.distillation(of(self), teacher=teacher, x0=x0, noise=noise, progress=progress))
             return
         copies = self.config.copies
         t = noise.integers("t", 1, self.config.steps + 1)

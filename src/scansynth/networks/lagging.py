@@ -22,14 +22,19 @@ class Lagging:
         self._nets = nets
         self.weights: dict[str, Tensor] = {}
         """By name of the parameter; empty until the first step."""
+        self._step: int | None = None
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """θ⁻ ← μ θ⁻ + (1 − μ) θ; the first time θ⁻ ← θ.
+    def follow(self, decay: float, step: int) -> None:
+        """θ⁻ ← μ θ⁻ + (1 − μ) θ, once a step, in however many parts its batch comes; the first time θ⁻ ← θ.
 
         Args:
             decay: μ.
+            step: of the training.
         """
+        if step == self._step:
+            return
+        self._step = step
         own = dict(self._nets.named_parameters())
         if not self.weights:
             self.weights = {name: parameter.detach().clone() for name, parameter in own.items()}
