@@ -118,6 +118,8 @@ def measure_synthesis(case) -> dict:
     images = torch.rand((1, contrasts, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
     available = torch.tensor([[index != contrasts - 1 for index in range(contrasts)]])
     batch = {"images": images * available[..., None, None, None], "available": available}
+    if method.needs.tissue:
+        batch["tissue"] = torch.rand((1, contrasts, 4, *shape)) / 4
     prediction = predicted(method, batch, names[-1])
     noise = Noise([(0, "benchmark", 0)])
     work = partial(method.translate, batch, names[-1], method.needs.windows(at_once), noise)

@@ -26,9 +26,11 @@ def asked_anew():
 
 @pytest.fixture
 def processor(monkeypatch):
-    """`processor(capability, bf16=…, amx=…, limit=…)`: what PyTorch and the environment say of an x86-64 processor."""
+    """`processor(capability, bf16=…, amx=…, limit=…, factor=…)`: what PyTorch and the environment say of an x86-64
+    processor, and how many times as long as in float32 a convolution takes there in bfloat16."""
 
-    def be(capability, bf16=False, amx=False, limit=None):
+    def be(capability, bf16=False, amx=False, limit=None, factor=0.5):
+        monkeypatch.setattr(precision, "slowdown", lambda device: factor)
         monkeypatch.setattr("platform.machine", lambda: "x86_64")
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: bf16)
@@ -58,7 +60,18 @@ def test_avx512_alone_is_not_enough(processor):
 @pytest.mark.parametrize("has", ["bf16", "amx"])
 def test_a_processor_with_bfloat16_instructions_gets_bfloat16(processor, has):
     processor("AVX512", **{has: True})
-    assert str(choose_precision("auto", CPU)) == "bfloat16 (the processor has bfloat16 instructions)"
+    choice = choose_precision("auto", CPU)
+    assert choice.precision == "bfloat16"
+    assert choice.reason.startswith("the processor has bfloat16 instructions, and a convolution is 2.0 times as fast")
+
+
+@pytest.mark.parametrize("factor", [0.95, 1.4])
+def test_instructions_that_are_no_faster_are_not_used(processor, factor):
+    processor("AVX512", bf16=True, factor=factor)
+    choice = choose_precision("auto", CPU)
+    assert choice.precision == "float32"
+    assert f"takes {factor:.1f} times as long as in float32 here, measured" in choice.reason
+    assert synthesis_precision("bfloat16", CPU) == "float32"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +92,7 @@ def test_what_onednn_may_not_use_does_not_count(processor, limit, expected):
 def test_an_arm_processor_is_asked_by_its_library(monkeypatch, native, expected):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    monkeypatch.setattr(precision, "slowdown", lambda device: 0.5)
     choice = choose_precision("auto", CPU)
     assert choice.precision == expected
     assert "bfloat16 instructions" in choice.reason
@@ -104,8 +118,8 @@ def test_another_device_is_measured_and_bfloat16_must_be_worth_it(monkeypatch, f
 
 
 def test_an_explicit_bfloat16_without_hardware_warns_with_the_measured_factor(processor, monkeypatch, caplog):
-    processor("AVX2")
     measured, measure = [], precision.slowdown
+    processor("AVX2")
     monkeypatch.setattr(precision, "slowdown", lambda device: measured.append(measure(device)) or measured[-1])
     with caplog.at_level(logging.WARNING, "scansynth"):
         choice = choose_precision("bfloat16", CPU)
@@ -113,13 +127,12 @@ def test_an_explicit_bfloat16_without_hardware_warns_with_the_measured_factor(pr
     (factor,) = measured
     assert factor > 0
     (record,) = caplog.records
-    assert f"takes {factor:.0f} times as long as in float32" in record.getMessage()
+    assert f"takes {factor:.1f} times as long as in float32" in record.getMessage()
     assert "used as AVX2" in record.getMessage()
     assert "auto or float32" in record.getMessage()
 
 
-def test_what_is_asked_for_and_there_is_taken_without_a_word_or_a_trial(processor, monkeypatch, caplog):
-    monkeypatch.setattr(precision, "slowdown", None)
+def test_what_is_asked_for_and_there_is_taken_without_a_word(processor, caplog):
     processor("AVX512", bf16=True)
     assert choose_precision("bfloat16", CPU).precision == "bfloat16"
     assert choose_precision("float32", CPU).precision == "float32"
@@ -140,6 +153,10 @@ def test_synthesis_is_never_coarser_than_training(processor, trained, capability
 def test_this_machine_has_an_answer_and_a_factor():
     assert choose_precision("auto", CPU).precision in ("float32", "bfloat16")
     assert 0 < precision.slowdown(CPU) < 1e5
+    threads = torch.get_num_threads()
+    with torch.inference_mode():
+        assert 0 < precision.slowdown(CPU) < 1e5
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.skipif(not INTEL, reason="ATEN_CPU_CAPABILITY=avx2 is a word for x86-64")

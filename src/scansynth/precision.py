@@ -1,12 +1,14 @@
 """What networks compute in: bfloat16 where the device computes it faster, float32 elsewhere.
 
-A processor without bfloat16 instructions computes it by emulation, 10 to 600 times as slowly as float32. So `auto` asks
-what the device can do, and says why it chose.
+A processor without bfloat16 instructions computes it by emulation, 10 to 600 times as slowly as float32, and one that
+has them may still be slower in it (a virtual one that hands down AVX512-BF16 without AMX: 1.2 to 1.7 times as long). So
+`auto` asks what the device can do, times a convolution where it can, and says why it chose.
 """
 
 import logging
 import os
 import platform
+import statistics
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +28,8 @@ WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_
 """Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from its bfloat16 instructions; names it does not know do nothing."""
 WORTH = 1.1
 """bfloat16 must be so many times as fast in a trial: it is coarser."""
+TURNS = 11
+"""Of a trial, a convolution in each precision: one after the other, so that other programs fall on both."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ def choose_precision(asked: AskedPrecision, device: "torch.device") -> Choice:
         return automatic(device)
     if asked == "bfloat16" and automatic(device).precision != "bfloat16":
         log.warning(
-            "bfloat16 on a device without it (%s): a convolution takes %.0f times as long as in float32; give "
-            "--training.precision auto or float32", automatic(device).reason, slowdown(device),
+            "bfloat16 on a device that is slower in it (%s): a convolution takes %.1f times as long as in float32; "
+            "give --training.precision auto or float32", automatic(device).reason, slowdown(device),
         )  # fmt: skip
     return Choice(asked, "as the settings say")
 
@@ -71,18 +75,29 @@ def automatic(device: "torch.device") -> Choice:
     import torch
 
     if device.type == "cpu":
-        return of_processor()
+        choice = of_processor()
+        return choice if choice.precision == "float32" else timed(choice.reason, device)
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Choice("bfloat16", "the GPU computes it") if native else Choice("float32", "the GPU only emulates it")
-    factor = slowdown(device)
+    return timed("", device)
+
+
+def timed(has: str, device: "torch.device") -> Choice:
+    """What a trial says.
+
+    Args:
+        has: what the device has, for the reason.
+        device: where networks compute.
+    """
+    factor, has = slowdown(device), has and f"{has}, and "
     if factor < 1 / WORTH:
-        return Choice("bfloat16", f"a convolution is {1 / factor:.1f} times as fast as in float32 here, measured")
-    return Choice("float32", f"a convolution in bfloat16 takes {factor:.1f} times as long here, measured")
+        return Choice("bfloat16", f"{has}a convolution is {1 / factor:.1f} times as fast as in float32 here, measured")
+    return Choice("float32", f"{has}a convolution in it takes {factor:.1f} times as long as in float32 here, measured")
 
 
 def of_processor() -> Choice:
-    """What `auto` takes on this machine's processor: by its instructions, as far as PyTorch and oneDNN may use them."""
+    """What this machine's processor has, as far as PyTorch and oneDNN may use it."""
     import torch
 
     if platform.machine() in ("aarch64", "arm64"):
@@ -101,19 +116,26 @@ def of_processor() -> Choice:
 
 
 def slowdown(device: "torch.device") -> float:
-    """How many times as long a convolution with its gradients takes in bfloat16 as in float32: medians of three."""
+    """How many times as long a convolution with its gradients takes in bfloat16 as in float32: the median of turns.
+
+    On a CPU with one thread: several wait for each other where other programs hold the processors.
+    """
     import torch
 
-    seconds: dict[torch.dtype, float] = {}
-    for kind in (torch.float32, torch.bfloat16):
+    def seconds(kind: torch.dtype) -> float:
         image = torch.ones((1, 64, 32, 32), device=device, dtype=kind, requires_grad=True)
         weights = torch.ones((64, 64, 3, 3), device=device, dtype=kind, requires_grad=True)
-        times = []
-        for _ in range(4):
-            begun = time.perf_counter()
-            torch.nn.functional.conv2d(image, weights, padding=1).sum().backward()
-            if device.type == "mps":
-                torch.mps.synchronize()
-            times.append(time.perf_counter() - begun)
-        seconds[kind] = sorted(times[1:])[1]  # the first one warms up
-    return seconds[torch.bfloat16] / seconds[torch.float32]
+        begun = time.perf_counter()
+        torch.nn.functional.conv2d(image, weights, padding=1).sum().backward()
+        if device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter() - begun
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(mode=False), torch.enable_grad():  # whoever asks may be about to synthesise
+            ratios = [seconds(torch.bfloat16) / seconds(torch.float32) for _ in range(TURNS + 1)]
+    finally:
+        torch.set_num_threads(before)
+    return statistics.median(ratios[1:])  # the first one warms up
