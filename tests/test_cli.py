@@ -265,6 +265,9 @@ def test_every_training_option_that_a_message_names_is_there(capsys):
         "cola_diff_small",
         "mrdiff_small",
         "flow_small",
+        "pgan_small",
+        "provogan_small",
+        "resvit_small",
     ):  # the methods whose own settings are named
         with pytest.raises(SystemExit):
             main(["train", recipe, "--help-all"])
