@@ -231,8 +231,8 @@ def test_pgans_recipes_are_the_papers():
     with torch.device("meta"):
         method = Pix2Pix(papers.settings, ("T1w", "T2w"))
     assert isinstance(method.generator, ResNetTranslator)
-    # As cGAN's, which sees one channel: here two contrasts of three slices each, and four planes.
-    assert parameters(method.generator) == 11_360_385 + 9 * 64 * 7 * 7
+    # As cGAN's, which sees one channel: here two contrasts of three slices each, and what four planes add.
+    assert parameters(method.generator) == 11_360_385 + 5 * 64 * 7 * 7 + (4 + 1) * 64
     assert method.nets["discriminator"].layers[0].in_channels == 3 * 2 + 4 + 1
     assert method.dropped((256, 256)) == []
     assert not method.stochastic

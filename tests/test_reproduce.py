@@ -475,6 +475,6 @@ def test_data_is_named_where_a_table_has_several_sets(tmp_path):
 
 @pytest.mark.slow
 def test_a_small_table_runs_from_phantoms_to_figures(tmp_path, capfd):
-    command = ["reproduce", "syndiff-table2", "--small", "--minutes", "0.05", "-o", str(tmp_path / "out")]
+    command = ["reproduce", "syndiff-table9", "--small", "--minutes", "0.05", "-o", str(tmp_path / "out")]
     assert main(command) == 0
     assert (tmp_path / "out/reproduction.md").read_text() in capfd.readouterr().out

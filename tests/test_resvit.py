@@ -79,7 +79,7 @@ def test_networks_have_the_releases_sizes():
         alone = ResVitGenerator()
     assert parameters(alone) / 1e6 == pytest.approx(123.4, abs=0.05)
     assert parameters(alone.transformer) / 1e6 == pytest.approx(85.1, abs=0.05)
-    assert parameters(nets["generator"]) - parameters(alone) == 5 * 64 * 7 * 7  # the second source, and planes
+    assert parameters(nets["generator"]) - parameters(alone) == 64 * 7 * 7 + (4 + 1) * 64  # the second source; planes
 
 
 def test_what_cannot_be_is_named():

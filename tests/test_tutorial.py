@@ -3,9 +3,12 @@
 import csv
 import json
 
+import pytest
+
 from pages import run_page
 
 
+@pytest.mark.slow
 def test_the_tutorial_gives_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

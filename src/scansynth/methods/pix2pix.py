@@ -130,13 +130,14 @@ class Pix2PixConfig:
         return cls(channels=8, halvings=3, discriminator_channels=8, dropout_in_synthesis=True, learning_rate=1e-3)
 
 
-def generator(config: Pix2PixConfig, in_channels: int) -> Pix2PixUNet | ResNetTranslator:
-    """G: what it is shown of the sources to an image, (B, 1, H, W) in [-1, 1]."""
+def generator(config: Pix2PixConfig, in_channels: int, planes: int) -> Pix2PixUNet | ResNetTranslator:
+    """G: what it is shown of the sources, whose last channels are planes, to an image, (B, 1, H, W) in [-1, 1]."""
     if config.generator == "unet":
         return Pix2PixUNet(in_channels, 1, config.channels, halvings=config.halvings, dropout=config.dropout)
     net = ResNetTranslator(
-        in_channels, 1, config.channels, residual_blocks=config.residual_blocks, upsample_kernel=3, affine=False
-    )
+        in_channels, 1, config.channels, residual_blocks=config.residual_blocks, upsample_kernel=3, affine=False,
+        planes=planes,
+    )  # fmt: skip
     return normal_start(net)
 
 
@@ -153,7 +154,7 @@ class Pix2Pix(AnyToAny):
         seen = (3 + 2 * config.neighbours) * len(self.contrasts)
         self.nets = nn.ModuleDict(
             {
-                "generator": generator(config, seen),
+                "generator": generator(config, seen, 2 * len(self.contrasts)),
                 "discriminator": PatchDiscriminator(seen + 1, config.discriminator_channels),
             }
         )

@@ -126,7 +126,8 @@ class ResVit(AnyToAny):
         seen, made = (2 * count, count) if config.unified else (3 * count, 1)
         self.nets = nn.ModuleDict({
             "generator": ResVitGenerator(
-                seen, made, config.channels, width=config.width, layers=config.layers, heads=config.heads
+                seen, made, config.channels, width=config.width, layers=config.layers, heads=config.heads,
+                planes=seen - count,
             ),
             "discriminator": PatchDiscriminator(seen + made, config.discriminator_channels),
         })  # fmt: skip

@@ -56,11 +56,38 @@ def doubling(width_in: int, width_out: int, kernel: Literal[3, 4]) -> nn.ConvTra
     )  # fmt: skip
 
 
-def encoding(in_channels: int, c: int, *, affine: bool) -> list[nn.Module]:
-    """Layers from an image to 4c channels of a quarter of its size."""
-    first = nn.Conv2d(in_channels, c, 7, padding=3, padding_mode="reflect", bias=False)
+class Told(nn.Module):
+    """A convolution and its norm, behind which comes what planes tell.
+
+    A plane is one number in all pixels. Convolved with the images its share is constant too, and instance norm takes it
+    away: the network would not know which contrasts are given, nor which one is asked for.
+
+    Args:
+        convolution: of the images.
+        norm: of what it gives.
+        planes: number of the last channels that are planes.
+        width: channels of the output.
+    """
+
+    def __init__(self, convolution: nn.Module, norm: nn.Module, planes: int, *, width: int):
+        super().__init__()
+        self.convolution, self.norm, self.planes = convolution, norm, planes
+        self.shift = nn.Conv2d(planes, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images and planes, (B, C, H, W), to (B, width, H, W)."""
+        images, planes = x[:, : -self.planes], x[:, -self.planes :]
+        return self.norm(self.convolution(images)) + self.shift(planes)
+
+
+def encoding(in_channels: int, c: int, *, affine: bool, planes: int = 0) -> list[nn.Module]:
+    """Layers from an image, whose last channels may be planes, to 4c channels of a quarter of its size."""
+    first = nn.Conv2d(in_channels - planes, c, 7, padding=3, padding_mode="reflect", bias=False)
+    begin = normed(first, c, affine=affine)
+    if planes:
+        begin = [Told(*begin[:2], planes, width=c), *begin[2:]]
     return [
-        *normed(first, c, affine=affine),
+        *begin,
         *normed(halving(c, 2 * c), 2 * c, affine=affine),
         *normed(halving(2 * c, 4 * c), 4 * c, affine=affine),
     ]
@@ -108,6 +135,7 @@ class ResNetTranslator(nn.Module):
         residual_blocks: number of residual blocks.
         upsample_kernel: side of the kernels that upsample: 4, or 3 as in Johnson et al. (and SynDiff's public code).
         affine: whether the instance norms have a scale and a shift (Johnson et al.); CycleGAN's have none.
+        planes: how many of the input's channels, the last ones, are constant planes (`Told`).
         attentive: how many of the residual blocks, from the last on, are followed by self-attention (SAGAN).
     """
 
@@ -120,13 +148,14 @@ class ResNetTranslator(nn.Module):
         residual_blocks: int = 6,
         upsample_kernel: Literal[3, 4] = 4,
         affine: bool = True,
+        planes: int = 0,
         attentive: int = 0,
     ):
         super().__init__()
         assert upsample_kernel in (3, 4), f"no padding is known for upsampling by {upsample_kernel}×{upsample_kernel}"
         assert attentive <= residual_blocks, f"attention in {attentive} of {residual_blocks} blocks"
         self.size_multiple = 4 if upsample_kernel == 4 else 1
-        encode = encoding(in_channels, channels, affine=affine)
+        encode = encoding(in_channels, channels, affine=affine, planes=planes)
         decode = decoding(out_channels, channels, upsample_kernel=upsample_kernel, affine=affine)
         blocks: list[nn.Module] = []
         for number in range(residual_blocks):

@@ -247,6 +247,7 @@ class ResVitGenerator(nn.Module):
         width: of a token.
         layers: of the transformer.
         heads: of its attention.
+        planes: how many of the input's channels, the last ones, are constant planes (`resnet.Told`).
     """
 
     def __init__(
@@ -258,9 +259,10 @@ class ResVitGenerator(nn.Module):
         width: int = 768,
         layers: int = 12,
         heads: int = 12,
+        planes: int = 0,
     ):
         super().__init__()
-        self.encoder = nn.Sequential(*encoding(in_channels, channels, affine=True))
+        self.encoder = nn.Sequential(*encoding(in_channels, channels, affine=True, planes=planes))
         self.transformer = VisionTransformer(width, layers, heads)
         self.blocks = nn.ModuleList(
             ArtBlock(4 * channels, width) if number in TRANSFORMED else Residual(4 * channels, affine=True)
