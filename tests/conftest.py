@@ -27,8 +27,8 @@ CASES = (*METHODS, *VARIANTS)
 
 
 FEWER = {"cg_ddpm": {"sampling_steps": 2}, "ddpm": {"sampling_steps": 2}, "consistency": {"learning_rate": 0.1}}
-"""What is other than in `Config.tiny()`: the 27 patches of each volume would take most of the tests' time; RAdam's first
-five steps are the rate times the gradient, which are to be seen beside rounding."""
+"""What is other than in `Config.tiny()`: the 27 patches of each volume would take most of the tests' time; the first
+five steps of RAdam are rate times gradient, and are to be seen beside rounding."""
 
 
 @cache

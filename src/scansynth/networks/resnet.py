@@ -85,7 +85,7 @@ def encoding(in_channels: int, c: int, *, affine: bool, planes: int = 0) -> list
     first = nn.Conv2d(in_channels - planes, c, 7, padding=3, padding_mode="reflect", bias=False)
     begin = normed(first, c, affine=affine)
     if planes:
-        begin = [Told(*begin[:2], planes, width=c), *begin[2:]]
+        begin = [Told(first, begin[1], planes, width=c), *begin[2:]]
     return [
         *begin,
         *normed(halving(c, 2 * c), 2 * c, affine=affine),
