@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scansynth.cli import main
 from scansynth.diffusion.windows import PatchWindows, SliceWindows
 from scansynth.errors import InputError, out_of_memory
 from scansynth.method import Progress
@@ -97,10 +98,26 @@ def test_a_training_that_can_be_parted_no_further_says_what_would_help(tiny, coh
             train(tiny(method, batch_size=2), cohort, tmp_path / method, device=CPU)
 
 
+@pytest.mark.parametrize(("error", "code"), [(FULL, 1), (MemoryError("Unable to allocate 9 GiB"), 1)])
+def test_memory_that_is_out_anywhere_is_one_line(monkeypatch, capfd, error, code):
+    def full(self):
+        raise error
+
+    monkeypatch.setattr("scansynth.commands.methods.Methods.run", full)
+    assert main(["methods"]) == code
+    told = capfd.readouterr().err
+    assert "error: memory is out" in told
+    assert "Traceback" not in told
+    monkeypatch.setattr("scansynth.commands.methods.Methods.run", lambda self: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError):
+        main(["methods"])
+
+
 def test_another_error_is_not_taken_for_memory():
     assert out_of_memory(FULL)
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("could not create a primitive"))
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not out_of_memory(ValueError("out of memory"))
 

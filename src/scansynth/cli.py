@@ -32,7 +32,7 @@ from scansynth.commands.runs import Runs
 from scansynth.commands.start import Demo
 from scansynth.commands.train import Train, parse_train
 from scansynth.commands.translate import Translate
-from scansynth.errors import InputError, StoppedError, ToldElsewhereError
+from scansynth.errors import InputError, StoppedError, ToldElsewhereError, out_of_memory, why
 from scansynth.ranges import check_ranges
 
 VERBS = {
@@ -123,6 +123,14 @@ def _ended(start: Callable[[], None]) -> int:
         return 1
     except InputError as error:
         err.print(f"error: {error}", markup=False)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        err.print(
+            f"error: memory is out ({why(error)}): end other programs, or take smaller volumes, batches or networks; "
+            "what was finished is kept, the same command goes on", markup=False,
+        )  # fmt: skip
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
         if error.errno is None:

@@ -63,11 +63,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {', '.join(close)}? " if close else ""
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "could not create a memory")
+"""What PyTorch says on a CPU where there is none; the last two are oneDNN's, which tells no reason."""
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that there was no memory left; PyTorch says so on a CPU in words alone."""
+    """Whether it says that there was no memory left."""
     told = str(error)
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+        isinstance(error, RuntimeError) and any(words in told for words in NO_MEMORY)
     )
 
 

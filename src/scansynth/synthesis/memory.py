@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scansynth.diffusion.windows import PatchWindows, SliceWindows, Tick, VolumeWindows
-from scansynth.errors import InputError, out_of_memory
+from scansynth.errors import InputError, out_of_memory, why
 from scansynth.method import Method
 from scansynth.noise import Noise
 from scansynth.ranges import gigabytes
@@ -170,8 +170,8 @@ def room_in_memory(run: Path) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise InputError(
-            f"{run}: memory is out, with one window at once, too: end other programs, give --device cpu where that has "
-            "more, or take a run of slices or of smaller networks"
+            f"{run}: memory is out, with one window at once, too ({why(error)}): end other programs, give --device cpu "
+            "where that has more, or take a run of slices or of smaller networks"
         ) from error
 
 
