@@ -40,7 +40,7 @@ from scansynth.recipes import RECIPES, find_recipe
 from scansynth.training.checkpoint import current, load
 from scansynth.training.engine import Engine
 from scansynth.training.loop import step
-from scansynth.training.parts import make_method
+from scansynth.training.parts import make_method, needs_of
 from scansynth.training.train import train
 from speed import plain_rates
 
@@ -245,14 +245,14 @@ def resumed(name: str, cohort: Cohort, folder: Path, device: torch.device) -> di
 
 
 def small_recipes() -> list[str]:
-    """The recipes that the figures are of: small ones, and none twice for a setting that changes no cost."""
-    kept, seen = [], set()
+    """The small recipes that the figures are of: one of each method and unit."""
+    kept: dict[tuple[str, type], str] = {}
     for name in RECIPES:
-        recipe = find_recipe(name)
-        if name.endswith("_small") and (recipe.method, type(recipe.settings)) not in seen:
-            seen.add((recipe.method, type(recipe.settings)))
-            kept.append(name)
-    return kept
+        if name.endswith("_small"):
+            config = find_recipe(name)
+            unit = type(needs_of(replace(config, contrasts=config.contrasts or PAIR)))
+            kept.setdefault((config.method, unit), name)
+    return list(kept.values())
 
 
 def of_recipe(name: str) -> tuple[RunConfig[Any], Method]:
