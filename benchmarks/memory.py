@@ -1,6 +1,7 @@
 """Predicted and measured peak memory of training and of synthesis, each case in a process of its own.
 
-    python benchmarks/memory.py -o benchmarks/results/memory.json
+    python benchmarks/memory.py --work training -o benchmarks/results/memory.json
+    python benchmarks/memory.py --work synthesis -o benchmarks/results/memory-synthesis.json
 
 A training's prediction (`scansynth.training.memory`) is made before its first step, from one sample; a synthesis'
 (`scansynth.synthesis.memory`) before the subject's first pass, from one window and two. Weights are untrained.
@@ -43,13 +44,13 @@ CASES = (
 SYNTHESES = (
     ("regression_small", (240, 240, 155), 4, 1),
     ("regression_small", (240, 240, 155), 4, 16),
-    ("regression", (256, 256, 64), 2, 8),
-    ("ddpm_x0_small", (160, 192, 96), 2, 16),
-    ("syndiff", (256, 256, 16), 2, 4),
-    ("syndiff_small", (160, 192, 96), 2, 16),
-    ("cola_diff_small", (160, 192, 96), 4, 16),
-    ("mrdiff_small", (160, 192, 96), 3, 8),
-    ("pix2pix_small", (160, 192, 96), 2, 16),
+    ("regression", (256, 256, 16), 2, 8),
+    ("ddpm_x0_small", (160, 192, 32), 2, 16),
+    ("syndiff", (256, 256, 8), 2, 4),
+    ("syndiff_small", (160, 192, 32), 2, 16),
+    ("cola_diff_small", (160, 192, 32), 4, 16),
+    ("mrdiff_small", (160, 192, 32), 3, 8),
+    ("pix2pix_small", (160, 192, 32), 2, 16),
     ("cg_ddpm_small", (128, 128, 32), 2, 4),
     ("regression_wavelet_small", (192, 192, 128), 4, 1),
     ("flow_wavelet_small", (192, 192, 128), 4, 1),
@@ -62,6 +63,7 @@ NAMES = ("T1w", "T2w", "FLAIR", "T1ce")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", nargs="+", default=["training", "synthesis"], choices=["training", "synthesis"])
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -69,9 +71,9 @@ def main() -> None:
         work, number = json.loads(arguments.one)
         print(json.dumps(measure(CASES[number]) if work == "training" else measure_synthesis(SYNTHESES[number])))
         return
-    rows = {"training": [], "synthesis": []}
-    for work, cases in (("training", CASES), ("synthesis", SYNTHESES)):
-        for number in range(len(cases)):
+    rows = {work: [] for work in arguments.work}
+    for work in arguments.work:
+        for number in range(len(CASES if work == "training" else SYNTHESES)):
             rows[work].append(in_own_process((work, number)))
             print(work, rows[work][-1], flush=True)
     save(arguments.output, {"results": rows})

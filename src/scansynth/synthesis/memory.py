@@ -29,7 +29,7 @@ from scansynth.training.memory import ALLOCATOR, LIBRARIES
 
 log = logging.getLogger(__name__)
 
-VOLUMES = 12
+VOLUMES = 8
 """Whole volumes in float32 that are there beside what is weighed: the prepared image, what samplers keep of earlier
 steps, the way back to the scan's own grid, and the file (`benchmarks/memory.py`)."""
 MOST = 16
@@ -99,11 +99,10 @@ def predicted(method: Method, batch: Mapping[str, Tensor], target: str, *, mean:
     """
     device = batch["images"].device
     volume = 4 * prod(batch["images"].shape[2:]) / 1e9
-    base = VOLUMES * volume
+    # On a GPU the weights themselves, on a CPU oneDNN's own copy of them, laid out as its kernels want it.
+    base = VOLUMES * volume + sum(one.numel() * one.element_size() for one in method.parameters()) / 1e9
     if device.type == "cpu":
         base += resident_gb() + LIBRARIES
-    else:
-        base += sum(one.numel() * one.element_size() for one in method.parameters()) / 1e9
 
     translate, windows = method.mean if mean else method.translate, method.needs.windows(1)
 
