@@ -1,7 +1,7 @@
 """What only a GPU can tell: tests, equality with the CPU, steps and volumes, and what makes them faster; in minutes.
 
     bash benchmarks/gpu.sh -o gpu.json
-    bash benchmarks/gpu.sh --device cpu --minutes 1 -o /tmp/gpu.json
+    bash benchmarks/gpu.sh --device cpu --minutes 1 -o gpu-try.json
 
 The parts come in the order of what is wanted most, each row as soon as it is measured; the file is written after each,
 so that a machine that is taken away takes no more than a row along. What fails is a row with its message. A part that
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from measuring import counted, save, timed, untrained_stage
+from measuring import counted, save, timed
 from scansynth.config import RunConfig, Training
 from scansynth.data.build_cohort import build_cohort
 from scansynth.data.cohort import Cohort
@@ -40,7 +40,7 @@ from scansynth.recipes import RECIPES, find_recipe
 from scansynth.training.checkpoint import current, load
 from scansynth.training.engine import Engine
 from scansynth.training.loop import step
-from scansynth.training.parts import make_method, needs_of
+from scansynth.training.parts import make_method, needs_of, untrained_stage
 from scansynth.training.train import train
 from speed import plain_rates
 
@@ -151,10 +151,8 @@ def toy(name: str) -> Method:
     settings = kind.Config.tiny()
     torch.manual_seed(0)
     method = make_method(RunConfig(name, settings, PAIR))
-    if (stage := kind.builds_on(settings)) == "autoencoder":
+    if stage := kind.builds_on(settings):
         method.first_stage = untrained_stage(RunConfig(stage, METHODS[stage].load().Config.tiny(), PAIR))
-    elif stage:
-        raise ValueError(f"builds on a run of {stage}, which is not made here")
     return method
 
 
@@ -260,10 +258,8 @@ def of_recipe(name: str) -> tuple[RunConfig[Any], Method]:
     config = find_recipe(name)
     config = replace(config, contrasts=config.contrasts or PAIR)
     method = make_method(config)
-    if (stage := method.builds_on(config.settings)) == "autoencoder":
-        method.first_stage = untrained_stage(replace(find_recipe("autoencoder_small"), contrasts=config.contrasts))
-    elif stage:
-        raise ValueError(f"builds on a run of {stage}, which is not made here")
+    if stage := method.builds_on(config.settings):
+        method.first_stage = untrained_stage(replace(find_recipe(f"{stage}_small"), contrasts=config.contrasts))
     return config, method
 
 

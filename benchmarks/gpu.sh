@@ -3,7 +3,7 @@
 # training steps and volumes of the small recipes, and what compiling, CUDA graphs and fused attention bring.
 #
 #     bash benchmarks/gpu.sh -o gpu.json             # writes gpu.json, and gpu.md for docs/performance.md
-#     bash benchmarks/gpu.sh --device cpu --minutes 1 -o /tmp/gpu.json    # tries the script itself
+#     bash benchmarks/gpu.sh --device cpu --minutes 1 -o gpu-try.json    # tries the script itself
 #
 # It needs a checkout and a Python with torch; what is missing beside is taken from WHEELS (a folder of wheels that were
 # carried along), if that is set, and never from the network. What there is no time for is listed, never dropped.

@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch.utils.flop_counter import FlopCounterMode
 
-from scansynth.config import RunConfig
 from scansynth.precision import automatic
-from scansynth.training import checkpoint
-from scansynth.training.first_stage import LatentStage
-from scansynth.training.parts import make_method
 from scansynth.training.run_folder import environment
 
 
@@ -62,13 +57,6 @@ def in_own_process(case: Mapping[str, Any]) -> dict[str, Any]:
 def precisions(device: torch.device = torch.device("cpu")) -> list[str]:  # noqa: B008
     """What is measured where nobody asks: bfloat16 only where the device has it; elsewhere one step takes minutes."""
     return ["float32", "bfloat16"] if automatic(device).precision == "bfloat16" else ["float32"]
-
-
-def untrained_stage(config: RunConfig[Any]) -> LatentStage:
-    """An autoencoder as a latent method builds on, with random weights, of its settings and contrasts."""
-    method = make_method(config)
-    weights = checkpoint.flatten({name: method.nets[name] for name in method.averaged})
-    return LatentStage(config, save_tensors(weights), 0, Path("untrained"))
 
 
 def save(path: Path | None, content: Mapping[str, Any]) -> None:

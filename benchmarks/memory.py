@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from measuring import in_own_process, save, untrained_stage
+from measuring import in_own_process, save
 from scansynth.network_precision import prepare_synthesis
 from scansynth.noise import Noise
 from scansynth.precision import choose_precision
@@ -23,7 +23,7 @@ from scansynth.recipes import find_recipe
 from scansynth.synthesis.memory import predicted
 from scansynth.training.costs import measured_cost
 from scansynth.training.memory import predicted_gb
-from scansynth.training.parts import make_method, needs_of
+from scansynth.training.parts import make_method, needs_of, untrained_stage
 from scansynth.training.trial import try_steps
 
 CASES = (
